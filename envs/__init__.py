@@ -1,0 +1,1 @@
+"""Text environments with checkpointed states. Imports neither jax nor leafe_jax."""

@@ -1,0 +1,314 @@
+"""The contract between a text environment and whoever plays it.
+
+A `World` is heavy and shared: a product index, a JVM, a set of levels. A
+`TextEnv` is one light session in it. The contract is shaped like gymnasium's,
+with two additions that make backtracking possible:
+
+* `snapshot()` returns an immutable, cheap `Snapshot` of the session;
+* `restore(snapshot)` brings any session of the same world to that state, as
+  often as wanted, also after other branches ran in between.
+
+An environment that cannot copy its state inherits `ReplaySnapshots`, which
+replays the action log and checks every observation against its hash.
+
+`envs.contract.EnvironmentContract` holds the test that every environment
+inherits: restore o step == step, determinism, no leak between branches.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import hashlib
+import random
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SPLITS = ('train', 'validation', 'test')
+
+
+class EnvError(Exception):
+  """Base of every error an environment raises on purpose."""
+
+
+class InvalidAction(EnvError):
+  """A model response that holds no action; its text becomes feedback."""
+
+
+class EpisodeOver(EnvError):
+  """`step` was called before `reset` or after the episode ended."""
+
+
+class ReplayDiverged(EnvError):
+  """A replayed prefix showed another observation than the first time."""
+
+  def __init__(self, turn: int, expected: str, actual: str):
+    super().__init__(
+        f'replay diverged at turn {turn}: observation hash {actual}, '
+        f'recorded {expected}; the environment is not deterministic'
+    )
+    self.turn = turn
+
+
+class SnapshotMismatch(EnvError):
+  """A snapshot was restored into a session of another world or kind."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """One thing to do.
+
+  Attributes:
+    id: unique within the world and stable across processes.
+    split: one of `SPLITS`.
+    instruction: what the agent is asked, as it reads it.
+    payload: environment-specific data the agent never sees (JSON types only).
+  """
+
+  id: str
+  split: str
+  instruction: str
+  payload: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """What the environment answers to `reset` and `step`.
+
+  Attributes:
+    observation: text for the agent.
+    reward: reward of this step alone.
+    terminated: the task ended by its own rules (bought, solved, broken).
+    truncated: the environment's own limit was reached.
+    info: JSON types; 'success' (bool) and 'score' (float in [0, 1]) once
+      terminated, 'valid' (bool) says whether the action did anything.
+  """
+
+  observation: str
+  reward: float = 0.0
+  terminated: bool = False
+  truncated: bool = False
+  info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def success(self) -> bool:
+    return bool(self.info.get('success', False))
+
+  @property
+  def valid(self) -> bool:
+    return bool(self.info.get('valid', True))
+
+  @property
+  def score(self) -> float:
+    return float(self.info.get('score', 0.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+  """An immutable copy of a session's state.
+
+  Attributes:
+    world: name of the world it belongs to.
+    state: environment-specific and immutable; never changed after creation.
+    num_bytes: its approximate size in bytes.
+  """
+
+  world: str
+  state: Any
+  num_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+  """What the agent has seen and done: all that a teacher may look at.
+
+  Attributes:
+    instruction: the task's instruction.
+    observations: o_1 .. o_t.
+    actions: a_1 .. a_{t-1} while the agent is to move, a_1 .. a_t when the
+      last observation is the answer to the last action of a finished episode
+      (then there is one more observation than the agent had turns).
+  """
+
+  instruction: str
+  observations: tuple[str, ...]
+  actions: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+  """A reflection: the turn to go back to (from 1) and what to do there."""
+
+  turn: int
+  experience: str
+
+
+class TextEnv(abc.ABC):
+  """One session. Not thread-safe; cheap to make many of."""
+
+  @abc.abstractmethod
+  def reset(self, task: Task, seed: int = 0) -> Step:
+    """Starts `task`; the same task and seed give the same episode."""
+
+  @abc.abstractmethod
+  def step(self, action: str) -> Step:
+    """Takes one action. Raises EpisodeOver when there is nothing to step."""
+
+  @abc.abstractmethod
+  def snapshot(self) -> Snapshot:
+    """The present state; EpisodeOver before the first reset."""
+
+  @abc.abstractmethod
+  def restore(self, snapshot: Snapshot) -> None:
+    """Brings this session to a snapshot of any session of the same world."""
+
+  def close(self) -> None:
+    """Frees what the session holds; may be called twice."""
+
+
+class Teacher(abc.ABC):
+  """Scripted demonstrations for policies that start from scratch.
+
+  A teacher sees a `History`, never the task's payload or the world's hidden
+  data, so that whatever it teaches could be known by the agent itself.
+  """
+
+  @abc.abstractmethod
+  def act(self, history: History, rng: random.Random) -> str:
+    """An action of the demonstrator, whose quality is limited on purpose."""
+
+  @abc.abstractmethod
+  def correct(self, history: History) -> str:
+    """The action the script would take, given what it has seen."""
+
+  @abc.abstractmethod
+  def advise(self, history: History, action: str) -> str:
+    """An experience text that tells the agent to do `action` now, and why."""
+
+  @abc.abstractmethod
+  def diagnose(
+      self, history: History, failed: bool, rng: random.Random
+  ) -> Diagnosis | None:
+    """Where the history went wrong first; None for 'carry on' (not failed).
+
+    `rng` draws the teacher's own mistakes (its `reflection_quality` option).
+    """
+
+
+class World(abc.ABC):
+  """The heavy, shared part of an environment; makes sessions."""
+
+  name: str
+
+  @abc.abstractmethod
+  def tasks(self, split: str) -> Sequence[Task]:
+    """All tasks of a split, in a fixed order. ValueError on a bad split."""
+
+  @abc.abstractmethod
+  def session(self) -> TextEnv:
+    """A fresh session."""
+
+  def instructions(self) -> str:
+    """How to play: rules and action grammar, for language models."""
+    return ''
+
+  def parse_response(self, response: str) -> str:
+    """The action in a model's response. Raises InvalidAction."""
+    action = response.strip()
+    if not action:
+      raise InvalidAction('empty response')
+    return action
+
+  def vocabulary(self) -> Sequence[str]:
+    """Every word its texts can hold, for word-level tokenizers.
+
+    NotImplementedError where the texts are open-ended.
+    """
+    raise NotImplementedError(f'{self.name} has no closed vocabulary')
+
+  def teacher(self, **options: Any) -> Teacher:
+    """A scripted teacher. NotImplementedError where there is none."""
+    raise NotImplementedError(f'{self.name} has no scripted teacher')
+
+  def close(self) -> None:
+    """Frees the world; its sessions are dead afterwards."""
+
+
+def observation_hash(observation: str) -> str:
+  """16 hex digits that identify an observation's text."""
+  return hashlib.blake2b(observation.encode(), digest_size=8).hexdigest()
+
+
+def check_split(split: str) -> None:
+  if split not in SPLITS:
+    raise ValueError(f'unknown split {split!r}; choose from {", ".join(SPLITS)}')
+
+
+class ReplaySnapshots(TextEnv):
+  """Snapshots by replay, for environments that cannot copy their state.
+
+  A subclass implements `_reset(task, seed)` and `_step(action)`. The snapshot
+  is the action log with a hash per observation; restore resets, replays and
+  raises ReplayDiverged at the first observation that differs.
+
+  Attributes:
+    replayed_steps: number of steps taken to restore, since construction.
+  """
+
+  world_name: str = ''
+
+  def __init__(self) -> None:
+    self._task: Task | None = None
+    self._seed = 0
+    self._actions: tuple[str, ...] = ()
+    self._hashes: tuple[str, ...] = ()
+    self.replayed_steps = 0
+
+  @abc.abstractmethod
+  def _reset(self, task: Task, seed: int) -> Step:
+    """As `reset`."""
+
+  @abc.abstractmethod
+  def _step(self, action: str) -> Step:
+    """As `step`."""
+
+  def reset(self, task: Task, seed: int = 0) -> Step:
+    step = self._reset(task, seed)
+    self._task, self._seed, self._actions = task, seed, ()
+    self._hashes = (observation_hash(step.observation),)
+    return step
+
+  def step(self, action: str) -> Step:
+    step = self._step(action)
+    self._actions += (action,)
+    self._hashes += (observation_hash(step.observation),)
+    return step
+
+  def snapshot(self) -> Snapshot:
+    if self._task is None:
+      raise EpisodeOver('snapshot before the first reset')
+    state = (self._task, self._seed, self._actions, self._hashes)
+    num_bytes = sum(map(sys.getsizeof, self._actions + self._hashes))
+    return Snapshot(self.world_name, state, num_bytes)
+
+  def restore(self, snapshot: Snapshot) -> None:
+    if snapshot.world != self.world_name:
+      raise SnapshotMismatch(
+          f'a snapshot of {snapshot.world!r} was restored into a session of '
+          f'{self.world_name!r}'
+      )
+    task, seed, actions, hashes = snapshot.state
+    step = self._reset(task, seed)
+    self._check(1, hashes[0], step)
+    for turn, action in enumerate(actions, start=2):
+      step = self._step(action)
+      self._check(turn, hashes[turn - 1], step)
+      self.replayed_steps += 1
+    self._task, self._seed = task, seed
+    self._actions, self._hashes = actions, hashes
+
+  def _check(self, turn: int, expected: str, step: Step) -> None:
+    actual = observation_hash(step.observation)
+    if actual != expected:
+      raise ReplayDiverged(turn, expected, actual)

@@ -1,0 +1,58 @@
+"""Programming problems and their tests, as plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+
+# How a program is called: as a whole with stdin and stdout, or through its
+# functions by lines of test code.
+KINDS = ('stdio', 'function')
+
+
+@dataclasses.dataclass(frozen=True)
+class Test:
+  """One test.
+
+  Attributes:
+    input: stdin, or test code that raises if the program is wrong.
+    output: expected stdout, compared token by token; '' for test code.
+  """
+
+  input: str
+  output: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """One problem.
+
+  Attributes:
+    id: unique in its data set.
+    split: one of `envs.api.SPLITS`.
+    statement: what the agent reads.
+    kind: one of `KINDS`.
+    public: tests that feedback may show.
+    hidden: tests that nothing may show.
+    setup: code that runs between the program and test code.
+    time_limit: CPU seconds for each test.
+    memory_mb: memory for each test.
+  """
+
+  id: str
+  split: str
+  statement: str
+  kind: str
+  public: tuple[Test, ...]
+  hidden: tuple[Test, ...]
+  setup: str = ''
+  time_limit: int = 2
+  memory_mb: int = 256
+
+  def __post_init__(self) -> None:
+    if self.kind not in KINDS:
+      raise ValueError(
+          f'problem {self.id}: unknown kind {self.kind!r}; choose from '
+          + ', '.join(KINDS)
+      )
+    if not self.public and not self.hidden:
+      raise ValueError(f'problem {self.id} has no tests')

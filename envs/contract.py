@@ -1,0 +1,198 @@
+"""The test that every environment inherits.
+
+In the spirit of dm_env's EnvironmentTestMixin: a test class of an environment
+derives from `EnvironmentContract` and says how to make the world and what to do
+in it; pytest finds the rest.
+
+  class TestCorridor(EnvironmentContract):
+    def world(self):
+      return registry.make('corridor')
+    def actions(self, task):
+      return ['left', 'right', 'right']
+
+`world` is called once a test; cache it where it is dear.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import pytest
+
+from envs import api
+
+STRANGE_ACTIONS = (
+    '', ' ', '\n', '[', ']', '[]', 'a[b', 'x' * 5000, 'click[]', 'search[]',
+    '\x00', 'é中🌸', '<action>', '((((', '{"a": 1}', '-1',
+)  # fmt: skip
+
+
+def play(session: api.TextEnv, actions: Sequence[str]) -> list[api.Step]:
+  """Steps of `actions`, up to and including the one that ends the episode."""
+  steps = []
+  for action in actions:
+    steps.append(session.step(action))
+    if steps[-1].terminated or steps[-1].truncated:
+      break
+  return steps
+
+
+class EnvironmentContract:
+  """Derive, and define `world`; `actions` makes the tests sharper."""
+
+  def world(self) -> api.World:
+    """The world under test."""
+    raise NotImplementedError
+
+  def task(self, world: api.World) -> api.Task:
+    """The task to play; the first one there is, unless overridden."""
+    return next(t for split in api.SPLITS for t in world.tasks(split))
+
+  def actions(self, task: api.Task) -> Sequence[str]:
+    """Actions that visit different states; the last may end the episode."""
+    del task
+    return ('look', 'wait', 'look')
+
+  def started(self) -> tuple[api.World, api.TextEnv, list[str]]:
+    """A world, a session after reset, and what to do in it."""
+    world = self.world()
+    task = self.task(world)
+    session = world.session()
+    session.reset(task, seed=0)
+    return world, session, list(self.actions(task))
+
+  def test_the_same_actions_give_the_same_steps_in_two_sessions(self):
+    world = self.world()
+    task = self.task(world)
+    runs = []
+    for session in (world.session(), world.session()):
+      first = session.reset(task, seed=0)
+      runs.append([first, *play(session, self.actions(task))])
+    assert runs[0] == runs[1]
+
+  def test_reset_starts_afresh(self):
+    world, session, actions = self.started()
+    task = self.task(world)
+    play(session, actions)
+    assert session.reset(task, seed=0) == world.session().reset(task, seed=0)
+    expected = play(self.started()[1], actions)
+    assert play(session, actions) == expected
+
+  def test_a_restored_session_steps_as_the_original_did(self):
+    _, session, actions = self.started()
+    for index in range(len(actions)):
+      snapshot = session.snapshot()
+      expected = play(session, actions[index:])
+      session.restore(snapshot)
+      assert play(session, actions[index:]) == expected
+      session.restore(snapshot)
+      if len(expected) == 1:  # the next step ends the episode
+        return
+      session.step(actions[index])
+
+  def test_a_snapshot_can_be_restored_often_and_after_other_branches(self):
+    _, session, actions = self.started()
+    snapshot = session.snapshot()
+    expected = play(session, actions)
+    for branch in (actions[1:], STRANGE_ACTIONS[:3], actions[::-1]):
+      session.restore(snapshot)
+      play(session, branch)
+      session.restore(snapshot)
+      assert play(session, actions) == expected
+
+  def test_a_snapshot_does_not_change_while_a_branch_runs(self):
+    _, session, actions = self.started()
+    snapshot = session.snapshot()
+    before = repr(snapshot.state)
+    play(session, actions)
+    assert repr(snapshot.state) == before
+
+  def test_a_snapshot_restores_into_another_session_of_the_world(self):
+    world, session, actions = self.started()
+    session.step(actions[0])
+    snapshot = session.snapshot()
+    expected = play(session, actions[1:])
+    for other in (world.session(), world.session()):
+      other.restore(snapshot)
+      assert play(other, actions[1:]) == expected
+
+  def test_sessions_do_not_leak_into_each_other(self):
+    world, session, actions = self.started()
+    expected = play(self.started()[1], actions)
+    other = world.session()
+    other.reset(self.task(world), seed=0)
+    steps = []
+    for action in actions[: len(expected)]:
+      steps.append(session.step(action))
+      if other is not None:
+        last = other.step(actions[-1])
+        if last.terminated or last.truncated:
+          other = None
+    assert steps == expected
+
+  @pytest.mark.parametrize('action', STRANGE_ACTIONS)
+  def test_a_strange_action_is_answered_not_raised(self, action: str):
+    _, session, _ = self.started()
+    step = session.step(action)
+    assert isinstance(step, api.Step)
+    assert isinstance(step.observation, str)
+
+  def test_stepping_before_reset_raises_episode_over(self):
+    session = self.world().session()
+    with pytest.raises(api.EpisodeOver):
+      session.step('look')
+    with pytest.raises(api.EpisodeOver):
+      session.snapshot()
+
+  def test_stepping_after_the_end_raises_episode_over(self):
+    _, session, actions = self.started()
+    last = play(session, actions)[-1]
+    if not (last.terminated or last.truncated):
+      pytest.skip('these actions do not end the episode')
+    assert {'success', 'score'} <= set(last.info) or last.truncated
+    assert 0.0 <= last.score <= 1.0
+    with pytest.raises(api.EpisodeOver):
+      session.step(actions[0])
+
+  def test_a_finished_episode_can_be_left_by_restoring(self):
+    _, session, actions = self.started()
+    snapshot = session.snapshot()
+    expected = play(session, actions)
+    session.restore(snapshot)
+    assert play(session, actions) == expected
+
+  def test_a_foreign_snapshot_is_refused(self):
+    _, session, _ = self.started()
+    foreign = dataclasses.replace(session.snapshot(), world='another world')
+    with pytest.raises(api.SnapshotMismatch):
+      session.restore(foreign)
+
+  def test_a_snapshot_reports_its_size(self):
+    _, session, _ = self.started()
+    assert session.snapshot().num_bytes > 0
+
+  def test_splits_share_no_text_and_no_id(self):
+    world = self.world()
+    seen: dict[str, str] = {}
+    for split in api.SPLITS:
+      for task in world.tasks(split):
+        assert task.split == split
+        for key in (f'id {task.id}', f'text {task.instruction}'):
+          assert seen.get(key) is None, f'{key} in {seen.get(key)} and {split}'
+          seen[key] = split
+    assert seen
+
+  def test_an_unknown_split_is_refused(self):
+    with pytest.raises(ValueError, match='no such split'):
+      self.world().tasks('no such split')
+
+  def test_tasks_are_the_same_in_another_world(self):
+    first, second = self.world(), self.world()
+    for split in api.SPLITS:
+      assert list(first.tasks(split)) == list(second.tasks(split))
+
+  def test_closing_twice_does_no_harm(self):
+    _, session, _ = self.started()
+    session.close()
+    session.close()

@@ -1,0 +1,1 @@
+"""The decoder-only transformer: weights, forward pass, mesh and sharding."""

@@ -1,0 +1,196 @@
+"""Writing policies as Hugging Face checkpoints that transformers loads.
+
+The inverse of `huggingface`: what is written there and read back here has the
+same bits. A policy without biases and norms on q and k is a Llama, which is
+what those trained from scratch are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import safetensors.numpy
+
+from leafe_jax import config as config_lib
+from leafe_jax.files import PARTIAL, replace
+from leafe_jax.policy import hf_names
+from leafe_jax.policy.huggingface import Shape
+from leafe_jax.policy.model import Params, Weight, weight_table
+
+_MODEL_TYPES = {
+    'Qwen2ForCausalLM': 'qwen2',
+    'Qwen3ForCausalLM': 'qwen3',
+    'LlamaForCausalLM': 'llama',
+}
+# What belongs to a tokenizer, under the names in use.
+_TOKENIZER_FILES = (
+    'tokenizer*', 'special_tokens_map.json', 'added_tokens.json', 'vocab.*',
+    'merges.txt', '*.tiktoken', 'chat_template*', 'generation_config.json',
+)
+
+
+def write(
+    directory: str | pathlib.Path,
+    params: Params,
+    shape: Shape,
+    tokenizer: str | pathlib.Path | None = None,
+    fields: Mapping[str, Any] | None = None,
+    max_shard_bytes: int = 5_000_000_000,
+) -> None:
+  """Writes config.json, the weights and a tokenizer; all of it or nothing.
+
+  Args:
+    directory: to write; must not exist, or be empty.
+    params: the weights, in the type they are to be stored in.
+    shape: of the policy.
+    tokenizer: directory whose tokenizer files are copied.
+    fields: further fields of config.json, such as those of the checkpoint that
+      the policy came from; ours win.
+    max_shard_bytes: largest file, unless a single tensor is larger.
+
+  Raises:
+    FileExistsError: `directory` holds something.
+    ValueError: no supported architecture has these parts.
+  """
+  directory = pathlib.Path(directory).absolute()
+  if directory.exists() and any(directory.iterdir()):
+    raise FileExistsError(f'{directory} is not empty')
+  config = {**(fields or {}), **config_fields(shape)}
+  partial = directory.with_name(f'{directory.name}{PARTIAL}')
+  shutil.rmtree(partial, ignore_errors=True)
+  partial.mkdir(parents=True)
+  if tokenizer is not None:
+    _copy_tokenizer(pathlib.Path(tokenizer), partial)
+  (partial / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+  _write_weights(partial, params, shape, max_shard_bytes)
+  replace(partial, directory)
+
+
+def architecture(policy: config_lib.Policy) -> str:
+  """The architecture with this policy's parts. ValueError: there is none."""
+  parts = (policy.qkv_bias, policy.qk_norm)
+  for name, found in hf_names.ARCHITECTURES.items():
+    if found == parts:
+      return name
+  raise ValueError(
+      f'no architecture has qkv_bias={parts[0]} and qk_norm={parts[1]}; '
+      f'supported: {dict(hf_names.ARCHITECTURES)}'
+  )
+
+
+def config_fields(shape: Shape) -> dict[str, Any]:
+  """The fields of config.json that follow from the policy.
+
+  Rope is said twice: `rope_parameters` is read by transformers 5, `rope_theta`
+  and `rope_scaling` by those before and by what was built on them.
+  """
+  policy = shape.policy
+  name = architecture(policy)
+  scaling = _rope_scaling(policy)
+  rope = {'rope_theta': policy.rope_theta, **(scaling or {'rope_type': 'default'})}
+  return {
+      'architectures': [name],
+      'model_type': _MODEL_TYPES[name],
+      'vocab_size': shape.vocab_size,
+      'num_hidden_layers': policy.num_layers,
+      'hidden_size': policy.embed_dim,
+      'num_attention_heads': policy.num_heads,
+      'num_key_value_heads': policy.num_kv_heads,
+      'head_dim': policy.head_dim,
+      'intermediate_size': policy.mlp_dim,
+      'hidden_act': 'silu',
+      'rms_norm_eps': policy.norm_eps,
+      'tie_word_embeddings': policy.tie_embeddings,
+      **({} if policy.qkv_bias else {'attention_bias': False}),
+      'use_sliding_window': False,
+      'rope_parameters': rope,
+      'rope_theta': policy.rope_theta,
+      'rope_scaling': scaling,
+      'dtype': policy.param_dtype,
+      'torch_dtype': policy.param_dtype,
+  }
+
+
+def _rope_scaling(policy: config_lib.Policy) -> dict[str, Any] | None:
+  if policy.rope_type == 'default':
+    return None
+  return {
+      'rope_type': policy.rope_type,
+      'factor': policy.rope_factor,
+      'low_freq_factor': policy.rope_low_freq_factor,
+      'high_freq_factor': policy.rope_high_freq_factor,
+      'original_max_position_embeddings': policy.rope_original_length,
+  }
+
+
+def _copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> None:
+  found = {path for pattern in _TOKENIZER_FILES for path in source.glob(pattern)}
+  if not found:
+    raise FileNotFoundError(f'no tokenizer files in {source}')
+  for path in sorted(found):
+    if path.is_dir():  # transformers keeps further chat templates in one
+      shutil.copytree(path, target / path.name)
+    else:
+      shutil.copyfile(path, target / path.name)
+
+
+def _write_weights(
+    directory: pathlib.Path, params: Params, shape: Shape, max_shard_bytes: int
+) -> None:
+  """The safetensors files, and their index where there are several."""
+  policy = shape.policy
+  table = weight_table(policy, shape.vocab_size)
+  width = jnp.dtype(policy.param_dtype).itemsize
+  shards = _plan(_sizes(table, policy.num_layers, width), max_shard_bytes)
+  tensors = _tensors(params, table, policy)
+  weight_map = {}
+  for number, names in enumerate(shards, start=1):
+    file = 'model.safetensors'
+    if len(shards) > 1:
+      file = f'model-{number:05d}-of-{len(shards):05d}.safetensors'
+    content = {name: next(tensors)[1] for name in names}
+    # transformers refuses files that do not say so.
+    safetensors.numpy.save_file(content, directory / file, metadata={'format': 'pt'})
+    weight_map |= dict.fromkeys(names, file)
+  if len(shards) > 1:
+    total = width * sum(math.prod(weight.shape) for weight in table.values())
+    index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
+    path = directory / 'model.safetensors.index.json'
+    path.write_text(json.dumps(index, indent=2) + '\n')
+
+
+def _sizes(
+    table: Mapping[str, Weight], num_layers: int, width: int
+) -> Iterator[tuple[str, int]]:
+  """Their names and bytes, in the order of `_tensors`."""
+  for ours, weight in table.items():
+    names = hf_names.their_names(ours, num_layers)
+    for name in names:
+      yield name, width * math.prod(weight.shape) // len(names)
+
+
+def _tensors(
+    params: Params, table: Mapping[str, Weight], policy: config_lib.Policy
+) -> Iterator[tuple[str, Any]]:
+  for ours in table:
+    weight = params[ours].astype(policy.param_dtype)
+    yield from hf_names.split(ours, weight, policy.num_layers)
+
+
+def _plan(sizes: Iterator[tuple[str, int]], limit: int) -> list[list[str]]:
+  """Names by file, in order, each file as full as the limit allows."""
+  shards: list[list[str]] = []
+  room = 0
+  for name, size in sizes:
+    if not shards or size > room:
+      shards.append([])
+      room = limit
+    shards[-1].append(name)
+    room -= size
+  return shards

@@ -1,0 +1,112 @@
+"""How our weights and the tensors of Hugging Face checkpoints correspond.
+
+Both directions read one table. Ours are stacked over layers and keep heads
+apart; theirs are one tensor per layer, matrices as [out, in], heads flattened.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# Architecture -> (biases on q, k, v; norms on q and k heads).
+ARCHITECTURES: Mapping[str, tuple[bool, bool]] = {
+    'Qwen2ForCausalLM': (True, False),
+    'Qwen3ForCausalLM': (False, True),
+    'LlamaForCausalLM': (False, False),
+}
+
+
+class Place(NamedTuple):
+  """Where a weight is in a checkpoint.
+
+  Attributes:
+    theirs: name of the tensor, within its layer for weights that have layers.
+    axes: its dimensions in the letters of our names; 'nh d' is a matrix whose
+      first dimension is heads times head_dim.
+  """
+
+  theirs: str
+  axes: str
+
+
+_GLOBAL: Mapping[str, Place] = {
+    'embed_vd': Place('model.embed_tokens.weight', 'v d'),
+    'final_norm_d': Place('model.norm.weight', 'd'),
+    'head_weight_dv': Place('lm_head.weight', 'v d'),
+}
+_LAYER: Mapping[str, Place] = {
+    'attn_norm_ld': Place('input_layernorm.weight', 'd'),
+    'q_weight_ldnh': Place('self_attn.q_proj.weight', 'nh d'),
+    'k_weight_ldkh': Place('self_attn.k_proj.weight', 'kh d'),
+    'v_weight_ldkh': Place('self_attn.v_proj.weight', 'kh d'),
+    'o_weight_lnhd': Place('self_attn.o_proj.weight', 'd nh'),
+    'q_bias_lnh': Place('self_attn.q_proj.bias', 'nh'),
+    'k_bias_lkh': Place('self_attn.k_proj.bias', 'kh'),
+    'v_bias_lkh': Place('self_attn.v_proj.bias', 'kh'),
+    'q_norm_lh': Place('self_attn.q_norm.weight', 'h'),
+    'k_norm_lh': Place('self_attn.k_norm.weight', 'h'),
+    'mlp_norm_ld': Place('post_attention_layernorm.weight', 'd'),
+    'gate_weight_ldf': Place('mlp.gate_proj.weight', 'f d'),
+    'up_weight_ldf': Place('mlp.up_proj.weight', 'f d'),
+    'down_weight_lfd': Place('mlp.down_proj.weight', 'd f'),
+}
+
+
+def is_stacked(ours: str) -> bool:
+  """Whether a weight has a leading axis of layers."""
+  return ours in _LAYER
+
+
+def their_names(ours: str, num_layers: int) -> list[str]:
+  """The tensors that make up one of our weights, in the order of layers."""
+  if not is_stacked(ours):
+    return [_GLOBAL[ours].theirs]
+  return [f'model.layers.{i}.{_LAYER[ours].theirs}' for i in range(num_layers)]
+
+
+def their_shape(ours: str, shape: Sequence[int]) -> tuple[int, ...]:
+  """Shape of a tensor, from that of our weight without the layer axis."""
+  sizes = dict(zip(_letters(ours), shape, strict=True))
+  return tuple(
+      math.prod(sizes[letter] for letter in group)
+      for group in _place(ours).axes.split()
+  )
+
+
+def to_ours(ours: str, tensor: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+  """A view of their tensor with our axes, without the layer axis."""
+  letters = _letters(ours)
+  sizes = dict(zip(letters, shape, strict=True))
+  order = _place(ours).axes.replace(' ', '')
+  apart = tensor.reshape([sizes[letter] for letter in order])
+  return apart.transpose([order.index(letter) for letter in letters])
+
+
+def to_theirs(ours: str, array: np.ndarray) -> np.ndarray:
+  """Inverse of `to_ours`; contiguous, since safetensors writes raw memory."""
+  letters = _letters(ours)
+  order = _place(ours).axes.replace(' ', '')
+  turned = array.transpose([letters.index(letter) for letter in order])
+  return np.ascontiguousarray(turned.reshape(their_shape(ours, array.shape)))
+
+
+def split(ours: str, weight: Any, num_layers: int) -> Iterator[tuple[str, np.ndarray]]:
+  """Their tensors of one weight by name, one at a time on the host."""
+  names = their_names(ours, num_layers)
+  if not is_stacked(ours):
+    yield names[0], to_theirs(ours, np.asarray(weight))
+    return
+  for i, name in enumerate(names):
+    yield name, to_theirs(ours, np.asarray(weight[i]))
+
+
+def _place(ours: str) -> Place:
+  return _LAYER[ours] if is_stacked(ours) else _GLOBAL[ours]
+
+
+def _letters(ours: str) -> str:
+  return ours.rsplit('_', 1)[1].removeprefix('l')

@@ -1,0 +1,129 @@
+"""The pieces of a decoder layer, shared by training and sampling.
+
+Weights come as a plain dict per layer, without the leading layer axis. Norms
+run in float32; products run in the type of their input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from leafe_jax import config as config_lib
+
+Weights = Mapping[str, Array]
+
+
+def rms_norm(
+    x: Float[Array, '... D'], scale: Float[Array, ' D'], eps: float
+) -> Float[Array, '... D']:
+  """RMSNorm in float32, returned in the type of `x` (arXiv 1910.07467)."""
+  wide = x.astype(jnp.float32)
+  inverse = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
+  return (wide * inverse * scale.astype(jnp.float32)).astype(x.dtype)
+
+
+def rope_angles(
+    positions: Int[Array, 'B T'], config: config_lib.Policy
+) -> tuple[Float[Array, 'B 1 T F'], Float[Array, 'B 1 T F']]:
+  """Cosines and sines for `rotate`, F = head_dim / 2 (arXiv 2104.09864)."""
+  angles = positions[:, None, :, None].astype(jnp.float32) * _frequencies(config)
+  return jnp.cos(angles), jnp.sin(angles)
+
+
+def _frequencies(config: config_lib.Policy) -> Float[Array, ' F']:
+  """Radians per position; Llama 3.1 slows the low ones down (arXiv 2407.21783).
+
+  Raises:
+    ValueError: an unknown `rope_type`.
+  """
+  half = config.head_dim // 2
+  plain = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  if config.rope_type == 'default':
+    return plain
+  if config.rope_type != 'llama3':
+    raise ValueError(f'rope_type {config.rope_type!r}; choose from default, llama3')
+  low, high = config.rope_low_freq_factor, config.rope_high_freq_factor
+  turns = config.rope_original_length * plain / (2 * jnp.pi)
+  kept = jnp.clip((turns - low) / (high - low), 0, 1)
+  return plain * kept + plain / config.rope_factor * (1 - kept)
+
+
+def rotate(
+    x: Float[Array, 'B N T H'],
+    cos: Float[Array, 'B 1 T F'],
+    sin: Float[Array, 'B 1 T F'],
+) -> Float[Array, 'B N T H']:
+  """Rotary embedding on split halves, as in Hugging Face's checkpoints."""
+  left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  turned = (left * cos - right * sin, right * cos + left * sin)
+  return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+def query(
+    x: Float[Array, 'B T D'],
+    weights: Weights,
+    angles: tuple[Array, Array],
+    config: config_lib.Policy,
+) -> Float[Array, 'B N T H']:
+  """Query heads of normed inputs, heads leading."""
+  q = jnp.einsum('btd,dnh->bnth', x, weights['q_weight_ldnh'].astype(x.dtype))
+  if config.qkv_bias:
+    q = q + weights['q_bias_lnh'].astype(x.dtype)[None, :, None]
+  if config.qk_norm:
+    q = rms_norm(q, weights['q_norm_lh'], config.norm_eps)
+  return rotate(q, *angles)
+
+
+def key_value(
+    x: Float[Array, 'B T D'],
+    weights: Weights,
+    angles: tuple[Array, Array],
+    config: config_lib.Policy,
+) -> tuple[Float[Array, 'B K T H'], Float[Array, 'B K T H']]:
+  """Key and value heads of normed inputs, heads leading."""
+  k = jnp.einsum('btd,dkh->bkth', x, weights['k_weight_ldkh'].astype(x.dtype))
+  v = jnp.einsum('btd,dkh->bkth', x, weights['v_weight_ldkh'].astype(x.dtype))
+  if config.qkv_bias:
+    k = k + weights['k_bias_lkh'].astype(x.dtype)[None, :, None]
+    v = v + weights['v_bias_lkh'].astype(x.dtype)[None, :, None]
+  if config.qk_norm:
+    k = rms_norm(k, weights['k_norm_lh'], config.norm_eps)
+  return rotate(k, *angles), v
+
+
+def project_out(
+    mixed: Float[Array, 'B N T H'], weights: Weights
+) -> Float[Array, 'B T D']:
+  """Attention output back to the residual stream."""
+  weight = weights['o_weight_lnhd'].astype(mixed.dtype)
+  return jnp.einsum('bnth,nhd->btd', mixed, weight)
+
+
+def feed_forward(x: Float[Array, 'B T D'], weights: Weights) -> Float[Array, 'B T D']:
+  """SwiGLU (arXiv 2002.05202)."""
+  gate = x @ weights['gate_weight_ldf'].astype(x.dtype)
+  up = x @ weights['up_weight_ldf'].astype(x.dtype)
+  return (jax.nn.silu(gate) * up) @ weights['down_weight_lfd'].astype(x.dtype)
+
+
+def embed(
+    params: Weights, tokens: Int[Array, 'B T'], config: config_lib.Policy
+) -> Float[Array, 'B T D']:
+  return jnp.take(params['embed_vd'], tokens, axis=0).astype(config.dtype)
+
+
+def unembed(
+    params: Weights, x: Float[Array, '... D'], config: config_lib.Policy
+) -> Float[Array, '... V']:
+  """Final norm and logits, in float32."""
+  x = rms_norm(x, params['final_norm_d'], config.norm_eps)
+  if config.tie_embeddings:
+    weight, form = params['embed_vd'], '...d,vd->...v'
+  else:
+    weight, form = params['head_weight_dv'], '...d,dv->...v'
+  weight = weight.astype(x.dtype)
+  return jnp.einsum(form, x, weight, preferred_element_type=jnp.float32)

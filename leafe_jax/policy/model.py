@@ -1,0 +1,257 @@
+"""The policy: a decoder-only transformer (Qwen2.5, Qwen3, Llama 3.x shapes).
+
+NNX holds the weights at the edges (`Transformer`: creation, names, logical
+axes). Everything jitted takes `params`, a flat dict of arrays: walking an NNX
+graph on every call costs more than a small update does. Weights of all layers
+are stacked along a leading axis l; the suffix of a name spells its axes:
+
+    l layer, d embed, n query head, k KV head, h head_dim, f mlp, v vocabulary
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Float, Int
+
+from leafe_jax import config as config_lib
+from leafe_jax.policy import attention, layers, sharding
+
+Params = dict[str, Array]
+
+_AXIS_OF_SUFFIX = {
+    'l': 'layers',
+    'd': 'embed',
+    'n': 'heads',
+    'k': 'kv_heads',
+    'h': 'head_dim',
+    'f': 'mlp',
+    'v': 'vocab',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+  """Shape, logical axes and initial spread of one weight.
+
+  Attributes:
+    shape: sizes by axis.
+    axes: logical axis names, see `sharding.LOGICAL_RULES`.
+    std: of the normal that it starts from; None: a norm's scale (ones), 0: a
+      bias (zeros).
+  """
+
+  shape: tuple[int, ...]
+  axes: tuple[str, ...]
+  std: float | None
+
+  def initial(self, key: Array, dtype: str) -> Array:
+    if self.std is None:
+      return jnp.ones(self.shape, dtype)
+    if self.std == 0:
+      return jnp.zeros(self.shape, dtype)
+    values = jax.random.normal(key, self.shape, jnp.float32) * self.std
+    return values.astype(dtype)
+
+
+def weight_table(config: config_lib.Policy, vocab_size: int) -> dict[str, Weight]:
+  """Every weight of the model by name.
+
+  Projections start at 1/sqrt(fan-in); those that add to the residual stream
+  are smaller by sqrt(2 * layers) (GPT-2).
+  """
+  width, heads = config.embed_dim, config.num_heads * config.head_dim
+  into = width**-0.5
+  depth = (2 * config.num_layers) ** -0.5
+  stds: dict[str, float | None] = {
+      'embed_vd': into,
+      'attn_norm_ld': None,
+      'q_weight_ldnh': into,
+      'k_weight_ldkh': into,
+      'v_weight_ldkh': into,
+      'o_weight_lnhd': depth * heads**-0.5,
+      'mlp_norm_ld': None,
+      'gate_weight_ldf': into,
+      'up_weight_ldf': into,
+      'down_weight_lfd': depth * config.mlp_dim**-0.5,
+      'final_norm_d': None,
+  }
+  if config.qkv_bias:
+    stds |= {'q_bias_lnh': 0.0, 'k_bias_lkh': 0.0, 'v_bias_lkh': 0.0}
+  if config.qk_norm:
+    stds |= {'q_norm_lh': None, 'k_norm_lh': None}
+  if not config.tie_embeddings:
+    stds['head_weight_dv'] = into
+  sizes = _axis_sizes(config, vocab_size)
+  return {name: _weight(name, std, sizes) for name, std in stds.items()}
+
+
+def _axis_sizes(config: config_lib.Policy, vocab_size: int) -> dict[str, int]:
+  if config.num_heads % config.num_kv_heads:
+    raise ValueError(
+        f'num_kv_heads {config.num_kv_heads} does not divide num_heads'
+        f' {config.num_heads}'
+    )
+  return {
+      'l': config.num_layers,
+      'd': config.embed_dim,
+      'n': config.num_heads,
+      'k': config.num_kv_heads,
+      'h': config.head_dim,
+      'f': config.mlp_dim,
+      'v': vocab_size,
+  }
+
+
+def _weight(name: str, std: float | None, sizes: dict[str, int]) -> Weight:
+  suffix = name.rsplit('_', 1)[1]
+  return Weight(
+      shape=tuple(sizes[letter] for letter in suffix),
+      axes=tuple(_AXIS_OF_SUFFIX[letter] for letter in suffix),
+      std=std,
+  )
+
+
+class Transformer(nnx.Module):
+  """The weights as NNX parameters, one per row of `weight_table`."""
+
+  def __init__(self, config: config_lib.Policy, vocab_size: int, rngs: nnx.Rngs):
+    self.config = config
+    for name, weight in weight_table(config, vocab_size).items():
+      value = weight.initial(rngs.params(), config.param_dtype)
+      setattr(self, name, nnx.Param(value, logical_axes=weight.axes))
+
+  def params(self) -> Params:
+    """The weights as a flat dict; the arrays are shared, not copied."""
+    return nnx.to_pure_dict(nnx.state(self, nnx.Param))
+
+  def __call__(
+      self,
+      tokens: Int[Array, 'B T'],
+      positions: Int[Array, 'B T'],
+      segment_ids: Int[Array, 'B T'],
+  ) -> Float[Array, 'B T V']:
+    return forward(self.params(), self.config, tokens, positions, segment_ids)
+
+
+def param_shardings(
+    config: config_lib.Policy, vocab_size: int, mesh: Mesh
+) -> dict[str, NamedSharding]:
+  """Where every weight lives on the mesh."""
+  table = weight_table(config, vocab_size)
+  axes = {name: weight.axes for name, weight in table.items()}
+  shapes = {name: weight.shape for name, weight in table.items()}
+  return sharding.shardings(mesh, axes, shapes)
+
+
+def init_params(
+    config: config_lib.Policy, vocab_size: int, key: Array, mesh: Mesh
+) -> Params:
+  """Fresh weights, created on their devices; the same whatever the mesh.
+
+  Args:
+    config: sizes.
+    vocab_size: rows of the embedding table.
+    key: a typed random key (`jax.random.key`).
+    mesh: from `sharding.make_mesh`.
+  """
+
+  def build(key: Array) -> Params:
+    return Transformer(config, vocab_size, nnx.Rngs(params=key)).params()
+
+  target = param_shardings(config, vocab_size, mesh)
+  return jax.jit(build, out_shardings=target)(key)
+
+
+def abstract_params(
+    config: config_lib.Policy, vocab_size: int, mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes, types and shardings of the weights, nothing allocated."""
+  placement = param_shardings(config, vocab_size, mesh)
+  return {
+      name: jax.ShapeDtypeStruct(
+          weight.shape, jnp.dtype(config.param_dtype), sharding=placement[name]
+      )
+      for name, weight in weight_table(config, vocab_size).items()
+  }
+
+
+def layer_weights(params: Params, index: int) -> Params:
+  """Weights of one layer, without the layer axis."""
+  return {name: stack[index] for name, stack in _stacks(params).items()}
+
+
+def _stacks(params: Params) -> Params:
+  return {k: v for k, v in params.items() if k.rsplit('_', 1)[1].startswith('l')}
+
+
+def forward(
+    params: Params,
+    config: config_lib.Policy,
+    tokens: Int[Array, 'B T'],
+    positions: Int[Array, 'B T'],
+    segment_ids: Int[Array, 'B T'],
+) -> Float[Array, 'B T V']:
+  """Logits of the next token at every place, float32.
+
+  Args:
+    params: from `init_params`.
+    config: sizes and types.
+    tokens: packed rows.
+    positions: place of each token in its own sequence, from 0.
+    segment_ids: sequence of each token in its row, from 1; 0 is padding.
+      Attention stays inside a segment.
+  """
+  x = layers.embed(params, tokens, config)
+  x = sharding.constrain(x, ('batch', 'length', None))
+  angles = layers.rope_angles(positions, config)
+  layer = functools.partial(_layer, config, angles, segment_ids)
+  if config.remat:
+    layer = jax.checkpoint(layer)
+  if config.scan_layers:
+    x, _ = jax.lax.scan(lambda x, w: (layer(x, w), None), x, _stacks(params))
+  else:
+    for index in range(config.num_layers):
+      x = layer(x, layer_weights(params, index))
+  return layers.unembed(params, x, config)
+
+
+def _layer(
+    config: config_lib.Policy,
+    angles: tuple[Array, Array],
+    segment_ids: Array,
+    x: Array,
+    weights: Params,
+) -> Array:
+  normed = layers.rms_norm(x, weights['attn_norm_ld'], config.norm_eps)
+  q = layers.query(normed, weights, angles, config)
+  k, v = layers.key_value(normed, weights, angles, config)
+  mixed = attention.attend(q, k, v, segment_ids)
+  x = x + layers.project_out(mixed, weights)
+  normed = layers.rms_norm(x, weights['mlp_norm_ld'], config.norm_eps)
+  x = x + layers.feed_forward(normed, weights)
+  return sharding.constrain(x, ('batch', 'length', None))
+
+
+def token_logprobs(
+    params: Params,
+    config: config_lib.Policy,
+    tokens: Int[Array, 'B T'],
+    positions: Int[Array, 'B T'],
+    segment_ids: Int[Array, 'B T'],
+) -> Float[Array, 'B T']:
+  """Natural-log probability of every token given those before it, float32.
+
+  0 where nothing predicts the token: the first of a segment, and padding.
+  """
+  logits = forward(params, config, tokens, positions, segment_ids)[:, :-1]
+  target = tokens[:, 1:, None]
+  chosen = jnp.take_along_axis(logits, target, axis=-1)[..., 0]
+  logprobs = chosen - jax.nn.logsumexp(logits, axis=-1)
+  known = (positions[:, 1:] > 0) & (segment_ids[:, 1:] > 0)
+  return jnp.pad(jnp.where(known, logprobs, 0.0), ((0, 0), (1, 0)))

@@ -1,0 +1,133 @@
+"""The device mesh, and how logical axes of arrays map onto it.
+
+Training and sampling use the same mesh and the same rules, so that weights
+never move between the two. Code names the axes of an array ('embed',
+'heads', 'batch'); only this file knows what they mean for devices. One device
+is a mesh of one: there is no second path.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from leafe_jax import config as config_lib
+
+MESH_AXES = ('data', 'fsdp', 'tensor')
+
+# Logical axis -> mesh axes. 'embed' is the width of a weight (FSDP shards it);
+# activations are split along 'batch' and keep their width whole.
+LOGICAL_RULES: Mapping[str, tuple[str, ...]] = {
+    'batch': ('data', 'fsdp'),
+    'length': (),
+    'layers': (),
+    'embed': ('fsdp',),
+    'vocab': ('tensor',),
+    'heads': ('tensor',),
+    'kv_heads': ('tensor',),
+    'head_dim': (),
+    'mlp': ('tensor',),
+    'pages': (),
+}
+
+LogicalAxes = tuple[str | None, ...]
+
+
+def make_mesh(
+    config: config_lib.Mesh, devices: Sequence[Any] | None = None
+) -> Mesh:
+  """A mesh with the axes ('data', 'fsdp', 'tensor').
+
+  Args:
+    config: sizes; one of them may be -1, which takes the remaining devices.
+    devices: devices to use, by default all.
+
+  Raises:
+    ValueError: the sizes do not multiply to the number of devices.
+  """
+  devices = list(jax.devices() if devices is None else devices)
+  sizes = _fill_in([config.data, config.fsdp, config.tensor], len(devices))
+  # Auto: the compiler propagates shardings (GSPMD) from inputs and constraints.
+  return jax.make_mesh(
+      sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
+  )
+
+
+def _fill_in(sizes: Sequence[int], num_devices: int) -> tuple[int, ...]:
+  named = dict(zip(MESH_AXES, sizes, strict=True))
+  if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
+    raise ValueError(
+        f'mesh {named}: sizes are positive, and at most one is -1 (the rest)'
+    )
+  known = math.prod(size for size in sizes if size != -1)
+  rest, remainder = divmod(num_devices, known)
+  if remainder or (-1 not in sizes and rest != 1):
+    raise ValueError(f'mesh {named} does not fit {num_devices} devices')
+  return tuple(rest if size == -1 else size for size in sizes)
+
+
+def partition_spec(
+    axes: LogicalAxes, shape: Sequence[int], mesh: Mesh | jax.sharding.AbstractMesh
+) -> PartitionSpec:
+  """Mesh axes for an array with these logical axes and this shape.
+
+  A dimension that its mesh axes do not divide (two KV heads on four tensor
+  shards, an odd vocabulary) is replicated instead.
+
+  Raises:
+    ValueError: an unknown logical axis, or not as many axes as dimensions.
+  """
+  if len(axes) != len(shape):
+    raise ValueError(f'{len(axes)} logical axes {axes} for the shape {tuple(shape)}')
+  entries = []
+  for axis, size in zip(axes, shape, strict=True):
+    names = _rule(axis)
+    fits = size % math.prod(mesh.shape[name] for name in names) == 0
+    entries.append(names if names and fits else None)
+  return PartitionSpec(*entries)
+
+
+def _rule(axis: str | None) -> tuple[str, ...]:
+  if axis is None:
+    return ()
+  if axis not in LOGICAL_RULES:
+    raise ValueError(f'logical axis {axis!r}; known: {sorted(LOGICAL_RULES)}')
+  return LOGICAL_RULES[axis]
+
+
+def shardings(
+    mesh: Mesh,
+    logical_axes: Mapping[str, LogicalAxes],
+    shapes: Mapping[str, Sequence[int]],
+) -> dict[str, NamedSharding]:
+  """Shardings of a flat dict of arrays by name."""
+  return {
+      name: NamedSharding(mesh, partition_spec(axes, shapes[name], mesh))
+      for name, axes in logical_axes.items()
+  }
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:
+  """Rows over data and fsdp, everything else whole."""
+  axes = ('batch',) + (None,) * (len(shape) - 1)
+  return NamedSharding(mesh, partition_spec(axes, shape, mesh))
+
+
+def constrain(x: jax.Array, axes: LogicalAxes) -> jax.Array:
+  """Pins the layout of an intermediate value under the mesh in context.
+
+  Without one (`jax.set_mesh`) nothing is pinned and shardings propagate from
+  the inputs.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1:
+    return x
+  return jax.lax.with_sharding_constraint(x, partition_spec(axes, x.shape, mesh))

@@ -1,0 +1,1 @@
+"""Tokenizers and transcripts: how an episode becomes token ids, once."""

@@ -1,0 +1,52 @@
+"""One tiny policy and sampler for all tests of this room: compiling is slow."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from leafe_jax import config as config_lib
+from leafe_jax.policy import model, sharding
+from leafe_jax.sampler import Sampler
+from tests.sampler.tiny import POLICY, SAMPLER, VOCAB
+
+
+@pytest.fixture(scope='session')
+def mesh():
+  return sharding.make_mesh(config_lib.Mesh(), jax.devices()[:1])
+
+
+@pytest.fixture(scope='session')
+def params(mesh):
+  params = model.init_params(POLICY, VOCAB, jax.random.key(0), mesh)
+  return {name: 2 * value for name, value in params.items()}  # sharper choices
+
+
+@pytest.fixture(scope='session')
+def shared_sampler(mesh):
+  return Sampler(POLICY, SAMPLER, mesh, VOCAB)
+
+
+@pytest.fixture
+def sampler(shared_sampler, params):
+  """With version 7 loaded and every page free."""
+  shared_sampler.load(params, 7)
+  assert shared_sampler.num_free_pages == SAMPLER.num_pages
+  return shared_sampler
+
+
+@pytest.fixture(scope='session')
+def logprobs_of(params):
+  """Log-probabilities of a transcript's tokens by the training forward."""
+  compute = jax.jit(
+      lambda *rows: model.token_logprobs(params, POLICY, *rows)
+  )
+
+  def logprobs(tokens):
+    padding = POLICY.max_length - len(tokens)
+    row = jnp.asarray([list(tokens) + [0] * padding], jnp.int32)
+    place = jnp.arange(POLICY.max_length)[None]
+    segments = (place < len(tokens)).astype(jnp.int32)
+    return np.asarray(compute(row, place, segments))[0, : len(tokens)]
+
+  return logprobs

@@ -1,0 +1,84 @@
+"""Chat transcripts are cut from the template once and then only appended."""
+
+import pytest
+import tokenizers
+import transformers
+from tokenizers import decoders, models, pre_tokenizers
+
+from leafe_jax.text import chat, transcript
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# Says something else about the past once the conversation goes on.
+FORGETFUL = (
+    "{{ messages|length }}{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def _tokenizer(template):
+  alphabet = pre_tokenizers.ByteLevel.alphabet()
+  vocabulary = {symbol: i for i, symbol in enumerate(sorted(alphabet))}
+  backend = tokenizers.Tokenizer(models.BPE(vocabulary, []))
+  backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+  backend.decoder = decoders.ByteLevel()
+  tokenizer = transformers.PreTrainedTokenizerFast(
+      tokenizer_object=backend,
+      eos_token='<|im_end|>',
+      additional_special_tokens=['<|im_start|>'],
+  )
+  tokenizer.chat_template = template
+  return tokenizer
+
+
+def test_pieces_join_to_what_the_template_renders():
+  tokenizer = _tokenizer(CHATML)
+  spelt = chat.ChatTranscript(tokenizer)
+  ids = [
+      *spelt.first('Rules.', 'Buy a shirt', 'A page'),
+      *spelt.opener_ids,
+      *spelt.response('click[a]'),
+      *spelt.next(2, 'Another page'),
+      *spelt.opener_ids,
+  ]
+  messages = [
+      {'role': 'user', 'content': 'Rules.\n\nTask: Buy a shirt\n\nStep 1\nA page'},
+      {'role': 'assistant', 'content': 'click[a]'},
+      {'role': 'user', 'content': 'Step 2\nAnother page'},
+  ]
+  whole = tokenizer.apply_chat_template(
+      messages, tokenize=False, add_generation_prompt=True
+  )
+  assert tokenizer.decode(ids) == whole
+
+
+def test_a_hint_stands_inside_the_users_turn():
+  spelt = chat.ChatTranscript(_tokenizer(CHATML))
+  ids = [*spelt.first('', 'T', 'O'), *spelt.hint('go back'), *spelt.opener_ids]
+  text = spelt.tokenizer.decode(ids)
+  assert text.index('go back') < text.index('<|im_end|>')
+  assert text.endswith('<|im_start|>assistant\n')
+
+
+def test_reflections_are_parsed_strictly():
+  spelt = chat.ChatTranscript(_tokenizer(CHATML))
+  good = spelt.reflection_response(2, 'The page had no blue; go back.')
+  parsed = spelt.parse_reflection(f'Well. {good}', turn=4, terminal=True)
+  assert (parsed.tau, parsed.experience) == (2, 'The page had no blue; go back.')
+  for bad in ('step 2', '<rollback>2</rollback>', '<rollback>none</rollback>'):
+    with pytest.raises(transcript.ReflectionError):
+      spelt.parse_reflection(bad, turn=4, terminal=True)
+  assert spelt.parse_reflection('<rollback>none</rollback>', 4, False).tau is None
+
+
+def test_a_template_that_rewrites_history_is_refused():
+  with pytest.raises(chat.TemplateError, match='changes earlier text'):
+    chat.ChatTranscript(_tokenizer(FORGETFUL))
+
+
+def test_a_missing_template_is_refused():
+  with pytest.raises(chat.TemplateError, match='no chat template'):
+    chat.ChatTranscript(_tokenizer(None))

@@ -1,0 +1,1 @@
+"""LEAFE: learning feedback-grounded agency from reflective experience, in JAX."""

@@ -1,0 +1,191 @@
+"""Every option of a run, with its type, default and meaning.
+
+A config file (`configs/*.py`) starts from `default()`, changes fields and
+returns an `ml_collections.ConfigDict`; absl flags override fields on top; and
+`from_config_dict` turns the result into these frozen dataclasses once, at the
+boundary, where bad values are refused by name.
+
+Where the paper (arXiv 2603.16843) leaves a value open, the comment says so;
+BUILD_NOTES.md gives the reasons for ours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+
+def option(default: Any, doc: str, choices: tuple[Any, ...] = ()) -> Any:
+  """A dataclass field with its documentation and allowed values."""
+  metadata = {'doc': doc, 'choices': choices}
+  if isinstance(default, dict):
+    return dataclasses.field(
+        default_factory=lambda: dict(default), metadata=metadata
+    )
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+def section(cls: type, doc: str) -> Any:
+  return dataclasses.field(default_factory=cls, metadata={'doc': doc, 'choices': ()})
+
+
+@dataclasses.dataclass(frozen=True)
+class Env:
+  name: str = option('webshop', 'environment, see envs.registry.names()')
+  options: dict[str, Any] = option({}, 'options of the world; each environment lists its own')
+  teacher: dict[str, Any] = option({}, 'options of the scripted teacher (warm start)')
+  horizon: int = option(15, 'turns per episode (15: verl-agent on WebShop)')
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+  checkpoint: str = option('', 'directory of a Hugging Face checkpoint; empty: train from scratch')
+  num_layers: int = option(3, 'decoder layers')
+  embed_dim: int = option(64, 'width of the residual stream')
+  num_heads: int = option(2, 'query heads')
+  num_kv_heads: int = option(2, 'key and value heads (divides num_heads)')
+  head_dim: int = option(32, 'size of a head')
+  mlp_dim: int = option(192, 'hidden width of the SwiGLU block')
+  rope_theta: float = option(10_000.0, 'base of the rotary embedding')
+  rope_type: str = option('default', 'scaling of its frequencies (llama3: Llama 3.1 and 3.2)', ('default', 'llama3'))
+  rope_factor: float = option(8.0, 'llama3: by how much low frequencies are slowed')
+  rope_low_freq_factor: float = option(1.0, 'llama3: slowed in full below this many turns in rope_original_length')
+  rope_high_freq_factor: float = option(4.0, 'llama3: left alone above this many turns')
+  rope_original_length: int = option(8192, 'llama3: context before scaling, in tokens')
+  norm_eps: float = option(1e-6, 'epsilon of RMSNorm')
+  tie_embeddings: bool = option(True, 'output projection = embedding table')
+  qkv_bias: bool = option(False, 'biases on q, k, v (Qwen2)')
+  qk_norm: bool = option(False, 'RMSNorm on q and k heads (Qwen3)')
+  max_length: int = option(320, 'longest transcript in tokens')
+  dtype: str = option('float32', 'compute type', ('float32', 'bfloat16'))
+  param_dtype: str = option('float32', 'type of the stored weights', ('float32', 'bfloat16'))
+  scan_layers: bool = option(False, 'lax.scan over layers: compiles deep models fast')
+  remat: bool = option(False, 'recompute activations in the backward pass')
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+  data: int = option(1, 'replicas of the weights; -1: all remaining devices')
+  fsdp: int = option(-1, 'shards of weights and optimizer; -1: all remaining devices')
+  tensor: int = option(1, 'shards of heads and of the MLP')
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+  page_size: int = option(16, 'tokens per KV page')
+  num_pages: int = option(24_576, 'KV pages in the pool')
+  max_rows: int = option(256, 'episodes in progress at a time')
+  dispatch_rows: int = option(64, 'rows of one device program; more rows take several')
+  prefill_buckets: tuple[int, ...] = option((16, 32, 128), 'new prompt tokens per row and dispatch, padded to one of these')
+  length_buckets: tuple[int, ...] = option((96, 160, 320), 'cached tokens per row, padded to one of these')
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """What every supervised phase shares: batches, optimizer, checkpoints."""
+
+  steps: int = option(150, 'optimizer updates')
+  batch_rows: int = option(8, 'packed rows per update')
+  row_length: int = option(256, 'tokens per packed row')
+  learning_rate: float = option(1e-3, 'peak of the schedule')
+  warmup_fraction: float = option(0.03, 'share of updates with rising learning rate')
+  schedule: str = option('cosine', 'after warm-up', ('cosine', 'constant'))
+  weight_decay: float = option(0.0, 'decoupled weight decay')
+  clip_norm: float = option(1.0, 'gradient clipping by global norm')
+  b2: float = option(0.95, 'second moment of Adam')
+  grad_accumulation: int = option(1, 'micro-batches per update')
+  checkpoint_every: int = option(50, 'updates between checkpoints')
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmStart(Training):
+  """The base of policies trained from scratch, on scripted data."""
+
+  steps: int = option(3200, 'optimizer updates')
+  batch_rows: int = option(8, 'packed rows per update')
+  learning_rate: float = option(3e-3, 'peak of the schedule')
+  checkpoint_every: int = option(400, 'updates between checkpoints')
+  num_demonstrations: int = option(40_000, 'scripted episodes on training tasks')
+  reflection_share: float = option(1.0, 'share of failed episodes that end in a reflection')
+  in_progress_share: float = option(0.25, 'share of episodes with a reflection in progress beside them')
+  hint_share: float = option(0.35, 'share of episodes with a followed hint beside them')
+
+
+@dataclasses.dataclass(frozen=True)
+class Gate:
+  """What the base must be able to do before stage 1; 0 switches a floor off."""
+
+  num_tasks: int = option(48, 'validation tasks, one episode each')
+  min_parsed: float = option(0.5, 'least share of reflections that can be read')
+  min_diagnosis: float = option(0.4, "least share whose turn and text are the script's, where there is a script")
+  min_follow: float = option(0.8, 'least share of hints whose action is taken, where there is a script')
+
+
+@dataclasses.dataclass(frozen=True)
+class Explore:
+  """Stage 1: reflection, rollback, branches (section 3; values open in the paper)."""
+
+  num_tasks: int = option(256, 'training tasks')
+  wave_tasks: int = option(64, 'tasks explored together; the unit that is saved and resumed')
+  attempts: int = option(16, 'episodes per task, roots and branches')
+  max_env_steps: int = option(0, 'new environment steps per task; 0: no limit')
+  num_roots: int = option(2, 'episodes that start from the reset state')
+  reflect_every: int = option(5, 'K: turns between reflections in progress; 0: on failure only')
+  on_reflect: str = option('continue', 'what a reflection in progress does to its episode', ('continue', 'stop'))
+  max_depth: int = option(3, 'longest chain of rollbacks')
+  max_requests: int = option(3, 'branch requests per node')
+  restart: bool = option(True, 'when the queue runs dry, spend what is left on new roots')
+  hint_scope: str = option('turn', 'where e stays in the prompt', ('turn', 'branch'))
+  stack_hints: bool = option(False, "show the ancestors' e before the branch's own")
+  temperature: float = option(1.0, 'sampling temperature of actions')
+  reflect_temperature: float = option(0.7, 'sampling temperature of reflections')
+  max_response_tokens: int = option(8, 'sampled tokens per action')
+  max_reflection_tokens: int = option(24, 'sampled tokens per reflection')
+
+
+@dataclasses.dataclass(frozen=True)
+class Experience:
+  """From trees to examples (section 3.2, appendix B.3)."""
+
+  reh_fraction: float = option(1.0, 'share of successful rollouts in D_reh (paper: 0.2 of far more)')
+  reh_hinted: bool = option(False, 'train hinted turns in D_reh too, not in D_cf alone')
+  reh_prefix: bool = option(True, 'train the replayed turns of a successful branch')
+  cf_filter: str = option('success', 'which branches enter D_cf', ('success', 'improved', 'all'))
+  cf_per_task: int = option(3, 'most D_cf examples per task (paper: 3)')
+  citation_filter: bool = option(True, 'drop corrected actions that mention the hint')
+
+
+@dataclasses.dataclass(frozen=True)
+class Distill(Training):
+  """Stage 2: L = L_cf + beta * L_reh; the same number of updates for every arm."""
+
+  beta: float = option(1.0, 'weight of L_reh (open in the paper)')
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+  split: str = option('test', 'tasks to evaluate on', ('train', 'validation', 'test'))
+  num_tasks: int = option(100, 'tasks; fewer if the split has fewer')
+  num_samples: int = option(128, 'n: independent episodes per task')
+  temperature: float = option(1.0, 'sampling temperature')
+  wave_tasks: int = option(20, 'tasks per wave; the unit that is saved and resumed')
+  bootstrap: int = option(2000, 'resamples of the tasks for intervals')
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """The whole run."""
+
+  seed: int = option(0, 'seed of weights, sampling and data order; never of tasks or splits')
+  method: str = option('leafe', 'the recipe', ('leafe',))
+  arms: tuple[str, ...] = option(('base', 'rft', 'leafe_reh', 'leafe'), 'policies to train and evaluate')
+  env: Env = section(Env, 'the environment')
+  policy: Policy = section(Policy, 'the transformer')
+  mesh: Mesh = section(Mesh, 'the device mesh')
+  sampler: Sampler = section(Sampler, 'KV pages and decoding')
+  warm_start: WarmStart = section(WarmStart, 'the base of the embedded default')
+  gate: Gate = section(Gate, 'the gate before stage 1')
+  explore: Explore = section(Explore, 'stage 1')
+  experience: Experience = section(Experience, 'from trees to examples')
+  distill: Distill = section(Distill, 'stage 2')
+  evaluate: Evaluate = section(Evaluate, 'Pass@k')

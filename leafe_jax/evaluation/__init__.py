@@ -1,0 +1,1 @@
+"""Pass@k, intervals, paired tests, plots, the HTML report and tree viewer."""

@@ -1,0 +1,129 @@
+"""report/index.html: one self-contained page about a run.
+
+The page loads nothing: styles, scripts and data are inline, fonts are the
+reader's own, and its content security policy forbids the rest.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from leafe_jax.evaluation import specimens
+from leafe_jax.evaluation.palette import inks_of
+from leafe_jax.evaluation.plots import save_passk
+from leafe_jax.evaluation.tables import excludes_zero, shown_ks
+from leafe_jax.tree import Tree
+
+MAX_TREES = 60
+MAX_TREE_BYTES = 2_600_000
+
+
+def write_report(
+    directory: pathlib.Path,
+    results: Mapping[str, Any],
+    trees: Sequence[Tree],
+    config_text: str = '',
+    name: str = 'run',
+    date: str = '',
+    max_trees: int = MAX_TREES,
+) -> pathlib.Path:
+  """Writes index.html and passk.png into `directory`, which may be new.
+
+  Args:
+    directory: where to write.
+    results: as from `results.build_results`.
+    trees: of Stage 1; a mix of at most `max_trees` is embedded.
+    config_text: the config, shown as it is.
+    name: of the run.
+    date: shown when given; without it the page depends on its inputs alone.
+    max_trees: trees in the browser.
+
+  Returns:
+    The path of the page.
+  """
+  directory.mkdir(parents=True, exist_ok=True)
+  save_passk(directory / 'passk.png', results)
+  page = directory / 'index.html'
+  page.write_text(
+      render_report(results, trees, config_text, name, date, max_trees),
+      encoding='utf-8',
+  )
+  return page
+
+
+def render_report(
+    results: Mapping[str, Any],
+    trees: Sequence[Tree],
+    config_text: str = '',
+    name: str = 'run',
+    date: str = '',
+    max_trees: int = MAX_TREES,
+) -> str:
+  """The page as text; arguments as for `write_report`."""
+  chosen = specimens.choose_trees(trees, max_trees)
+  trees_json, embedded = specimens.encode_trees(chosen, MAX_TREE_BYTES)
+  arms = list(results['arms'])
+  return _templates().get_template('report.html').render(
+      results=results,
+      ks=shown_ks(results),
+      inks=inks_of(arms),
+      arms_json=Markup(specimens.embed_json(_curves(results))),
+      trees_json=Markup(trees_json),
+      trees_embedded=embedded,
+      trees_total=len(trees),
+      config_text=config_text,
+      name=name,
+      date=date,
+  )
+
+
+def _curves(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+  return [
+      {
+          'name': arm,
+          'points': [
+              {'k': int(k), **point} for k, point in figures['pass_at_k'].items()
+          ],
+      }
+      for arm, figures in results['arms'].items()
+  ]
+
+
+def _templates() -> jinja2.Environment:
+  environment = jinja2.Environment(
+      loader=jinja2.PackageLoader('leafe_jax.evaluation'),
+      autoescape=True,
+      undefined=jinja2.StrictUndefined,
+      trim_blocks=True,
+      lstrip_blocks=True,
+  )
+  environment.filters.update(
+      percent=_percent, signed=_signed, seconds=_seconds, thousands=_thousands
+  )
+  environment.tests['clear_of_zero'] = excludes_zero
+  return environment
+
+
+def _percent(share: float | None, digits: int = 1) -> str:
+  return '–' if share is None else f'{100 * share:.{digits}f}'
+
+
+def _signed(share: float) -> str:
+  return f'{100 * share:+.1f}'.replace('-', '−')
+
+
+def _thousands(number: float) -> str:
+  return f'{number:,}'.replace(',', '\u2009')
+
+
+def _seconds(seconds: float) -> str:
+  minutes, rest = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f'{hours} h {minutes:02d} min'
+  return f'{minutes} min {rest:02d} s' if minutes else f'{seconds:.1f} s'

@@ -1,0 +1,95 @@
+"""The table at the end of a run: arms by k, with intervals."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+KEY_KS = (1, 4, 16, 64, 128)
+
+
+def shown_ks(results: Mapping[str, Any], wanted: tuple[int, ...] = KEY_KS) -> list[str]:
+  """The k to put in a table: those wanted that exist, and always n."""
+  existing = list(next(iter(results['arms'].values()))['pass_at_k'])
+  return [k for k in existing if int(k) in wanted or k == existing[-1]]
+
+
+def build_tables(results: Mapping[str, Any]) -> Group:
+  """Pass@k of every arm, then the paired differences, for a rich console."""
+  return Group(_arms_table(results), Text(), _paired_table(results))
+
+
+def _new_table(title: str, first: str, columns: list[str]) -> Table:
+  table = Table(
+      title=title, title_justify='left', title_style='bold', box=box.SIMPLE_HEAD,
+      pad_edge=False,
+  )
+  table.add_column(first, no_wrap=True)
+  for column in columns:
+    table.add_column(column, justify='right', no_wrap=True)
+  return table
+
+
+def _arms_table(results: Mapping[str, Any]) -> Table:
+  ks, arms = shown_ks(results), results['arms']
+  first = next(iter(arms.values()))
+  table = _new_table(
+      f'Pass@k in %, {first["n_tasks"]} tasks x {first["n_samples"]} samples, '
+      'with 95 % intervals over tasks',
+      'arm', [*(f'@{k}' for k in ks), 'score', 'turns'],
+  )
+  best = {k: max(a['pass_at_k'][k]['mean'] for a in arms.values()) for k in ks}
+  for name, figures in arms.items():
+    cells = [
+        _cell(figures['pass_at_k'][k], figures['pass_at_k'][k]['mean'] == best[k])
+        for k in ks
+    ]
+    table.add_row(
+        name, *cells, f'{figures["mean_score"]:.3f}', f'{figures["mean_turns"]:.1f}'
+    )
+  return table
+
+
+def _cell(
+    point: Mapping[str, float], bold: bool, signed: bool = False, mark: str = ''
+) -> Text:
+  sign = '+' if signed else ''
+  mean, lo, hi = (f'{100 * point[end]:{sign}.1f}' for end in ('mean', 'lo', 'hi'))
+  text = Text(f'{mean}{mark}', style='bold' if bold else '')
+  return text.append(f'\n{lo} {hi}', style='not bold dim')
+
+
+def excludes_zero(point: Mapping[str, float]) -> bool:
+  """Whether the interval of a difference leaves out 0."""
+  return point['lo'] > 0 or point['hi'] < 0
+
+
+def _paired_table(results: Mapping[str, Any]) -> Table:
+  ks = shown_ks(results)
+  table = _new_table(
+      'Paired differences in points; * where the interval excludes 0; p: McNemar',
+      'arms', [*(f'@{k}' for k in ks), f'p @{ks[-1]}'],
+  )
+  for name, figures in results['paired'].items():
+    cells = []
+    for k in ks:
+      differs = excludes_zero(figures[k])
+      mark = '*' if differs else ' '
+      cells.append(_cell(figures[k], differs, signed=True, mark=mark))
+    table.add_row(name, *cells, f'{figures["mcnemar_p"]:.2g}')
+  return table
+
+
+def render_tables(results: Mapping[str, Any], width: int = 100) -> str:
+  """The tables as plain text."""
+  console = Console(file=io.StringIO(), width=width, color_system=None)
+  with console.capture() as captured:
+    console.print(build_tables(results))
+  lines = (line.rstrip() for line in captured.get().splitlines())
+  return '\n'.join(lines).rstrip() + '\n'

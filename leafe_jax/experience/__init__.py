@@ -1,0 +1,1 @@
+"""From trees of episodes to batches of tokens."""

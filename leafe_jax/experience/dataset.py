@@ -1,0 +1,278 @@
+"""Examples on disk: append-only ArrayRecord shards.
+
+A directory holds
+
+    experience-train.array_record-00000 ...   the shards
+    dataset_info.json, features.json          what tensorflow-datasets reads
+    shards.json                               schema, and size and hash of each shard
+
+`shards.json` is replaced last and atomically: a shard that it does not name
+was being written when the machine stopped, and is ignored. Any version of
+tensorflow-datasets reads the whole directory
+(`tfds.builder_from_directory(directory).as_data_source('train')`); `read`
+checks every shard first and leaves out what is damaged.
+
+The same examples give the same bytes. TensorFlow is never imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from array_record.python import array_record_module  # pyright: ignore
+from etils import epath
+from tensorflow_datasets.proto import tf_example_pb2
+
+from leafe_jax import files
+from leafe_jax.experience.examples import Example
+
+SCHEMA_VERSION = 1
+_NAME, _SPLIT, _SUFFIX = 'experience', 'train', 'array_record'
+_TEMPLATE = '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}'
+_MANIFEST = 'shards.json'
+_FEATURES = tfds.features.FeaturesDict({
+    'ids': tfds.features.Tensor(shape=(None,), dtype=np.int32),
+    'weights': tfds.features.Tensor(shape=(None,), dtype=np.float32),
+    'kind': tfds.features.Text(),
+    'task_id': tfds.features.Text(),
+    'node': tfds.features.Scalar(np.int64),
+    'turn': tfds.features.Scalar(np.int64),
+})
+
+
+class DatasetError(ValueError):
+  """A directory that holds no dataset this code can read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shard:
+  name: str
+  records: int
+  sha256: str
+
+
+def write(
+    directory: str | os.PathLike[str],
+    examples: Sequence[Example],
+    shard_size: int = 4096,
+) -> None:
+  """Writes a dataset, replacing what was in `directory` in one step.
+
+  Args:
+    directory: is created, with its parents.
+    examples: at least one (tensorflow-datasets has no empty splits).
+    shard_size: examples per shard.
+
+  Raises:
+    ValueError: no examples, or a shard size below 1.
+  """
+  directory = pathlib.Path(directory)
+  fresh = directory.with_name(directory.name + files.PARTIAL)
+  shutil.rmtree(fresh, ignore_errors=True)
+  append(fresh, examples, shard_size)
+  if directory.exists():
+    shutil.rmtree(directory)
+  files.replace(fresh, directory)
+
+
+def append(
+    directory: str | os.PathLike[str],
+    examples: Sequence[Example],
+    shard_size: int = 4096,
+) -> None:
+  """As `write`, after the shards that `directory` already has."""
+  if not examples or shard_size < 1:
+    raise ValueError(
+        f'cannot write {len(examples)} examples in shards of {shard_size}; '
+        'both must be at least 1'
+    )
+  directory = pathlib.Path(directory)
+  directory.mkdir(parents=True, exist_ok=True)
+  shards = _manifest(directory) if (directory / _MANIFEST).exists() else []
+  for start in range(0, len(examples), shard_size):
+    path = _path(directory, len(shards))
+    shards.append(_write_shard(path, examples[start : start + shard_size]))
+  _write_metadata(directory, shards)
+
+
+def read(directory: str | os.PathLike[str]) -> ExampleSource:
+  """Opens a dataset; damaged shards are reported and left out.
+
+  Of a damaged shard the records before the damage are kept where the file's
+  index survived. Raises DatasetError if `directory` holds no dataset, one of
+  another schema, or not a single readable example.
+  """
+  directory = pathlib.Path(directory)
+  shards = _manifest(directory)
+  _report_strays(directory, shards)
+  files = [(directory / s.name, _readable(directory / s.name, s)) for s in shards]
+  files = [(path, count) for path, count in files if count]
+  if not files:
+    raise DatasetError(f'no readable example in {directory}')
+  return ExampleSource(files)
+
+
+class ExampleSource:
+  """Random access to the examples of a dataset; safe to pickle."""
+
+  def __init__(self, files: Sequence[tuple[pathlib.Path, int]]):
+    self._files = list(files)
+    self._ends = np.cumsum([count for _, count in self._files])
+    self._readers: dict[int, Any] = {}
+
+  def __len__(self) -> int:
+    return int(self._ends[-1])
+
+  def __getitem__(self, index: int) -> Example:
+    if not 0 <= index < len(self):
+      raise IndexError(f'example {index} of {len(self)}')
+    shard = int(np.searchsorted(self._ends, index, side='right'))
+    first = int(self._ends[shard]) - self._files[shard][1]
+    return _decode(self._reader(shard).read([index - first])[0])
+
+  def __iter__(self) -> Iterator[Example]:
+    return (self[index] for index in range(len(self)))
+
+  def __getstate__(self) -> dict[str, Any]:
+    return {**self.__dict__, '_readers': {}}  # readers hold open files
+
+  def __repr__(self) -> str:
+    return f'ExampleSource({len(self)} examples, {len(self._files)} shards)'
+
+  def _reader(self, shard: int) -> Any:
+    if shard not in self._readers:
+      self._readers[shard] = _open_shard(self._files[shard][0])
+    return self._readers[shard]
+
+
+def _encode(example: Example) -> bytes:
+  record = _FEATURES.serialize_example(
+      _FEATURES.encode_example(dataclasses.asdict(example))
+  )
+  # A protobuf map has no order of its own: fix it, for equal bytes.
+  message = tf_example_pb2.Example.FromString(record)  # pyright: ignore
+  return message.SerializeToString(deterministic=True)
+
+
+def _decode(record: bytes) -> Example:
+  fields: Any = _FEATURES.deserialize_example_np(record)
+  return Example(
+      ids=np.asarray(fields['ids'], np.int32),
+      weights=np.asarray(fields['weights'], np.float32),
+      kind=fields['kind'].decode(),
+      task_id=fields['task_id'].decode(),
+      node=int(fields['node']),
+      turn=int(fields['turn']),
+  )
+
+
+def _write_shard(path: pathlib.Path, examples: Sequence[Example]) -> _Shard:
+  partial = path.with_name(path.name + files.PARTIAL)
+  writer = array_record_module.ArrayRecordWriter(str(partial), 'group_size:1')
+  for example in examples:
+    writer.write(_encode(example))
+  writer.close()
+  files.sync(partial)
+  files.replace(partial, path)
+  return _Shard(path.name, len(examples), _hash(path))
+
+
+def _write_metadata(directory: pathlib.Path, shards: Sequence[_Shard]) -> None:
+  template = _template(directory)
+  split = tfds.core.SplitInfo(
+      name=_SPLIT,
+      shard_lengths=[shard.records for shard in shards],
+      num_bytes=sum((directory / shard.name).stat().st_size for shard in shards),
+      filename_template=template,
+  )
+  tfds.folder_dataset.write_metadata(
+      data_dir=str(directory), features=_FEATURES, split_infos=[split],
+      filename_template=template, check_data=False,
+  )
+  content = {
+      'schema': SCHEMA_VERSION,
+      'shards': [dataclasses.asdict(shard) for shard in shards],
+  }
+  files.write_atomic(directory / _MANIFEST, json.dumps(content, indent=1))
+
+
+def _manifest(directory: pathlib.Path) -> list[_Shard]:
+  try:
+    content = json.loads((directory / _MANIFEST).read_text())
+  except FileNotFoundError as error:
+    raise DatasetError(f'{directory} holds no finished dataset') from error
+  except json.JSONDecodeError as error:
+    raise DatasetError(f'{directory / _MANIFEST} is damaged: {error}') from error
+  if content['schema'] != SCHEMA_VERSION:
+    raise DatasetError(
+        f'{directory} has schema {content["schema"]!r}; this code reads '
+        f'{SCHEMA_VERSION}'
+    )
+  return [_Shard(**shard) for shard in content['shards']]
+
+
+def _readable(path: pathlib.Path, shard: _Shard) -> int:
+  """Number of leading records that can be read; warns unless all can."""
+  if not path.exists():
+    logging.warning('%s is missing: 0 of %d records kept', path, shard.records)
+    return 0
+  if _hash(path) == shard.sha256:
+    return shard.records
+  count = _count_readable(path, shard.records)
+  logging.warning('%s is damaged: %d of %d records kept', path, count, shard.records)
+  return count
+
+
+def _count_readable(path: pathlib.Path, expected: int) -> int:
+  try:
+    reader = _open_shard(path)
+    total = min(reader.num_records(), expected)  # 0 when the index is gone
+  except RuntimeError:
+    return 0
+  for index in range(total):
+    try:
+      reader.read([index])  # every chunk carries a hash of its own
+    except RuntimeError:
+      return index
+  return total
+
+
+def _report_strays(directory: pathlib.Path, shards: Sequence[_Shard]) -> None:
+  known = {shard.name for shard in shards}
+  for path in sorted(directory.glob(f'{_NAME}-{_SPLIT}.{_SUFFIX}-*')):
+    if path.name not in known:
+      logging.warning('%s was never finished: 0 records kept', path)
+
+
+def _open_shard(path: pathlib.Path) -> Any:
+  return array_record_module.ArrayRecordReader(
+      str(path), 'readahead_buffer_size:0'
+  )
+
+
+def _template(directory: pathlib.Path) -> Any:
+  return tfds.core.ShardedFileTemplate(
+      data_dir=epath.Path(directory), dataset_name=_NAME, split=_SPLIT,
+      filetype_suffix=_SUFFIX, template=_TEMPLATE,
+  )
+
+
+def _path(directory: pathlib.Path, index: int) -> pathlib.Path:
+  return pathlib.Path(
+      _template(directory).sharded_filepath(shard_index=index, num_shards=1)
+  )
+
+
+def _hash(path: pathlib.Path) -> str:
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -1,0 +1,1 @@
+"""From batches to weights: losses, the update, checkpoints, the loop."""

@@ -1,0 +1,83 @@
+"""The command line: reads flags, checks the config, hands over.
+
+    python -m leafe_jax.main --config=configs/webshop.py --workdir=runs/webshop
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+
+from absl import app, flags
+
+from leafe_jax import launch, settings, usage
+from leafe_jax.config import Experiment
+from leafe_jax.rundir import RunDirectory, RunStopped, WorkdirBusy
+
+EXIT_USAGE = 2
+EXIT_STOPPED = 1
+_HELP = ('--help', '-help', '-h', '--helpshort', '-helpshort')
+
+
+def parse(argv: list[str]) -> list[str]:
+  """Parses all flags; a mistake ends the program with one line."""
+  if any(arg in _HELP for arg in argv[1:]):
+    sys.stdout.write(usage.text() + '\n')
+    raise SystemExit(0)
+  try:
+    return launch.parse_flags(flags.FLAGS, argv)
+  except launch.UsageError as error:
+    raise SystemExit(refuse(str(error))) from None
+
+
+def refuse(message: str, code: int = EXIT_USAGE) -> int:
+  """Says on stderr why nothing is run; returns the exit code."""
+  sys.stderr.write(f'leafe_jax: {message}\n')
+  return code
+
+
+def main(argv: list[str]) -> int:
+  """Starts or resumes the run. Returns the exit code."""
+  if len(argv) > 1:
+    return refuse(f'unexpected argument {argv[1]!r}; see --help')
+  values = flags.FLAGS
+  try:
+    config = launch.check(values.config)
+    phase_inputs = _plan(config)
+    directory = RunDirectory(values.workdir)
+    with directory.locked():
+      launch.start_logging(directory)
+      launch.claim(directory, config, values.fork_from, phase_inputs)
+      launch.record(directory, sys.argv, settings.sha256(config))
+      _run(config, directory)
+  except (settings.ConfigError, launch.UsageError, WorkdirBusy) as error:
+    return refuse(str(error))
+  except RunStopped as error:
+    return refuse(str(error), EXIT_STOPPED)
+  return 0
+
+
+def _plan(config: Experiment) -> Mapping[str, tuple[str, ...]]:
+  # transformers advises to install torch, which nothing here uses.
+  os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
+  from leafe_jax import experiment  # takes seconds: flags are checked before
+
+  try:
+    return experiment.phase_inputs(config)
+  except ValueError as error:  # an arm that does not exist
+    raise settings.ConfigError(str(error)) from error
+
+
+def _run(config: Experiment, directory: RunDirectory) -> None:
+  from leafe_jax import experiment
+  from leafe_jax.policy import runtime
+
+  runtime.keep_freed_memory()
+  runtime.enable_compilation_cache(launch.cache_directory())
+  experiment.run(config, directory.path, settings.sha256(config))
+
+
+if __name__ == '__main__':
+  launch.define_flags(flags.FLAGS)
+  app.run(main, flags_parser=parse)

@@ -1,0 +1,1 @@
+"""Recipes over the rooms rollout, experience, learner and evaluation."""

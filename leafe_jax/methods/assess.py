@@ -1,0 +1,51 @@
+"""Evaluation as a phase: Pass@k counts of one arm, wave by wave."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+
+from envs import api
+from leafe_jax.config import Evaluate
+from leafe_jax.files import write_atomic
+from leafe_jax.methods.collect import wave_path, waves
+from leafe_jax.progress import Progress
+from leafe_jax.rollout.episode import Player
+from leafe_jax.rollout.evaluate import TaskOutcome, evaluate
+from leafe_jax.sampler import Rules
+
+
+def load_outcomes(directory: pathlib.Path) -> list[TaskOutcome]:
+  """All outcomes of a finished phase, in the order of their tasks."""
+  return [
+      TaskOutcome(**json.loads(line))
+      for path in sorted(directory.glob('wave_*.jsonl'))
+      for line in path.read_text().splitlines()
+  ]
+
+
+def assess(
+    name: str,
+    directory: pathlib.Path,
+    player: Player,
+    tasks: Sequence[api.Task],
+    config: Evaluate,
+    max_tokens: int,
+    rows: int,
+) -> list[TaskOutcome]:
+  """Plays n episodes of every task; finished waves are not repeated."""
+  rules = Rules(config.temperature, max_tokens, player.transcript.stop_ids)
+  with Progress(name, len(tasks) * config.num_samples, 'episode') as progress:
+    for number, wave in waves(tasks, config.wave_tasks):
+      path = wave_path(directory, number)
+      if path.exists():
+        progress.advance(len(wave) * config.num_samples)
+        continue
+      outcomes = evaluate(
+          player, wave, config.num_samples, rules, rows, progress.advance
+      )
+      lines = [json.dumps(dataclasses.asdict(outcome)) for outcome in outcomes]
+      write_atomic(path, '\n'.join(lines) + '\n')
+  return load_outcomes(directory)

@@ -1,0 +1,196 @@
+"""Scripted data for a base policy that starts from scratch.
+
+A stand-in for an instruction-tuned model that can say what it does not yet
+do: demonstrations of limited quality, reflection dialogues on them, and turns
+in which a hint is followed. The teacher sees only what the agent sees
+(`envs.api.Teacher`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterator, Sequence
+
+from envs import api
+from leafe_jax.config import WarmStart
+from leafe_jax.experience import examples
+from leafe_jax.text.transcript import Transcript
+
+
+@dataclasses.dataclass(frozen=True)
+class Demonstration:
+  """A scripted episode: what was seen and done, and how it ended."""
+
+  task: api.Task
+  history: api.History
+  success: bool
+
+  def before(self, turn: int) -> api.History:
+    """What was known before action `turn` (from 1)."""
+    return api.History(
+        self.history.instruction,
+        self.history.observations[:turn],
+        self.history.actions[: turn - 1],
+    )
+
+  def after(self, turn: int) -> api.History:
+    """What was known after action `turn` was answered."""
+    return api.History(
+        self.history.instruction,
+        self.history.observations[: turn + 1],
+        self.history.actions[:turn],
+    )
+
+
+class Script:
+  """One training sequence under construction: pieces with their weights."""
+
+  def __init__(self) -> None:
+    self._pieces: list[tuple[Sequence[int], float]] = []
+
+  def prompt(self, ids: Sequence[int]) -> None:
+    self._pieces.append((ids, 0.0))
+
+  def target(self, ids: Sequence[int]) -> None:
+    self._pieces.append((ids, 1.0))
+
+  def example(self, kind: str, task_id: str, turn: int) -> examples.Example:
+    return examples.make(self._pieces, kind, task_id, turn=turn)
+
+
+def demonstrate(
+    session: api.TextEnv,
+    task: api.Task,
+    teacher: api.Teacher,
+    horizon: int,
+    rng: random.Random,
+) -> Demonstration:
+  """Plays one episode with the demonstrator."""
+  step = session.reset(task)
+  history = api.History(task.instruction, (step.observation,), ())
+  while len(history.actions) < horizon and not (step.terminated or step.truncated):
+    action = teacher.act(history, rng)
+    step = session.step(action)
+    history = api.History(
+        task.instruction,
+        (*history.observations, step.observation),
+        (*history.actions, action),
+    )
+  return Demonstration(task, history, step.success)
+
+
+def warm_start_examples(
+    world: api.World,
+    transcript: Transcript,
+    teacher: api.Teacher,
+    tasks: Sequence[api.Task],
+    horizon: int,
+    reflect_every: int,
+    config: WarmStart,
+    rng: random.Random,
+) -> Iterator[examples.Example]:
+  """`config.num_demonstrations` episodes with dialogues, in random order."""
+  session = world.session()
+  writer = _Writer(world, transcript, teacher, reflect_every, config, rng)
+  for i in range(config.num_demonstrations):
+    task = tasks[i % len(tasks)]
+    yield from writer.write(demonstrate(session, task, teacher, horizon, rng))
+  session.close()
+
+
+class _Writer:
+  """Turns demonstrations into examples."""
+
+  def __init__(
+      self,
+      world: api.World,
+      transcript: Transcript,
+      teacher: api.Teacher,
+      reflect_every: int,
+      config: WarmStart,
+      rng: random.Random,
+  ):
+    self._rules = world.instructions()
+    self._transcript = transcript
+    self._teacher = teacher
+    self._every = reflect_every
+    self._config = config
+    self._rng = rng
+
+  def write(self, demo: Demonstration) -> Iterator[examples.Example]:
+    yield self._episode(demo)
+    if self._rng.random() < self._config.hint_share:
+      yield self._hinted(demo)
+    if self._every and self._rng.random() < self._config.in_progress_share:
+      example = self._in_progress(demo)
+      if example is not None:
+        yield example
+
+  def _episode(self, demo: Demonstration) -> examples.Example:
+    """All actions as targets; a reflection at the end of a failure."""
+    last = len(demo.history.actions)
+    script = self._acts(demo, last)
+    if not demo.success and self._rng.random() < self._config.reflection_share:
+      diagnosis = self._teacher.diagnose(demo.history, True, self._rng)
+      if diagnosis is not None:
+        self._ask(script, demo, last, terminal=True, diagnosis=diagnosis)
+    return script.example(examples.DEMONSTRATION, demo.task.id, last)
+
+  def _in_progress(self, demo: Demonstration) -> examples.Example | None:
+    """A reflection in the middle of an episode; actions are context only."""
+    last = len(demo.history.actions)
+    places = range(self._every, last, self._every)
+    if not places:
+      return None
+    turn = self._rng.choice(places)
+    script = self._acts(demo, turn, train=False)
+    diagnosis = self._teacher.diagnose(demo.after(turn), False, self._rng)
+    self._ask(script, demo, turn, terminal=False, diagnosis=diagnosis)
+    return script.example('reflect', demo.task.id, turn)
+
+  def _hinted(self, demo: Demonstration) -> examples.Example:
+    """One turn in which a hint is shown and followed."""
+    turn = self._rng.randint(1, len(demo.history.actions))
+    history = demo.before(turn)
+    action = self._teacher.correct(history)
+    script = self._acts(demo, turn - 1, train=False)
+    self._observe(script, demo, turn)
+    script.prompt(self._transcript.hint(self._teacher.advise(history, action)))
+    script.prompt(self._transcript.opener_ids)
+    script.target(self._transcript.response(action))
+    return script.example('hinted', demo.task.id, turn)
+
+  def _acts(self, demo: Demonstration, turns: int, train: bool = True) -> Script:
+    """The transcript through action `turns`."""
+    script = Script()
+    write = script.target if train else script.prompt
+    for turn in range(1, turns + 1):
+      self._observe(script, demo, turn)
+      script.prompt(self._transcript.opener_ids)
+      write(self._transcript.response(demo.history.actions[turn - 1]))
+    return script
+
+  def _observe(self, script: Script, demo: Demonstration, turn: int) -> None:
+    observation = demo.history.observations[turn - 1]
+    if turn == 1:
+      ids = self._transcript.first(self._rules, demo.task.instruction, observation)
+    else:
+      ids = self._transcript.next(turn, observation)
+    script.prompt(ids)
+
+  def _ask(
+      self,
+      script: Script,
+      demo: Demonstration,
+      turn: int,
+      terminal: bool,
+      diagnosis: api.Diagnosis | None,
+  ) -> None:
+    self._observe(script, demo, turn + 1)
+    script.prompt(self._transcript.reflection(turn, terminal))
+    tau, experience = (
+        (None, '') if diagnosis is None else (diagnosis.turn, diagnosis.experience)
+    )
+    text = self._transcript.reflection_response(tau, experience)
+    script.target(self._transcript.response(text))

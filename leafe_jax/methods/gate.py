@@ -1,0 +1,141 @@
+"""The gate before Stage 1: can the base diagnose, and does it follow a hint?
+
+Stage 1 lives on the base's own reflections; where these are noise, everything
+after it is wasted. The gate plays episodes on validation tasks, asks for a
+reflection on every failure, takes the advised turn, and compares with the
+scripted teacher where the world has one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+
+from envs import api
+from leafe_jax.config import Experiment, Gate
+from leafe_jax.progress import Progress
+from leafe_jax.rollout.episode import Player
+from leafe_jax.rollout.explore import explore
+from leafe_jax.rollout.grow import Limits
+from leafe_jax.rollout.ledger import total
+from leafe_jax.rundir import RunStopped
+from leafe_jax.tree import Node, Reflection, Tree
+
+
+class GateError(RunStopped):
+  """The base reflects too badly for Stage 1; the message says how badly."""
+
+
+@dataclasses.dataclass
+class GateReport:
+  """Shares in [0, 1] over the failed episodes of the gate; NaN-free.
+
+  Attributes:
+    failures: failed episodes that were reflected on.
+    parsed: share of reflections that could be read.
+    turn_right: share whose turn is the script's (None without a teacher).
+    diagnosis_right: share whose turn and text are the script's.
+    follows: share of branches that take the advised action.
+  """
+
+  failures: int
+  parsed: float
+  turn_right: float | None
+  diagnosis_right: float | None
+  follows: float | None
+
+
+def run_gate(
+    player: Player,
+    tasks: Sequence[api.Task],
+    teacher: api.Teacher | None,
+    config: Experiment,
+) -> GateReport:
+  """Measures the base. Raises GateError below the configured floor."""
+  probe = dataclasses.replace(
+      config.explore, num_roots=1, reflect_every=0, max_depth=1, restart=False
+  )
+  rows = config.sampler.max_rows
+  with Progress('gate', 2 * len(tasks), 'episode') as progress:
+    trees = explore(
+        player, tasks, probe, lambda task: Limits(2, 0), rows,
+        lambda grown: progress.move_to(total(t.budget for t in grown).episodes),
+    )
+  report = measure(trees, teacher)
+  check(report, config.gate)
+  return report
+
+
+def measure(trees: Sequence[Tree], teacher: api.Teacher | None) -> GateReport:
+  """The figures of the gate from trees of one root and at most one branch."""
+  asked = [
+      (tree, node, node.reflections[0])
+      for tree in trees
+      for node in tree.nodes
+      if node.parent is None and node.reflections
+  ]
+  readable = [entry for entry in asked if entry[2].error is None]
+  branches = [n for tree in trees for n in tree.nodes if n.parent is not None]
+  report = GateReport(len(asked), _share(len(readable), len(asked)), None, None, None)
+  if teacher is not None:
+    script = random.Random(0)
+    truths = [_truth(teacher, tree, node, script) for tree, node, _ in readable]
+    answers = [answer for _, _, answer in readable]
+    pairs = list(zip(answers, truths, strict=True))
+    report.turn_right = _share(sum(_same_turn(a, t) for a, t in pairs), len(asked))
+    report.diagnosis_right = _share(sum(_same(a, t) for a, t in pairs), len(asked))
+    report.follows = _share(sum(map(_follows, branches)), len(branches))
+  return report
+
+
+def check(report: GateReport, gate: Gate) -> None:
+  """Raises GateError when a figure is below its floor."""
+  floors = (
+      ('can be read', report.parsed, 'min_parsed'),
+      ("are the script's", report.diagnosis_right, 'min_diagnosis'),
+      ('are followed', report.follows, 'min_follow'),
+  )
+  for what, share, name in floors:
+    floor = getattr(gate, name)
+    if report.failures and share is not None and share < floor:
+      raise GateError(
+          f'of {report.failures} reflections on validation tasks a share of '
+          f'{share:.2f} {what}; the floor is {floor:.2f}. Stage 1 would explore '
+          'on noise. Take a better base (train it longer with '
+          f'--config.warm_start.steps), or lower --config.gate.{name}.'
+      )
+
+
+def _share(part: int, whole: int) -> float:
+  return part / whole if whole else 0.0
+
+
+def _truth(
+    teacher: api.Teacher, tree: Tree, node: Node, rng: random.Random
+) -> api.Diagnosis | None:
+  history = api.History(
+      tree.instruction,
+      (*(turn.observation for turn in node.turns), node.final_observation),
+      tuple(turn.response for turn in node.turns),
+  )
+  return teacher.diagnose(history, True, rng)
+
+
+def _same_turn(answer: Reflection, truth: api.Diagnosis | None) -> bool:
+  return truth is not None and answer.tau == truth.turn
+
+
+def _same(answer: Reflection, truth: api.Diagnosis | None) -> bool:
+  return (
+      truth is not None
+      and answer.tau == truth.turn
+      and answer.experience == truth.experience
+  )
+
+
+def _follows(node: Node) -> bool:
+  """Whether a branch took the action that its experience ends with."""
+  if not node.turns or node.experience is None:
+    return False
+  return node.experience.endswith(node.turns[0].response)

@@ -1,0 +1,59 @@
+"""Supervised training as a phase: data, update, loop, checkpoints, weights."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from leafe_jax.config import Training
+from leafe_jax.experience import pipeline
+from leafe_jax.learner import losses, optimizers
+from leafe_jax.learner.checkpoints import Checkpoints, save_params
+from leafe_jax.learner.train import train
+from leafe_jax.learner.update import init_state, make_update
+from leafe_jax.methods.run import Run
+
+
+def train_on(
+    run: Run,
+    label: str,
+    directory: pathlib.Path,
+    params: dict[str, Any],
+    source: pipeline.Source,
+    config: Training,
+    kind_weights: Mapping[str, float],
+) -> dict[str, Any]:
+  """Trains `params` on `source` and saves the result as the phase's weights.
+
+  Args:
+    run: the run.
+    label: of the progress bar and of the metrics.
+    directory: of the phase; checkpoints go to `checkpoints`, weights to `params`.
+    params: where training starts; donated.
+    source: examples.
+    config: batches, optimizer, number of updates.
+    kind_weights: loss weight per kind of example.
+
+  Returns:
+    Number of updates and of examples.
+  """
+  packing = pipeline.Packing(config.batch_rows, config.row_length)
+  batches = pipeline.batches([source], packing, run.config.seed, kind_weights)
+  optimizer = optimizers.from_config(config)
+  update = make_update(
+      run.shape.policy, optimizer, losses.weighted_nll, run.mesh,
+      grad_accumulation=config.grad_accumulation,
+  )
+  checkpoints = Checkpoints(directory / 'checkpoints')
+  writer = run.writer(label.replace(' ', '_'))
+  state = train(
+      init_state(params, optimizer, run.mesh), batches, update, config.steps,
+      checkpoints, checkpoint_every=config.checkpoint_every, writer=writer,
+      failure_dir=directory, label=label,
+  )
+  batches.close()
+  checkpoints.close()
+  writer.close()
+  save_params(directory / 'params', state.params)
+  return {'updates': config.steps, 'examples': len(source)}

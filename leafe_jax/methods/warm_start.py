@@ -1,0 +1,57 @@
+"""The base policy: imported from a checkpoint, or taught by a script."""
+
+from __future__ import annotations
+
+import pathlib
+import random
+
+import jax
+
+from leafe_jax.experience import dataset
+from leafe_jax.learner.checkpoints import save_params
+from leafe_jax.methods.demonstrations import warm_start_examples
+from leafe_jax.methods.run import Run
+from leafe_jax.methods.training import train_on
+from leafe_jax.policy import huggingface
+from leafe_jax.policy.model import init_params
+from leafe_jax.rundir import RunStopped
+
+
+def warm_start(run: Run, directory: pathlib.Path) -> dict:
+  """Teaches a fresh policy from scripted data; saves it as the base."""
+  config = run.config
+  data = directory / 'data'
+  if not (data / 'shards.json').exists():
+    dataset.write(data, _examples(run))
+  source = dataset.read(data)
+  key = jax.random.fold_in(jax.random.key(config.seed), 0)
+  params = init_params(run.shape.policy, run.shape.vocab_size, key, run.mesh)
+  return train_on(
+      run, 'warm start', directory, params, source, config.warm_start, {}
+  )
+
+
+def import_checkpoint(run: Run, directory: pathlib.Path) -> dict:
+  """Takes a Hugging Face checkpoint as the base."""
+  checkpoint = run.config.policy.checkpoint
+  save_params(
+      directory / 'params', huggingface.load_params(checkpoint, run.shape, run.mesh)
+  )
+  return {'checkpoint': checkpoint}
+
+
+def _examples(run: Run) -> list:
+  config = run.config
+  teacher = run.teacher()
+  if teacher is None:
+    raise RunStopped(
+        f'{config.env.name} has no scripted teacher for a policy that starts '
+        'from scratch; give a checkpoint: --config.policy.checkpoint=DIR'
+    )
+  rng = random.Random(f'{config.seed}/demonstrations')
+  return list(
+      warm_start_examples(
+          run.world, run.transcript, teacher, run.world.tasks('train'),
+          config.env.horizon, config.explore.reflect_every, config.warm_start, rng,
+      )
+  )

@@ -1,0 +1,44 @@
+"""Progress bars: one per phase, with rate and ETA, on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+import tqdm
+
+
+class Progress:
+  """A bar that works on terminals and, one line every 10 s, in logs."""
+
+  def __init__(
+      self, name: str, total: int, unit: str, done: int = 0, quiet: bool = False
+  ):
+    tty = sys.stderr.isatty()
+    self._bar = tqdm.tqdm(
+        total=total,
+        initial=done,
+        disable=quiet,
+        desc=f'{name:<18}',
+        unit=unit,
+        mininterval=0.5 if tty else 10.0,
+        dynamic_ncols=tty,
+        ascii=not tty,
+        smoothing=0.1,
+    )
+
+  def __enter__(self) -> Progress:
+    return self
+
+  def __exit__(self, *exc_info: object) -> None:
+    self._bar.close()
+
+  def advance(self, count: int = 1) -> None:
+    self._bar.update(count)
+
+  def move_to(self, count: int) -> None:
+    """Sets the bar to `count`; never backwards."""
+    self._bar.update(max(0, min(count, self._bar.total) - self._bar.n))
+
+  def show(self, figures: Mapping[str, object]) -> None:
+    self._bar.set_postfix(figures, refresh=False)

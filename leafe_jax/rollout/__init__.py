@@ -1,0 +1,1 @@
+"""The host loop: episodes, reflection, exploration of the tree, the budget."""

@@ -1,0 +1,186 @@
+"""The experience tree: what a policy lived through while exploring one task.
+
+A `Tree` belongs to one task. Its nodes are episodes: roots start at the reset
+state, a branch starts at turn `tau` of its parent and owns only the turns from
+there on; the turns before are the parent's. Turns count from 1; h_tau is the
+history before action tau (arXiv 2603.16843, section 3; indices as in
+BUILD_NOTES.md).
+
+History is never re-rendered and never re-tokenised: a turn stores the tokens
+it added, so a training sequence is the concatenation along a path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass
+class Turn:
+  """One decision: an observation, the response to it, and what came of it.
+
+  Attributes:
+    index: number of the turn in its episode, from 1.
+    observation: o_t as text.
+    prompt_ids: tokens that the observation adds to the transcript.
+    opener_ids: tokens that open the response (an assistant header).
+    hint_ids: tokens of the hint block between the two at sampling time; empty
+      without a hint. Never part of a training prompt.
+    response_ids: sampled tokens, the stop token included.
+    logprobs: natural-log probability of each response token when sampled.
+    response: the response as text.
+    action: the parsed action, None when the response held none.
+    policy_version: number of the policy that sampled it.
+    reward: reward that followed.
+    valid: whether the environment accepted the action.
+    error: why there is no action (typed, e.g. 'InvalidAction: ...').
+  """
+
+  index: int
+  observation: str
+  prompt_ids: list[int]
+  opener_ids: list[int]
+  response_ids: list[int]
+  logprobs: list[float]
+  response: str
+  action: str | None
+  policy_version: int = 0
+  reward: float = 0.0
+  valid: bool = True
+  hint_ids: list[int] = dataclasses.field(default_factory=list)
+  error: str | None = None
+
+  @property
+  def hinted(self) -> bool:
+    return bool(self.hint_ids)
+
+
+@dataclasses.dataclass
+class Reflection:
+  """One call for (tau, e), whether it was usable or not.
+
+  Attributes:
+    turn: the turn after which the policy was asked.
+    terminal: asked after a failure (True) or in progress (False).
+    raw: the last response as text.
+    tau: the turn to roll back to; None for 'carry on' or no usable answer.
+    experience: e, what went wrong and what to do.
+    error: None, or why nothing could be used ('ReflectionError: ...').
+    attempts: number of calls (one retry is allowed).
+    requested: whether it became a branch request (limits may drop it).
+  """
+
+  turn: int
+  terminal: bool
+  raw: str
+  tau: int | None = None
+  experience: str | None = None
+  error: str | None = None
+  attempts: int = 1
+  requested: bool = False
+
+
+@dataclasses.dataclass
+class Node:
+  """One episode: a root, or a branch from turn `tau` of its parent.
+
+  Attributes:
+    id: position in the tree's list of nodes.
+    parent: id of the parent, None for a root.
+    tau: first own turn (1 for a root).
+    experience: e that the branch was opened with, None for a root.
+    depth: 0 for a root.
+    turns: own turns, tau, tau + 1, ...
+    success: whether the task was solved.
+    score: the environment's score in [0, 1] at the end.
+    ended_by: 'terminated', 'horizon', 'truncated', 'overlong' or 'error'.
+    final_observation: the last answer of the environment.
+    error: what broke the episode, when ended_by is 'error'.
+    reflections: calls for reflection on this node.
+  """
+
+  id: int
+  parent: int | None
+  tau: int
+  experience: str | None
+  depth: int
+  turns: list[Turn] = dataclasses.field(default_factory=list)
+  success: bool = False
+  score: float = 0.0
+  ended_by: str = ''
+  final_observation: str = ''
+  error: str | None = None
+  reflections: list[Reflection] = dataclasses.field(default_factory=list)
+
+  @property
+  def last_turn(self) -> int:
+    """Index of the last turn of the episode (tau - 1 when it has none)."""
+    return self.tau + len(self.turns) - 1
+
+
+@dataclasses.dataclass
+class Tree:
+  """All episodes of one task, in the order in which they were started.
+
+  Attributes:
+    task_id, instruction, split: of the task.
+    nodes: episodes; `nodes[i].id == i`, parents before children.
+    budget: what the tree cost, a `rollout.ledger.Ledger` as a dict.
+  """
+
+  task_id: str
+  instruction: str
+  split: str
+  nodes: list[Node] = dataclasses.field(default_factory=list)
+  budget: dict[str, int] = dataclasses.field(default_factory=dict)
+
+  def path(self, node: Node) -> list[Turn]:
+    """All turns of the node's episode, replayed ones included, from turn 1."""
+    return [turn for _, turn in self.owned_path(node)]
+
+  def owned_path(self, node: Node) -> list[tuple[int, Turn]]:
+    """As `path`, each turn with the id of the node that owns it."""
+    if node.parent is None:
+      prefix = []
+    else:
+      prefix = self.owned_path(self.nodes[node.parent])[: node.tau - 1]
+    return prefix + [(node.id, turn) for turn in node.turns]
+
+  def children(self, node: Node) -> list[Node]:
+    return [child for child in self.nodes if child.parent == node.id]
+
+  def solved(self) -> bool:
+    return any(node.success for node in self.nodes)
+
+  def to_json(self) -> str:
+    """One line of JSON."""
+    record = {'schema': SCHEMA_VERSION, **dataclasses.asdict(self)}
+    return json.dumps(record, ensure_ascii=False, separators=(',', ':'))
+
+  @classmethod
+  def from_json(cls, line: str) -> Tree:
+    """Inverse of `to_json`. ValueError on another schema version."""
+    record = json.loads(line)
+    schema = record.pop('schema', None)
+    if schema != SCHEMA_VERSION:
+      raise ValueError(f'tree schema {schema!r}; this code reads {SCHEMA_VERSION}')
+    record['nodes'] = [_node_from_dict(node) for node in record['nodes']]
+    return cls(**record)
+
+
+def _node_from_dict(record: dict[str, Any]) -> Node:
+  record['turns'] = [Turn(**turn) for turn in record['turns']]
+  record['reflections'] = [Reflection(**r) for r in record['reflections']]
+  return Node(**record)
+
+
+def read_trees(lines: Iterable[str]) -> Iterator[Tree]:
+  """Trees of a JSON-lines file, one a line."""
+  for line in lines:
+    if line.strip():
+      yield Tree.from_json(line)

@@ -1,0 +1,70 @@
+"""The text of --help: examples, flags, and a table of all options."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterable
+from itertools import groupby
+
+from leafe_jax import settings
+
+_INTRO = """\
+leafe_jax: agents that learn from reflected experience (LEAFE), in JAX.
+
+usage: python -m leafe_jax.main --config=FILE[:VARIANT] --workdir=DIR [flags]
+
+examples:
+  the embedded default, from nothing, on two CPU cores
+    python -m leafe_jax.main --config=configs/webshop.py --workdir=runs/webshop
+  every phase at toy size, to see that it works
+    python -m leafe_jax.main --config=configs/webshop.py:debug --workdir=runs/debug
+  other options
+    python -m leafe_jax.main --config=configs/webshop.py --workdir=runs/beta4 \\
+        --config.distill.beta=4 --config.arms=base,leafe
+  go on after a kill: the same command again
+  other options, without doing again what they leave as it was
+    python -m leafe_jax.main --config=configs/webshop.py --workdir=runs/beta8 \\
+        --config.distill.beta=8 --fork_from=runs/beta4
+
+flags:
+  --config=FILE[:VARIANT]       the config file; its docstring lists its variants
+  --config.SECTION.OPTION=...   sets one of the options below
+  --workdir=DIR                 the run: made when missing, resumed when there
+  --fork_from=DIR               take over the phases of another run that the
+                                changed options leave as they are
+  --help, --helpfull            this text; also the flags of the libraries
+
+options (with the defaults of leafe_jax/config.py; a config file may change them):
+"""
+
+
+def text(width: int = 88) -> str:
+  """The whole help text."""
+  groups = groupby(settings.options(), key=_section)
+  return _INTRO + '\n'.join(_table(name, group, width) for name, group in groups)
+
+
+def _section(option: settings.Option) -> str:
+  return option.path.rpartition('.')[0]
+
+
+def _table(name: str, options: Iterable[settings.Option], width: int) -> str:
+  lines = [f'\n  {name or "the run"}']
+  for option in options:
+    head = f'    {option.path}: {settings.type_name(option.type)}'
+    head += f' = {_value(option.default)}'
+    lines.append(head)
+    doc = option.doc
+    if option.choices:
+      doc += f' [{", ".join(map(str, option.choices))}]'
+    lines += textwrap.wrap(
+        doc, width, initial_indent=' ' * 8, subsequent_indent=' ' * 8
+    )
+  return '\n'.join(lines)
+
+
+def _value(value: object) -> str:
+  if isinstance(value, tuple):
+    return ','.join(map(str, value))
+  return json.dumps(value)

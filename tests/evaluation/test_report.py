@@ -1,0 +1,163 @@
+"""The report is one page that needs nothing and runs no data as code."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from leafe_jax.evaluation import specimens, stage1
+from leafe_jax.evaluation.report import render_report, write_report
+from tests.evaluation import runs
+
+HOSTILE = '</script><script>console.error("run")</script><img src=x onerror="run()">'
+_CHROMIUM = next(
+    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))),
+    None,
+)
+
+
+class Page(html.parser.HTMLParser):
+  """Collects the elements of a page and the text of its scripts."""
+
+  def __init__(self, text: str):
+    super().__init__()
+    self.elements: list[tuple[str, dict[str, str | None]]] = []
+    self.data: dict[str, str] = {}
+    self._script: str | None = None
+    self.feed(text)
+
+  def handle_starttag(self, tag, attrs):
+    self.elements.append((tag, dict(attrs)))
+    if tag == 'script':
+      self._script = dict(attrs).get('id')
+
+  def handle_endtag(self, tag):
+    if tag == 'script':
+      self._script = None
+
+  def handle_data(self, data):
+    if self._script:
+      self.data[self._script] = self.data.get(self._script, '') + data
+
+
+def hostile_page() -> str:
+  tree = runs.branching_tree(task_id=HOSTILE, lesson=HOSTILE)
+  tree.instruction = tree.nodes[0].turns[0].observation = HOSTILE
+  return render_report(
+      runs.make_results(config_sha256=HOSTILE), [tree], HOSTILE, HOSTILE
+  )
+
+
+@pytest.fixture(scope='module')
+def text():
+  return render_report(runs.make_results(), runs.all_trees(), 'seed: 3', 'a run')
+
+
+def test_nothing_is_loaded_from_anywhere(text):
+  assert not re.search(r'https?://|@import|url\(', text)
+  for tag, attributes in Page(text).elements:
+    assert tag not in ('iframe', 'object', 'embed', 'base')
+    assert 'src' not in attributes
+    assert (attributes.get('href') or '#').startswith(('#', 'data:'))
+  assert "default-src 'none'" in text
+
+
+def test_every_arm_comparison_and_ledger_is_shown(text):
+  for words in ('base', 'rft', 'leafe', 'leafe − base', 'not significant', 'seed: 3',
+                '12\u2009345', '1 min 01 s', 'TimeoutError', 'abababababab'):
+    assert words in text
+
+
+def test_trees_are_embedded_without_tokens_and_logprobs(text):
+  trees = json.loads(Page(text).data['trees-data'])
+  assert [tree['kind'] for tree in trees] == [
+      'solved_by_branch', 'solved_by_root', 'unsolved'
+  ]
+  branch = trees[0]['nodes'][2]
+  assert (branch['parent'], branch['tau'], branch['experience']) == (0, 2, 'choose b')
+  assert branch['turns'][0]['hinted'] is True
+  assert '777777' not in text and '123456789' not in text
+
+
+def test_hostile_text_stays_text():
+  page = Page(hostile_page())
+  calm = Page(render_report(runs.make_results(), [runs.branching_tree()], 'c', 'n'))
+  count = lambda p, tag: sum(name == tag for name, _ in p.elements)  # noqa: E731
+  assert count(page, 'script') == count(calm, 'script')
+  assert count(page, 'img') == 0
+  assert json.loads(page.data['trees-data'])[0]['instruction'] == HOSTILE
+
+
+def test_the_same_inputs_give_the_same_page(text):
+  again = render_report(runs.make_results(), runs.all_trees(), 'seed: 3', 'a run')
+  assert again == text
+
+
+@pytest.mark.parametrize('figures', [None, stage1.describe([])])
+def test_a_run_without_exploration_still_has_a_report(figures):
+  results = runs.make_results(stage1=figures, budget=None, wall_s=None)
+  text = render_report(results, [])
+  assert 'id="browser"' not in text and 'id="stage1"' not in text
+
+
+def test_files_are_written_into_a_new_directory(tmp_path):
+  path = write_report(tmp_path / 'run' / 'report', runs.make_results(), [])
+  assert path.name == 'index.html' and path.stat().st_size > 10_000
+  assert (path.parent / 'passk.png').stat().st_size > 10_000
+
+
+def test_chosen_trees_are_a_mix_that_fills_the_limit():
+  makers = (runs.branching_tree, runs.root_tree, runs.lost_tree)
+  trees = [makers[i % 3](task_id=f'task-{i}') for i in range(60)]
+  chosen = specimens.choose_trees(trees, 20)
+  kinds = [specimens.kind_of(tree) for tree in chosen]
+  assert [kinds.count(kind) for kind in specimens.KINDS] == [10, 4, 6]
+  scarce = [runs.branching_tree(), *(runs.lost_tree(f't{i}') for i in range(30))]
+  assert len(specimens.choose_trees(scarce, 20)) == 20
+  assert specimens.choose_trees(scarce, 99) == scarce
+
+
+def test_the_page_stays_small_whatever_the_texts():
+  tree = runs.branching_tree()
+  tree.nodes[0].turns[0].observation = 'x' * 100_000
+  part, number = specimens.encode_trees([tree] * 40, max_bytes=50_000)
+  assert 0 < number < 40
+  assert len(part.encode()) <= 50_000
+  assert '(96000 more characters)' in part
+
+
+def _dump(page, profile):
+  """(the document as the browser drew it, its log)."""
+  done = subprocess.run(
+      [
+          _CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--no-first-run',
+          '--disable-background-networking', '--disable-component-update',
+          '--disable-sync', '--disable-quic', f'--user-data-dir={profile}',
+          '--enable-logging=stderr', '--virtual-time-budget=10000', '--dump-dom',
+          page.as_uri(),
+      ],
+      capture_output=True, text=True, timeout=120, check=True,
+  )
+  return Page(done.stdout), done.stderr
+
+
+@pytest.mark.skipif(_CHROMIUM is None, reason='chromium is not installed')
+def test_it_opens_in_a_browser_without_errors_and_draws(tmp_path):
+  page = tmp_path / 'index.html'
+  page.write_text(hostile_page(), encoding='utf-8')
+  # A busy machine's browser may dump the document before any script ran.
+  for attempt in range(3):
+    drawn, log = _dump(page, tmp_path / f'profile{attempt}')
+    classes = [attributes.get('class') or '' for _, attributes in drawn.elements]
+    assert 'CONSOLE' not in log
+    if 'curve' in classes:
+      break
+  assert classes.count('curve') == 3
+  assert sum(name.split()[:1] == ['row'] for name in classes) == 4
+  assert 'turns' in classes and 'hint' in classes
+  assert not any(tag == 'img' for tag, _ in drawn.elements)

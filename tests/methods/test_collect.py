@@ -1,0 +1,58 @@
+"""Waves of trees: saved as they grow, kept when complete, not repeated."""
+
+import contextlib
+import dataclasses
+
+from leafe_jax.config import Explore
+from leafe_jax.learner.metrics import Nowhere
+from leafe_jax.methods import collect
+from leafe_jax.rollout.grow import Limits
+from leafe_jax.tree import read_trees
+from tests.rollout import corridor
+
+CONFIG = dataclasses.replace(Explore(), num_roots=1, reflect_every=0, wave_tasks=2)
+
+
+def gather(directory, answer):
+  player = corridor.player(answer)
+  tasks = player.world.tasks('train')
+  return collect.collect(
+      'explore', directory, player, tasks, CONFIG, lambda task: Limits(3, 0), 4,
+      Nowhere(),
+  )
+
+
+def right(text, request):
+  return '<t1> go left' if '<failed>' in text else 'right'
+
+
+def test_finished_waves_are_read_and_not_repeated(tmp_path):
+  first = gather(tmp_path, right)
+
+  def refuse(text, request):
+    raise AssertionError('nothing is left to play')
+
+  assert gather(tmp_path, refuse) == first == collect.load_trees(tmp_path)
+  assert sorted(p.name for p in tmp_path.iterdir()) == [
+      'wave_0000.jsonl', 'wave_0001.jsonl'
+  ]
+
+
+def test_a_killed_wave_leaves_its_trees_as_far_as_they_had_grown(tmp_path):
+  calls = []
+
+  def die_later(text, request):
+    calls.append(text)
+    if len(calls) > 5:
+      raise KeyboardInterrupt
+    return right(text, request)
+
+  with contextlib.suppress(KeyboardInterrupt):
+    gather(tmp_path, die_later)
+  [path] = tmp_path.iterdir()
+  grown = list(read_trees(path.read_text().splitlines()))
+  assert path.name == 'growing_0000.jsonl'
+  assert [len(tree.nodes[0].turns) for tree in grown] == [1, 1]
+  (tmp_path / 'straight').mkdir()
+  assert gather(tmp_path, right) == gather(tmp_path / 'straight', right)
+  assert not (tmp_path / 'growing_0000.jsonl').exists()

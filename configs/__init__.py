@@ -1,0 +1,1 @@
+"""Runs as code: one file per benchmark, `get_config(arg)` in each."""

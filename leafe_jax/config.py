@@ -177,8 +177,8 @@ class Experiment:
   """The whole run."""
 
   seed: int = option(0, 'seed of weights, sampling and data order; never of tasks or splits')
-  method: str = option('leafe', 'the recipe', ('leafe',))
-  arms: tuple[str, ...] = option(('base', 'rft', 'leafe_reh', 'leafe'), 'policies to train and evaluate')
+  method: str = option('leafe', 'which policies are compared', ('leafe',))
+  arms: tuple[str, ...] = option((), "policies to train and evaluate; none: the method's")
   env: Env = section(Env, 'the environment')
   policy: Policy = section(Policy, 'the transformer')
   mesh: Mesh = section(Mesh, 'the device mesh')

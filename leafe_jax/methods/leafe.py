@@ -12,59 +12,84 @@ take the same number of updates.
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import random
 from collections.abc import Sequence
 
 from leafe_jax.config import Experience
-from leafe_jax.experience import build
+from leafe_jax.experience import build, dataset
 from leafe_jax.experience.examples import Example
+from leafe_jax.learner.checkpoints import load_params
+from leafe_jax.methods import stage1
+from leafe_jax.methods.arms import BASE, STAGE2_READS, Arm, Phase
+from leafe_jax.methods.collect import load_trees
+from leafe_jax.methods.run import Run
+from leafe_jax.methods.training import train_on
+from leafe_jax.rundir import RunStopped
 from leafe_jax.tree import Tree
 
 
 @dataclasses.dataclass(frozen=True)
-class Arm:
-  """One policy of the comparison.
+class Recipe:
+  """How a policy is distilled.
 
   Attributes:
     name: of the arm.
-    source: the phase whose trees it learns from; '' for none.
+    source: the Stage-1 phase whose trees it learns from.
     counterfactual: whether L_cf is on.
-    version: number of the policy, distinct per arm.
   """
 
   name: str
-  source: str
+  source: Phase
   counterfactual: bool
-  version: int
 
-
-ARMS = {
-    arm.name: arm
-    for arm in (
-        Arm('base', '', False, 0),
-        Arm('rft', 'sample', False, 1),
-        Arm('leafe_reh', 'explore', False, 2),
-        Arm('leafe', 'explore', True, 3),
+  def arm(self, doc: str, *before: Phase) -> Arm:
+    """The arm, after its Stage 1 and what that one needs."""
+    phase = Phase(f'distill/{self.name}', STAGE2_READS, self.distill)
+    return Arm(
+        self.name, doc, (*before, self.source, phase), phase.name, (self.source.name,)
     )
-}
+
+  def distill(self, run: Run, directory: pathlib.Path) -> dict:
+    """Stage 2: from trees to weights."""
+    config = run.config
+    trees = load_trees(run.directory.phase(self.source.name).dir)
+    found, summary = self.examples(trees, config.experience, config.seed)
+    if not found:
+      raise RunStopped(
+          f'arm {self.name!r} has nothing to learn from: no tree of phase '
+          f'{self.source.name!r} holds a success. Explore more tasks '
+          '(--config.explore.num_tasks) or start from a better base.'
+      )
+    dataset.write(directory / 'data', found)
+    metrics = train_on(
+        run, f'distill {self.name}', directory,
+        load_params(run.params_path(BASE), run.abstract_params()),
+        dataset.read(directory / 'data'), config.distill,
+        {'reh': config.distill.beta if self.counterfactual else 1.0},
+    )
+    return {'experience': summary, **metrics}
+
+  def examples(
+      self, trees: Sequence[Tree], config: Experience, seed: int
+  ) -> tuple[list[Example], dict]:
+    """(training examples, counts of how they were chosen)."""
+    rng = random.Random(f'{seed}/{self.name}/examples')
+    summary = build.Summary(tasks=len(trees))
+    found = build.rehearsal(trees, config, rng, summary)
+    if self.counterfactual:
+      found += build.counterfactual(trees, config, summary)
+    # A Counter does not survive dataclasses.asdict.
+    counts = dataclasses.asdict(dataclasses.replace(summary, dropped=None))
+    return found, {**counts, 'dropped': dict(summary.dropped)}
 
 
-def find_arm(name: str) -> Arm:
-  """The arm of that name. ValueError with the choices for another name."""
-  if name not in ARMS:
-    raise ValueError(f'unknown arm {name!r}; choose from {", ".join(ARMS)}')
-  return ARMS[name]
-
-
-def examples_of(
-    arm: Arm, trees: Sequence[Tree], config: Experience, seed: int
-) -> tuple[list[Example], dict]:
-  """(training examples of an arm, counts of how they were chosen)."""
-  rng = random.Random(f'{seed}/{arm.name}/examples')
-  summary = build.Summary(tasks=len(trees))
-  examples = build.rehearsal(trees, config, rng, summary)
-  if arm.counterfactual:
-    examples += build.counterfactual(trees, config, summary)
-  # A Counter does not survive dataclasses.asdict.
-  counts = dataclasses.asdict(dataclasses.replace(summary, dropped=None))
-  return examples, {**counts, 'dropped': dict(summary.dropped)}
+ARMS = (
+    Arm('base', 'the policy before any training'),
+    # Its budget, task by task, is what exploring cost.
+    Recipe('rft', stage1.SAMPLE, False).arm(
+        'L_reh on independent samples at the budget of Stage 1', stage1.EXPLORE
+    ),
+    Recipe('leafe_reh', stage1.EXPLORE, False).arm('L_reh on the trees of Stage 1'),
+    Recipe('leafe', stage1.EXPLORE, True).arm('L_cf + beta * L_reh on the same trees'),
+)

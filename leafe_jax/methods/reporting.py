@@ -12,11 +12,12 @@ from leafe_jax import settings
 from leafe_jax.evaluation import results as results_lib
 from leafe_jax.evaluation import stage1, tables
 from leafe_jax.evaluation.report import write_report
+from leafe_jax.methods.arms import Arm
 from leafe_jax.methods.assess import load_outcomes
+from leafe_jax.methods.catalogue import arms_of
 from leafe_jax.methods.collect import load_trees
-from leafe_jax.methods.leafe import find_arm
 from leafe_jax.methods.run import Run
-from leafe_jax.rollout.ledger import Ledger
+from leafe_jax.rollout.ledger import total
 
 
 def report(run: Run, directory: pathlib.Path) -> dict[str, Any]:
@@ -41,18 +42,19 @@ def report(run: Run, directory: pathlib.Path) -> dict[str, Any]:
 def collect_results(run: Run) -> dict[str, Any]:
   """The content of results.json; see `evaluation.results.build_results`."""
   config = run.config
-  arms = [
+  arms = arms_of(config)
+  counts = [
       results_lib.count(
-          name, load_outcomes(run.directory.phase(f'evaluate/{name}').dir),
+          arm.name, load_outcomes(run.directory.phase(f'evaluate/{arm.name}').dir),
           config.evaluate.temperature,
       )
-      for name in config.arms
+      for arm in arms
   ]
   return results_lib.build_results(
-      arms,
+      counts,
       config_sha256=run.config_sha256,
       seeds={'run': config.seed},
-      budget={name: _budget(run, name) for name in config.arms},
+      budget={arm.name: _budget(run, arm) for arm in arms},
       stage1=stage1.describe(_trees(run)),
       wall_s=run.directory.wall_times(),
       resamples=config.evaluate.bootstrap,
@@ -63,9 +65,8 @@ def _trees(run: Run) -> list:
   return load_trees(run.directory.phase('explore').dir)
 
 
-def _budget(run: Run, name: str) -> dict[str, int]:
+def _budget(run: Run, arm: Arm) -> dict[str, int]:
   """What the arm's experience cost; the base and evaluation cost none of it."""
-  source = find_arm(name).source
-  if not source:
-    return Ledger().as_dict()
-  return run.directory.phase(source).result()['budget']
+  return total(
+      run.directory.phase(name).result()['budget'] for name in arm.costs
+  ).as_dict()

@@ -12,6 +12,7 @@ from absl import logging
 
 from envs import api, registry
 from leafe_jax.config import Experiment
+from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.learner.metrics import Writer, make_writer
 from leafe_jax.policy import huggingface
 from leafe_jax.policy.model import abstract_params
@@ -105,6 +106,12 @@ class Run:
     return Player(
         self.sampler, self.transcript, self.world, self.config.env.horizon,
         self.config.seed, version,
+    )
+
+  def base_player(self) -> Player:
+    """A player with the base's weights, policy version 0."""
+    return self.player(
+        load_params(self.params_path('warm_start'), self.abstract_params()), 0
     )
 
   def abstract_params(self) -> dict[str, jax.ShapeDtypeStruct]:

@@ -1,0 +1,78 @@
+"""Phases and arms: the parts that a run is put together from.
+
+A phase reads config sections and earlier phases, and writes only into its own
+directory. An arm is one policy of a comparison: the phases that make it, where
+its weights are, what its experience cost. Each method's module offers its
+arms; a run takes those of its method, or those that `config.arms` names, and
+does every phase they need once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+
+from leafe_jax.methods.run import Run
+
+Body = Callable[[Run, pathlib.Path], dict]
+
+BASE = 'warm_start'
+# Config paths that the outcome of a phase depends on.
+BASE_READS = ('seed', 'env', 'policy', 'mesh', 'warm_start', 'explore.reflect_every')
+STAGE1_READS = (*BASE_READS, 'sampler', 'explore')
+STAGE2_READS = (*STAGE1_READS, 'experience', 'distill')
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+  """One step of a run.
+
+  Attributes:
+    name: also its directory.
+    reads: config paths that its outcome depends on.
+    body: does the work in the phase's directory and returns a JSON result; a
+      phase that plays episodes puts what they cost under 'budget'.
+  """
+
+  name: str
+  reads: tuple[str, ...]
+  body: Body
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """One policy of the comparison.
+
+  Attributes:
+    name: of the arm.
+    doc: what it is, in one line.
+    phases: what must be done before it can be evaluated, in order.
+    weights: the phase that holds its weights.
+    costs: the phases that its experience comes from; their budgets add up.
+  """
+
+  name: str
+  doc: str
+  phases: tuple[Phase, ...] = ()
+  weights: str = BASE
+  costs: tuple[str, ...] = ()
+
+
+def phases_needed(arms: Iterable[Arm]) -> list[Phase]:
+  """The phases of all arms, each once, in the order in which they are met."""
+  found: dict[str, Phase] = {}
+  for arm in arms:
+    for phase in arm.phases:
+      found.setdefault(phase.name, phase)
+  return list(found.values())
+
+
+def table(*groups: Iterable[Arm]) -> Mapping[str, Arm]:
+  """Arms by name. ValueError if two share one."""
+  found: dict[str, Arm] = {}
+  for arm in (arm for group in groups for arm in group):
+    if arm.name in found:
+      raise ValueError(f'two arms are called {arm.name!r}')
+    found[arm.name] = arm
+  return found

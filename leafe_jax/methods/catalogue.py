@@ -1,0 +1,25 @@
+"""All arms by name, and which of them each method compares."""
+
+from __future__ import annotations
+
+from leafe_jax.config import Experiment
+from leafe_jax.methods import arms, leafe
+from leafe_jax.methods.arms import Arm
+
+ARMS = arms.table(leafe.ARMS)
+
+METHODS = {
+    'leafe': ('base', 'rft', 'leafe_reh', 'leafe'),
+}
+
+
+def find_arm(name: str) -> Arm:
+  """The arm of that name. ValueError with the choices for another name."""
+  if name not in ARMS:
+    raise ValueError(f'unknown arm {name!r}; choose from {", ".join(ARMS)}')
+  return ARMS[name]
+
+
+def arms_of(config: Experiment) -> list[Arm]:
+  """The arms of a run: those it names, else its method's. ValueError as above."""
+  return [find_arm(name) for name in config.arms or METHODS[config.method]]

@@ -136,6 +136,9 @@ class Explore:
   max_requests: int = option(3, 'branch requests per node')
   restart: bool = option(True, 'when the queue runs dry, spend what is left on new roots')
   hint_scope: str = option('turn', 'where e stays in the prompt', ('turn', 'branch'))
+  turn: str = option('named', 'the turn to go back to: as reflected, or any (control)', ('named', 'random'))
+  feedback: str = option('reflection', 'e: as reflected, none (control), or the outcome at turn 1 (iterative refinement)', ('reflection', 'none', 'outcome'))
+  replay_noise: float = option(0.0, 'chance that a rollback loses the last action before tau (control)')
   stack_hints: bool = option(False, "show the ancestors' e before the branch's own")
   temperature: float = option(1.0, 'sampling temperature of actions')
   reflect_temperature: float = option(0.7, 'sampling temperature of reflections')
@@ -168,8 +171,25 @@ class Evaluate:
   num_tasks: int = option(100, 'tasks; fewer if the split has fewer')
   num_samples: int = option(128, 'n: independent episodes per task')
   temperature: float = option(1.0, 'sampling temperature')
+  more_temperatures: tuple[float, ...] = option((), 'further temperatures to evaluate at')
   wave_tasks: int = option(20, 'tasks per wave; the unit that is saved and resumed')
   bootstrap: int = option(2000, 'resamples of the tasks for intervals')
+
+
+@dataclasses.dataclass(frozen=True)
+class Tune:
+  """The same small sweep for every trained arm, judged on validation tasks."""
+
+  factors: tuple[float, ...] = option((), 'learning rates to try, times the configured one; none: no sweep')
+  num_tasks: int = option(60, 'validation tasks')
+  num_samples: int = option(32, 'n: episodes per task; judged by the mean of Pass@1 and Pass@n')
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """The same comparison over several seeds."""
+
+  seeds: tuple[int, ...] = option((), 'runs to make and to pool, in place of `seed`; none: one run')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +197,7 @@ class Experiment:
   """The whole run."""
 
   seed: int = option(0, 'seed of weights, sampling and data order; never of tasks or splits')
-  method: str = option('leafe', 'which policies are compared', ('leafe',))
+  method: str = option('leafe', 'which policies are compared', ('leafe', 'controls'))
   arms: tuple[str, ...] = option((), "policies to train and evaluate; none: the method's")
   env: Env = section(Env, 'the environment')
   policy: Policy = section(Policy, 'the transformer')
@@ -188,4 +208,6 @@ class Experiment:
   explore: Explore = section(Explore, 'stage 1')
   experience: Experience = section(Experience, 'from trees to examples')
   distill: Distill = section(Distill, 'stage 2')
+  tune: Tune = section(Tune, 'the choice of learning rates')
   evaluate: Evaluate = section(Evaluate, 'Pass@k')
+  study: Study = section(Study, 'several seeds')

@@ -22,6 +22,7 @@ from leafe_jax.methods.arms import Phase, phases_needed
 from leafe_jax.methods.catalogue import arms_of
 from leafe_jax.methods.reporting import report
 from leafe_jax.methods.run import Run
+from leafe_jax.methods.study import run_study, seeds_of
 from leafe_jax.rundir import RunDirectory
 
 
@@ -31,18 +32,29 @@ def phases_of(config: Experiment) -> list[Phase]:
   return [
       *phases.FIRST,
       *phases_needed(arms),
-      *(phases.evaluation(arm, version) for version, arm in enumerate(arms)),
+      *(
+          phase
+          for version, arm in enumerate(arms)
+          for phase in phases.evaluations(arm, version, config.evaluate)
+      ),
       Phase('report', ('',), report),
   ]
 
 
 def phase_inputs(config: Experiment) -> Mapping[str, tuple[str, ...]]:
   """Phase name -> config paths it reads, in the order of the phases."""
-  return {phase.name: phase.reads for phase in phases_of(config)}
+  own = {phase.name: phase.reads for phase in phases_of(config)}
+  seeds = seeds_of(config)
+  if not seeds:
+    return own
+  return {f'{seed}/{name}': reads for seed in seeds for name, reads in own.items()}
 
 
 def run(config: Experiment, workdir: pathlib.Path, config_sha256: str) -> None:
-  """Runs or resumes all phases in `workdir`."""
+  """Runs or resumes all phases in `workdir`, or a study's runs."""
+  if config.study.seeds:
+    run_study(config, workdir, run)
+    return
   context = Run(config, RunDirectory(workdir), config_sha256)
   for phase in phases_of(config):
     place = context.directory.phase(phase.name)

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from leafe_jax.evaluation import specimens
 from leafe_jax.evaluation.palette import inks_of
 from leafe_jax.evaluation.plots import save_passk
-from leafe_jax.evaluation.tables import excludes_zero, shown_ks
+from leafe_jax.evaluation.tables import excludes_zero, shown_ks, shown_pairs
 from leafe_jax.tree import Tree
 
 MAX_TREES = 60
@@ -71,6 +71,8 @@ def render_report(
   return _templates().get_template('report.html').render(
       results=results,
       ks=shown_ks(results),
+      pairs=shown_pairs(results),
+      shown_pairs=shown_pairs,
       inks=inks_of(arms),
       arms_json=Markup(specimens.embed_json(_curves(results))),
       trees_json=Markup(trees_json),

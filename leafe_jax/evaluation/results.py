@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from leafe_jax.evaluation import intervals, passk
 from leafe_jax.evaluation.intervals import Interval
@@ -29,6 +29,35 @@ class Outcome(Protocol):
   successes: list[int]
   scores: list[float]
   turns: list[int]
+
+
+class Counts(Protocol):
+  """What is known of one arm: an `ArmCounts`, or several seeds' pooled."""
+
+  @property
+  def name(self) -> str: ...
+
+  @property
+  def task_ids(self) -> list[str]: ...
+
+  @property
+  def n_samples(self) -> int: ...
+
+  @property
+  def temperature(self) -> float: ...
+
+  @property
+  def turns(self) -> int: ...
+
+  @property
+  def score(self) -> float: ...
+
+  @property
+  def episodes(self) -> int: ...
+
+  def pass_at(self, ks: Sequence[int]) -> Float[np.ndarray, 'N K']: ...
+
+  def solved(self) -> Bool[np.ndarray, ' M']: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +100,10 @@ class ArmCounts:
     order = sorted(range(len(self.task_ids)), key=self.task_ids.__getitem__)
     return passk.pass_at_ks(np.asarray(self.successes)[order], self.n_samples, ks)
 
+  def solved(self) -> Bool[np.ndarray, ' N']:
+    """Which tasks some sample solves, in the same order."""
+    return self.pass_at((self.n_samples,))[:, 0] > 0.5
+
 
 def count(name: str, outcomes: Sequence[Outcome], temperature: float) -> ArmCounts:
   """Counts of an arm from the outcomes of its episodes.
@@ -95,7 +128,7 @@ def count(name: str, outcomes: Sequence[Outcome], temperature: float) -> ArmCoun
 
 
 def build_results(
-    arms: Sequence[ArmCounts],
+    arms: Sequence[Counts],
     *,
     config_sha256: str,
     seeds: Mapping[str, int],
@@ -122,13 +155,8 @@ def build_results(
     ValueError: no arms, an arm twice, or arms on different tasks or with
       different numbers of samples.
   """
-  _check_comparable(arms)
   return {
-      'arms': {arm.name: _arm_figures(arm, resamples, seed) for arm in arms},
-      'paired': {
-          f'{late.name} - {early.name}': _paired(late, early, resamples, seed)
-          for early, late in itertools.combinations(arms, 2)
-      },
+      **compare(arms, resamples, seed),
       'budget': {name: dict(costs) for name, costs in (budget or {}).items()},
       'stage1': dict(stage1 or {}),
       'config_sha256': config_sha256,
@@ -143,7 +171,21 @@ def build_results(
   }
 
 
-def _check_comparable(arms: Sequence[ArmCounts]) -> None:
+def compare(
+    arms: Sequence[Counts], resamples: int = 2000, seed: int = 0
+) -> dict[str, Any]:
+  """Pass@k of every arm and the paired differences; as for `build_results`."""
+  _check_comparable(arms)
+  return {
+      'arms': {arm.name: _arm_figures(arm, resamples, seed) for arm in arms},
+      'paired': {
+          f'{late.name} - {early.name}': _paired(late, early, resamples, seed)
+          for early, late in itertools.combinations(arms, 2)
+      },
+  }
+
+
+def _check_comparable(arms: Sequence[Counts]) -> None:
   names = [arm.name for arm in arms]
   if not names or len(set(names)) != len(names):
     raise ValueError(f'need distinct arms, at least one, not {names}')
@@ -175,7 +217,7 @@ def _by_k(
   return {str(k): _rounded(i) for k, i in zip(ks, found, strict=True)}
 
 
-def _arm_figures(arm: ArmCounts, resamples: int, seed: int) -> dict[str, Any]:
+def _arm_figures(arm: Counts, resamples: int, seed: int) -> dict[str, Any]:
   ks = passk.powers_up_to(arm.n_samples)
   return {
       'pass_at_k': _by_k(ks, arm.pass_at(ks), resamples, seed),
@@ -188,12 +230,11 @@ def _arm_figures(arm: ArmCounts, resamples: int, seed: int) -> dict[str, Any]:
 
 
 def _paired(
-    late: ArmCounts, early: ArmCounts, resamples: int, seed: int
+    late: Counts, early: Counts, resamples: int, seed: int
 ) -> dict[str, Any]:
   ks = passk.powers_up_to(late.n_samples)
   values, others = late.pass_at(ks), early.pass_at(ks)
-  # At k = n Pass@k is 0 or 1: solved by some sample or by none.
-  p_value = intervals.mcnemar(values[:, -1] > 0.5, others[:, -1] > 0.5)
+  p_value = intervals.mcnemar(late.solved(), early.solved())
   figures = _by_k(ks, values - others, resamples, seed)
   return {**figures, 'mcnemar_p': float(f'{p_value:.4g}')}
 

@@ -12,12 +12,28 @@ from rich.table import Table
 from rich.text import Text
 
 KEY_KS = (1, 4, 16, 64, 128)
+MANY_ARMS = 5
 
 
 def shown_ks(results: Mapping[str, Any], wanted: tuple[int, ...] = KEY_KS) -> list[str]:
   """The k to put in a table: those wanted that exist, and always n."""
   existing = list(next(iter(results['arms'].values()))['pass_at_k'])
   return [k for k in existing if int(k) in wanted or k == existing[-1]]
+
+
+def shown_pairs(results: Mapping[str, Any]) -> Mapping[str, Any]:
+  """The differences to put in a table: of many arms those with the two ends.
+
+  The ends are the first arm and `leafe`; all others are in results.json.
+  """
+  if len(results['arms']) <= MANY_ARMS:
+    return results['paired']
+  ends = {next(iter(results['arms'])), 'leafe'}
+  return {
+      pair: figures
+      for pair, figures in results['paired'].items()
+      if ends & set(pair.split(' - '))
+  }
 
 
 def build_tables(results: Mapping[str, Any]) -> Group:
@@ -76,7 +92,7 @@ def _paired_table(results: Mapping[str, Any]) -> Table:
       'Paired differences in points; * where the interval excludes 0; p: McNemar',
       'arms', [*(f'@{k}' for k in ks), f'p @{ks[-1]}'],
   )
-  for name, figures in results['paired'].items():
+  for name, figures in shown_pairs(results).items():
     cells = []
     for k in ks:
       differs = excludes_zero(figures[k])

@@ -21,7 +21,7 @@ BASE = 'warm_start'
 # Config paths that the outcome of a phase depends on.
 BASE_READS = ('seed', 'env', 'policy', 'mesh', 'warm_start', 'explore.reflect_every')
 STAGE1_READS = (*BASE_READS, 'sampler', 'explore')
-STAGE2_READS = (*STAGE1_READS, 'experience', 'distill')
+STAGE2_READS = (*STAGE1_READS, 'experience', 'distill', 'tune')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from leafe_jax.config import Experiment
-from leafe_jax.methods import arms, leafe
+from leafe_jax.methods import arms, controls, leafe
 from leafe_jax.methods.arms import Arm
 
-ARMS = arms.table(leafe.ARMS)
+ARMS = arms.table(leafe.ARMS, controls.ARMS)
 
 METHODS = {
     'leafe': ('base', 'rft', 'leafe_reh', 'leafe'),
+    'controls': ('base', 'leafe', *(arm.name for arm in controls.ARMS)),
 }
 
 

@@ -6,7 +6,6 @@ interrupted is explored again and comes out the same.
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -81,13 +80,6 @@ def _figures(trees: Sequence[Tree]) -> dict[str, float]:
       / max(1, budget.episodes),
       **{name: float(count) for name, count in budget.as_dict().items()},
   }
-
-
-def independent(config: Explore) -> Explore:
-  """The same exploration without reflection: fresh episodes one by one."""
-  return dataclasses.replace(
-      config, reflect_every=0, max_depth=0, num_roots=1, restart=True
-  )
 
 
 def collect(

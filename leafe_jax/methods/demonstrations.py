@@ -92,14 +92,14 @@ def warm_start_examples(
 ) -> Iterator[examples.Example]:
   """`config.num_demonstrations` episodes with dialogues, in random order."""
   session = world.session()
-  writer = _Writer(world, transcript, teacher, reflect_every, config, rng)
+  writer = Writer(world, transcript, teacher, reflect_every, config, rng)
   for i in range(config.num_demonstrations):
     task = tasks[i % len(tasks)]
     yield from writer.write(demonstrate(session, task, teacher, horizon, rng))
   session.close()
 
 
-class _Writer:
+class Writer:
   """Turns demonstrations into examples."""
 
   def __init__(
@@ -151,15 +151,30 @@ class _Writer:
 
   def _hinted(self, demo: Demonstration) -> examples.Example:
     """One turn in which a hint is shown and followed."""
+    return self._correction(demo, 'hinted', shown=True)
+
+  def corrected(self, demo: Demonstration, kind: str) -> examples.Example:
+    """One turn with the script's own action and no hint."""
+    return self._correction(demo, kind, shown=False)
+
+  def _correction(
+      self, demo: Demonstration, kind: str, shown: bool
+  ) -> examples.Example:
     turn = self._rng.randint(1, len(demo.history.actions))
     history = demo.before(turn)
     action = self._teacher.correct(history)
     script = self._acts(demo, turn - 1, train=False)
     self._observe(script, demo, turn)
-    script.prompt(self._transcript.hint(self._teacher.advise(history, action)))
+    if shown:
+      script.prompt(self._transcript.hint(self._teacher.advise(history, action)))
     script.prompt(self._transcript.opener_ids)
     script.target(self._transcript.response(action))
-    return script.example('hinted', demo.task.id, turn)
+    return script.example(kind, demo.task.id, turn)
+
+  def acted(self, demo: Demonstration, kind: str) -> examples.Example:
+    """All actions as targets."""
+    last = len(demo.history.actions)
+    return self._acts(demo, last).example(kind, demo.task.id, last)
 
   def _acts(self, demo: Demonstration, turns: int, train: bool = True) -> Script:
     """The transcript through action `turns`."""

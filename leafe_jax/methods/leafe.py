@@ -1,12 +1,8 @@
-"""LEAFE and its arms: which trees each arm is distilled from, and how.
+"""LEAFE: trees of Stage 1, distilled by L_cf + beta * L_reh.
 
-    leafe      L_cf + beta * L_reh on the trees of Stage 1
-    leafe_reh  L_reh alone on the same trees (the ablation of table 4)
-    rft        L_reh alone on independent samples at the same budget
-    base       no training
-
-(arXiv 2603.16843, sections 3 and 4.) All trained arms start from the base and
-take the same number of updates.
+(arXiv 2603.16843, sections 3 and 4.) A `Recipe` is what its arms differ in:
+where the trees come from and which terms are on. All of them take the same
+number of updates.
 """
 
 from __future__ import annotations
@@ -14,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from leafe_jax.config import Experience
+from leafe_jax.config import Distill, Experience
 from leafe_jax.experience import build, dataset
 from leafe_jax.experience.examples import Example
 from leafe_jax.learner.checkpoints import load_params
@@ -25,6 +22,7 @@ from leafe_jax.methods.arms import BASE, STAGE2_READS, Arm, Phase
 from leafe_jax.methods.collect import load_trees
 from leafe_jax.methods.run import Run
 from leafe_jax.methods.training import train_on
+from leafe_jax.methods.tuning import tuned
 from leafe_jax.rundir import RunStopped
 from leafe_jax.tree import Tree
 
@@ -37,24 +35,37 @@ class Recipe:
     name: of the arm.
     source: the Stage-1 phase whose trees it learns from.
     counterfactual: whether L_cf is on.
+    rehearsal: whether L_reh is on.
+    beta: weight of L_reh; None: the config's.
+    experience: changed options of the config's section.
+    volume_of: take as many D_reh examples as this phase's trees give; None: all.
+    start: the phase whose weights it starts from.
   """
 
   name: str
-  source: Phase
-  counterfactual: bool
+  source: Phase = stage1.EXPLORE
+  counterfactual: bool = True
+  rehearsal: bool = True
+  beta: float | None = None
+  experience: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  volume_of: Phase | None = None
+  start: str = BASE
+
+  @property
+  def phase(self) -> Phase:
+    """Stage 2 of the arm."""
+    return Phase(f'distill/{self.name}', STAGE2_READS, self.distill)
 
   def arm(self, doc: str, *before: Phase) -> Arm:
     """The arm, after its Stage 1 and what that one needs."""
-    phase = Phase(f'distill/{self.name}', STAGE2_READS, self.distill)
-    return Arm(
-        self.name, doc, (*before, self.source, phase), phase.name, (self.source.name,)
-    )
+    if self.source is not stage1.EXPLORE:  # which sets the budget of the others
+      before = (stage1.EXPLORE, *before)
+    phases = (*before, self.source, self.phase)
+    return Arm(self.name, doc, phases, self.phase.name, (self.source.name,))
 
   def distill(self, run: Run, directory: pathlib.Path) -> dict:
     """Stage 2: from trees to weights."""
-    config = run.config
-    trees = load_trees(run.directory.phase(self.source.name).dir)
-    found, summary = self.examples(trees, config.experience, config.seed)
+    found, summary = self._find_examples(run)
     if not found:
       raise RunStopped(
           f'arm {self.name!r} has nothing to learn from: no tree of phase '
@@ -62,21 +73,38 @@ class Recipe:
           '(--config.explore.num_tasks) or start from a better base.'
       )
     dataset.write(directory / 'data', found)
-    metrics = train_on(
-        run, f'distill {self.name}', directory,
-        load_params(run.params_path(BASE), run.abstract_params()),
-        dataset.read(directory / 'data'), config.distill,
-        {'reh': config.distill.beta if self.counterfactual else 1.0},
+    metrics = distill_on(
+        run, self.phase.name, directory / 'data', self.start, self._weights(run)
     )
     return {'experience': summary, **metrics}
 
+  def _weights(self, run: Run) -> dict[str, float]:
+    """Loss weight per kind; L_reh alone has weight 1."""
+    if not self.counterfactual:
+      return {'reh': 1.0}
+    return {'reh': run.config.distill.beta if self.beta is None else self.beta}
+
+  def _find_examples(self, run: Run) -> tuple[list[Example], dict]:
+    config = dataclasses.replace(run.config.experience, **self.experience)
+    volume = None
+    if self.volume_of is not None:
+      other = load_trees(run.directory.phase(self.volume_of.name).dir)
+      volume = len(build.rehearsal(other, config, random.Random(0)))
+    trees = load_trees(run.directory.phase(self.source.name).dir)
+    return self.examples(trees, config, run.config.seed, volume)
+
   def examples(
-      self, trees: Sequence[Tree], config: Experience, seed: int
+      self, trees: Sequence[Tree], config: Experience, seed: int,
+      volume: int | None = None,
   ) -> tuple[list[Example], dict]:
     """(training examples, counts of how they were chosen)."""
     rng = random.Random(f'{seed}/{self.name}/examples')
     summary = build.Summary(tasks=len(trees))
-    found = build.rehearsal(trees, config, rng, summary)
+    found = []
+    if self.rehearsal:
+      found = build.rehearsal(trees, config, rng, summary)
+      if volume is not None and volume < len(found):
+        found = rng.sample(found, volume)
     if self.counterfactual:
       found += build.counterfactual(trees, config, summary)
     # A Counter does not survive dataclasses.asdict.
@@ -84,12 +112,32 @@ class Recipe:
     return found, {**counts, 'dropped': dict(summary.dropped)}
 
 
+def distill_on(
+    run: Run,
+    phase: str,
+    data: pathlib.Path,
+    start: str,
+    kind_weights: Mapping[str, float],
+) -> dict[str, Any]:
+  """Supervised training of `start`'s weights on a dataset, as `phase`."""
+
+  def fit(config: Distill, directory: pathlib.Path) -> dict[str, Any]:
+    params = load_params(run.params_path(start), run.abstract_params())
+    label = phase.replace('/', ' ')
+    return train_on(
+        run, label, directory, params, dataset.read(data), config, kind_weights
+    )
+
+  return tuned(run, phase, run.config.distill, fit)
+
+
 ARMS = (
     Arm('base', 'the policy before any training'),
-    # Its budget, task by task, is what exploring cost.
-    Recipe('rft', stage1.SAMPLE, False).arm(
-        'L_reh on independent samples at the budget of Stage 1', stage1.EXPLORE
+    Recipe('rft', stage1.SAMPLE, counterfactual=False).arm(
+        'L_reh on independent samples at the budget of Stage 1'
     ),
-    Recipe('leafe_reh', stage1.EXPLORE, False).arm('L_reh on the trees of Stage 1'),
-    Recipe('leafe', stage1.EXPLORE, True).arm('L_cf + beta * L_reh on the same trees'),
+    Recipe('leafe_reh', counterfactual=False).arm(
+        'L_reh on the trees of Stage 1 (the ablation of table 4)'
+    ),
+    Recipe('leafe').arm('L_cf + beta * L_reh on the same trees'),
 )

@@ -7,6 +7,7 @@ import pathlib
 
 from absl import logging
 
+from leafe_jax.config import Evaluate
 from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.methods.arms import (
   BASE,
@@ -41,21 +42,35 @@ def gate(run: Run, directory: pathlib.Path) -> dict:
   return dataclasses.asdict(result)
 
 
-def evaluation(arm: Arm, version: int) -> Phase:
+def evaluations(arm: Arm, version: int, config: Evaluate) -> list[Phase]:
   """n samples per task of the arm's policy, sampled as policy `version`."""
+  more = [
+      _evaluation(evaluate_name(arm.name, t), arm, version, t)
+      for t in config.more_temperatures
+  ]
+  return [_evaluation(evaluate_name(arm.name), arm, version, None), *more]
 
+
+def evaluate_name(arm: str, temperature: float | None = None) -> str:
+  """The phase that evaluates an arm, at the configured or another temperature."""
+  return f'evaluate/{arm}' + ('' if temperature is None else f'@{temperature:g}')
+
+
+def _evaluation(name: str, arm: Arm, version: int, temperature: float | None) -> Phase:
   def body(run: Run, directory: pathlib.Path) -> dict:
     config = run.config
     params = load_params(run.params_path(arm.weights), run.abstract_params())
+    evaluate = config.evaluate
+    if temperature is not None:
+      evaluate = dataclasses.replace(evaluate, temperature=temperature)
     outcomes = assess(
-        f'evaluate {arm.name}', directory, run.player(params, version),
-        run.tasks(config.evaluate.split, config.evaluate.num_tasks),
-        config.evaluate, config.explore.max_response_tokens,
-        config.sampler.max_rows,
+        name.replace('/', ' '), directory, run.player(params, version),
+        run.tasks(evaluate.split, evaluate.num_tasks), evaluate,
+        config.explore.max_response_tokens, config.sampler.max_rows,
     )
     return {'budget': total(outcome.budget for outcome in outcomes).as_dict()}
 
-  return Phase(f'evaluate/{arm.name}', (*STAGE2_READS, 'evaluate'), body)
+  return Phase(name, (*STAGE2_READS, 'evaluate'), body)
 
 
 FIRST = (

@@ -12,10 +12,12 @@ from leafe_jax import settings
 from leafe_jax.evaluation import results as results_lib
 from leafe_jax.evaluation import stage1, tables
 from leafe_jax.evaluation.report import write_report
+from leafe_jax.evaluation.results import ArmCounts
 from leafe_jax.methods.arms import Arm
 from leafe_jax.methods.assess import load_outcomes
 from leafe_jax.methods.catalogue import arms_of
 from leafe_jax.methods.collect import load_trees
+from leafe_jax.methods.phases import evaluate_name
 from leafe_jax.methods.run import Run
 from leafe_jax.rollout.ledger import total
 
@@ -27,7 +29,7 @@ def report(run: Run, directory: pathlib.Path) -> dict[str, Any]:
   root = run.directory.path
   results_lib.write_results(root / 'results.json', results)
   page = write_report(
-      root / 'report', results, _trees(run),
+      root / 'report', results, trees_of(run),
       json.dumps(settings.to_dict(run.config), indent=2), name=root.name,
   )
   writer = run.writer('evaluate')
@@ -43,29 +45,41 @@ def collect_results(run: Run) -> dict[str, Any]:
   """The content of results.json; see `evaluation.results.build_results`."""
   config = run.config
   arms = arms_of(config)
-  counts = [
-      results_lib.count(
-          arm.name, load_outcomes(run.directory.phase(f'evaluate/{arm.name}').dir),
-          config.evaluate.temperature,
-      )
-      for arm in arms
-  ]
-  return results_lib.build_results(
-      counts,
+  results = results_lib.build_results(
+      counts_of(run),
       config_sha256=run.config_sha256,
       seeds={'run': config.seed},
-      budget={arm.name: _budget(run, arm) for arm in arms},
-      stage1=stage1.describe(_trees(run)),
+      budget={arm.name: budget_of(run, arm) for arm in arms},
+      stage1=stage1.describe(trees_of(run)),
       wall_s=run.directory.wall_times(),
       resamples=config.evaluate.bootstrap,
   )
+  more = config.evaluate.more_temperatures
+  at = {f'{t:g}': results_lib.compare(counts_of(run, t), config.evaluate.bootstrap)
+        for t in more}  # fmt: skip
+  return {**results, 'at_temperature': at} if more else results
 
 
-def _trees(run: Run) -> list:
+def counts_of(run: Run, temperature: float | None = None) -> list[ArmCounts]:
+  """How often each arm solved each task, at the configured or another temperature."""
+  config = run.config
+  actual = config.evaluate.temperature if temperature is None else temperature
+  return [
+      results_lib.count(
+          arm.name,
+          load_outcomes(run.directory.phase(evaluate_name(arm.name, temperature)).dir),
+          actual,
+      )
+      for arm in arms_of(config)
+  ]
+
+
+def trees_of(run: Run) -> list:
+  """The trees of Stage 1, none if there was none."""
   return load_trees(run.directory.phase('explore').dir)
 
 
-def _budget(run: Run, arm: Arm) -> dict[str, int]:
+def budget_of(run: Run, arm: Arm) -> dict[str, int]:
   """What the arm's experience cost; the base and evaluation cost none of it."""
   return total(
       run.directory.phase(name).result()['budget'] for name in arm.costs

@@ -1,15 +1,22 @@
-"""Stage 1 as phases: trees by reflection and rollback, or what is compared."""
+"""Stage 1 as phases: trees by reflection and rollback, and other ways to spend.
+
+All ways but the first spend, task by task, the environment steps that exploring
+spent: independent samples, iterative refinement (arXiv 2603.16843, table 3),
+and the controls, in which one part of the exploration is replaced.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 from envs import api
 from leafe_jax.config import Explore
 from leafe_jax.methods.arms import STAGE1_READS, Phase
-from leafe_jax.methods.collect import collect, independent, load_trees
+from leafe_jax.methods.collect import collect, load_trees
 from leafe_jax.methods.run import Run
 from leafe_jax.rollout.grow import Limits
 from leafe_jax.rollout.ledger import total
@@ -22,20 +29,34 @@ def explore(run: Run, directory: pathlib.Path) -> dict:
   return _collect(run, 'explore', directory, config, lambda task: limits)
 
 
-def sample(run: Run, directory: pathlib.Path) -> dict:
-  """Independent episodes that spend, task by task, what exploring spent."""
-  spent = {
-      tree.task_id: tree.budget['env_steps']
-      for tree in load_trees(run.directory.phase(EXPLORE.name).dir)
-  }
-  return _collect(
-      run, 'sample', directory, independent(run.config.explore),
-      lambda task: Limits(0, spent[task.id]),
-  )
+def matched(name: str, **changes: Any) -> Phase:
+  """Exploration with other options, at the environment steps of `explore`."""
+
+  def body(run: Run, directory: pathlib.Path) -> dict:
+    spent = {
+        tree.task_id: tree.budget['env_steps']
+        for tree in load_trees(run.directory.phase(EXPLORE.name).dir)
+    }
+    config = dataclasses.replace(run.config.explore, **changes)
+    return _collect(
+        run, name, directory, config, lambda task: Limits(0, spent[task.id])
+    )
+
+  return Phase(name, STAGE1_READS, body)
 
 
 EXPLORE = Phase('explore', STAGE1_READS, explore)
-SAMPLE = Phase('sample', STAGE1_READS, sample)
+# Fresh episodes one by one.
+SAMPLE = matched('sample', reflect_every=0, max_depth=0, num_roots=1, restart=True)
+# Chains of four attempts, each told how the last one ended.
+REFINE = matched(
+    'refine', feedback='outcome', reflect_every=0, max_depth=3, max_requests=1,
+    num_roots=1, restart=True,
+)
+RANDOM_TURN = matched('explore_random_turn', turn='random')
+NO_HINT = matched('explore_no_hint', feedback='none')
+BRANCH_HINT = matched('explore_branch_hint', hint_scope='branch')
+NOISY = matched('explore_noisy', replay_noise=0.3)
 
 
 def _collect(

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import random
 
 from envs import api
 from leafe_jax.config import Explore
 from leafe_jax.rollout.episode import Decision, Episode, Player
+from leafe_jax.rollout.keys import row_key
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.reflect import Question
 from leafe_jax.sampler import State
@@ -42,7 +44,7 @@ class BranchRequest:
 
   parent: int
   tau: int
-  experience: str
+  experience: str | None
   depth: int
 
 
@@ -116,12 +118,29 @@ class Growth:
             request.experience, request.depth,
         )
     )
-    decision = self._decisions[self._owner(request.parent, request.tau), request.tau]
     return Episode.branch(
-        self._player, node, decision, self.ledger,
+        self._player, node, self._decision_of(request), self.ledger,
         hint_scope=self._config.hint_scope,
         earlier_hints=self._ancestors_hints(request.parent),
     )
+
+  def _decision_of(self, request: BranchRequest) -> Decision:
+    """Where a branch begins; under noise the environment may be a turn behind."""
+    decision = self._decision_at(request.parent, request.tau)
+    noise = self._config.replay_noise
+    if request.tau > 1 and noise and self._dice(request).random() < noise:
+      earlier = self._decision_at(request.parent, request.tau - 1)
+      return dataclasses.replace(decision, snapshot=earlier.snapshot)
+    return decision
+
+  def _decision_at(self, node_id: int, turn: int) -> Decision:
+    return self._decisions[self._owner(node_id, turn), turn]
+
+  def _dice(self, *names: object) -> random.Random:
+    """Chance that depends on the run, the task and the names alone."""
+    player = self._player
+    words = row_key(player.seed, player.version, self.task.id, *names)
+    return random.Random(repr(words))
 
   def _ancestors_hints(self, node_id: int) -> list[str]:
     """Experiences on the path to a node, oldest first, if they are stacked."""
@@ -154,12 +173,24 @@ class Growth:
     episode.decisions = {}
     if node.success or node.ended_by in ('error', 'overlong', 'stopped'):
       return None
+    if self._config.feedback == 'outcome':
+      return self._refine(node)
     return self._ask(episode, terminal=True)
+
+  def _refine(self, node: Node) -> None:
+    """Starts over knowing how this attempt ended; no reflection is made."""
+    if not self._may_request(node) or not node.turns:
+      return
+    self._requested.add((node.id, 1))
+    outcome = f'{node.turns[-1].action or ""} {node.final_observation}'.strip()
+    self._queue.append(BranchRequest(node.id, 1, outcome, node.depth + 1))
 
   def _ask_in_progress(self, episode: Episode) -> Question | None:
     every = self._config.reflect_every
     taken = episode.turn - 1
     if not every or taken % every or not episode.node.turns:
+      return None
+    if self._config.feedback == 'outcome':
       return None
     return self._ask(episode, terminal=False)
 
@@ -177,6 +208,8 @@ class Growth:
     answer, episode = question.answer, question.episode
     if answer.tau is None or answer.experience is None:
       return
+    if self._config.turn == 'random':
+      answer.tau = self._dice(episode.node.id, answer.turn).randint(1, answer.turn)
     self._keep_decisions(episode)
     if not self._enqueue(episode.node, answer):
       return
@@ -195,9 +228,8 @@ class Growth:
       return False
     self._requested.add((node.id, answer.tau))
     answer.requested = True
-    self._queue.append(
-        BranchRequest(node.id, answer.tau, answer.experience, node.depth + 1)
-    )
+    shown = None if self._config.feedback == 'none' else answer.experience
+    self._queue.append(BranchRequest(node.id, answer.tau, shown, node.depth + 1))
     return True
 
   def billed(self) -> Tree:

@@ -1,0 +1,58 @@
+"""The control that matters most: advice distilled without any interaction.
+
+The base was taught, in its warm start, to follow a script's advice. Here it is
+trained on the same script's corrected actions with the advice left out, and on
+the script's successful episodes as rehearsal. Nothing is explored: if this
+matched LEAFE, exploration would add nothing to what the base was told.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import random
+from collections.abc import Iterator
+
+from leafe_jax.experience import dataset, examples
+from leafe_jax.methods.arms import BASE, STAGE2_READS, Arm, Phase
+from leafe_jax.methods.demonstrations import Writer, demonstrate
+from leafe_jax.methods.leafe import distill_on
+from leafe_jax.methods.run import Run
+from leafe_jax.rundir import RunStopped
+
+
+def distill(run: Run, directory: pathlib.Path) -> dict:
+  """From the script's advice to weights; the ledger is not charged."""
+  found = list(advice_examples(run))
+  dataset.write(directory / 'data', found)
+  weights = {examples.REHEARSAL: run.config.distill.beta}
+  metrics = distill_on(run, PHASE.name, directory / 'data', BASE, weights)
+  return {'examples_found': len(found), **metrics}
+
+
+def advice_examples(run: Run) -> Iterator[examples.Example]:
+  """One corrected turn per scripted episode, and the episodes that succeed.
+
+  As many episodes as Stage 1 may play, on the same tasks. RunStopped where the
+  world has no script.
+  """
+  config, teacher = run.config, run.teacher()
+  if teacher is None:
+    raise RunStopped(f'{config.env.name} has no scripted teacher to take advice from')
+  rng = random.Random(f'{config.seed}/advice')
+  writer = Writer(run.world, run.transcript, teacher, 0, config.warm_start, rng)
+  tasks = run.tasks('train', config.explore.num_tasks)
+  session = run.world.session()
+  for _ in range(config.explore.attempts):
+    for task in tasks:
+      demo = demonstrate(session, task, teacher, config.env.horizon, rng)
+      yield writer.corrected(demo, examples.COUNTERFACTUAL)
+      if demo.success:
+        yield writer.acted(demo, examples.REHEARSAL)
+  session.close()
+
+
+PHASE = Phase('distill/advice', STAGE2_READS, distill)
+ADVICE = Arm(
+    'advice', "the script's advice with the advice removed, no interaction",
+    (PHASE,), PHASE.name,
+)

@@ -1,0 +1,159 @@
+"""A study: the same arms over several seeds, pooled into one report.
+
+Each seed is a run of its own in `seed_S`, with its own base that its arms
+share; any of them can be made on another machine, or with other arms, and
+merged (`tools.merge_results`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import logging
+
+from leafe_jax import settings
+from leafe_jax.config import Experiment, Study
+from leafe_jax.evaluation import markdown, pooling, strategies, tables
+from leafe_jax.evaluation import results as results_lib
+from leafe_jax.evaluation.report import write_report
+from leafe_jax.evaluation.results import ArmCounts
+from leafe_jax.files import write_atomic
+from leafe_jax.methods.catalogue import arms_of
+from leafe_jax.methods.collect import load_trees
+from leafe_jax.methods.reporting import budget_of, counts_of, trees_of
+from leafe_jax.methods.run import Run
+from leafe_jax.rollout.ledger import total
+from leafe_jax.rundir import RunDirectory
+
+OneRun = Callable[[Experiment, pathlib.Path, str], None]
+# Stage-1 phases that are compared as ways to spend a budget.
+_STRATEGIES = (
+    'sample', 'refine', 'explore', 'explore_no_hint', 'explore_random_turn',
+    'explore_branch_hint', 'explore_noisy',
+)  # fmt: skip
+
+
+def seeds_of(config: Experiment) -> dict[str, Experiment]:
+  """Directory -> config of each seed's run."""
+  return {
+      f'seed_{seed}': dataclasses.replace(config, seed=seed, study=Study())
+      for seed in config.study.seeds
+  }
+
+
+def run_study(config: Experiment, workdir: pathlib.Path, run_one: OneRun) -> None:
+  """Makes or resumes every seed's run, then pools them in `workdir`."""
+  runs = []
+  for name, seed_config in seeds_of(config).items():
+    directory = RunDirectory(workdir / name)
+    directory.save_config(settings.to_dict(seed_config))
+    digest = settings.sha256(seed_config)
+    logging.info('study: %s', directory.path)
+    run_one(seed_config, directory.path, digest)
+    runs.append(Run(seed_config, directory, digest))
+  write_pooled(runs, workdir, settings.sha256(config))
+
+
+def open_run(path: pathlib.Path) -> Run:
+  """A finished run. ValueError if there is none."""
+  directory = RunDirectory(path)
+  found = directory.config()
+  if found is None or not (path / 'results.json').exists():
+    raise ValueError(f'{path} holds no finished run (config.json, results.json)')
+  config = settings.from_config_dict(found)
+  return Run(config, directory, settings.sha256(config))
+
+
+def write_pooled(runs: Sequence[Run], out: pathlib.Path, digest: str) -> pathlib.Path:
+  """results.json, study.md and the report of all runs together; returns the page.
+
+  Raises:
+    ValueError: runs that cannot be compared.
+  """
+  out.mkdir(parents=True, exist_ok=True)
+  results = pooled_results(runs, digest)
+  results_lib.write_results(out / 'results.json', results)
+  write_atomic(out / 'study.md', markdown.render(results))
+  page = write_report(
+      out / 'report', results, trees_of(runs[0]),
+      json.dumps(settings.to_dict(runs[0].config), indent=2), name=out.name,
+  )
+  logging.info('\n%s\nreport: %s', tables.render_tables(results), page)
+  return page
+
+
+def pooled_results(runs: Sequence[Run], digest: str) -> dict[str, Any]:
+  """As results.json of one run, figures being means over seeds; and 'per_seed'."""
+  config = runs[0].config
+  resamples = config.evaluate.bootstrap
+  seeds = _by_seed(runs, None)
+  results = results_lib.compare(pooling.pool(seeds), resamples)
+  at = {
+      f'{t:g}': results_lib.compare(pooling.pool(_by_seed(runs, t)), resamples)
+      for t in config.evaluate.more_temperatures
+  }
+  return {
+      **results,
+      'per_seed': pooling.per_seed(seeds),
+      **({'at_temperature': at} if at else {}),
+      'strategies': _strategies(runs, resamples),
+      'budget': {
+          name: total(
+              budget_of(run, arm)
+              for run in runs for arm in arms_of(run.config) if arm.name == name
+          ).as_dict()
+          for name in results['arms']
+      },
+      'stage1': {},
+      'gates': {str(r.config.seed): r.directory.phase('gate').result() for r in runs},
+      'config_sha256': digest,
+      'seeds': {f'run {i}': run.config.seed for i, run in enumerate(runs)},
+      'bootstrap': {
+          'over': 'tasks', 'resamples': resamples, 'seed': 0, 'level': 0.95,
+      },
+      'wall_s': {
+          f'seed {run.config.seed}': round(sum(run.directory.wall_times().values()), 1)
+          for run in runs
+      },
+  }  # fmt: skip
+
+
+def _by_seed(
+    runs: Sequence[Run], temperature: float | None
+) -> dict[int, dict[str, ArmCounts]]:
+  """seed -> arm -> counts; runs of one seed complete each other."""
+  seeds: dict[int, dict[str, ArmCounts]] = {}
+  for run in runs:
+    arms = seeds.setdefault(run.config.seed, {})
+    for counts in counts_of(run, temperature):
+      known = arms.setdefault(counts.name, counts)
+      if list(known.successes) != list(counts.successes):
+        raise ValueError(
+            f'seed {run.config.seed} has two different arms {counts.name!r}: the '
+            'runs do not share a base'
+        )
+  return seeds
+
+
+def _strategies(runs: Sequence[Run], resamples: int) -> dict[str, Any]:
+  """Each Stage-1 phase that all runs have, tasks of all seeds together."""
+  found = {}
+  for name in _STRATEGIES:
+    places = [run.directory.path / name for run in runs]
+    if all((place / 'DONE.json').exists() for place in places):
+      trees = [_tagged(run, load_trees(p)) for run, p in zip(runs, places)]
+      found[name] = list(itertools.chain.from_iterable(trees))
+  return strategies.compare(found, resamples) if found else {}
+
+
+def _tagged(run: Run, trees: list) -> list:
+  """The trees, their tasks named apart by seed."""
+  return [
+      dataclasses.replace(tree, task_id=f'{run.config.seed}/{tree.task_id}')
+      for tree in trees
+  ]

@@ -1,0 +1,87 @@
+"""One learning rate per arm, chosen on validation tasks by the same small sweep."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from absl import logging
+
+from leafe_jax.evaluation import results
+from leafe_jax.files import PARTIAL, replace
+from leafe_jax.learner.checkpoints import load_params
+from leafe_jax.methods.assess import assess
+from leafe_jax.methods.run import Run
+
+C = TypeVar('C', bound=Any)  # a config section with a learning_rate
+
+
+def tuned(
+    run: Run,
+    phase: str,
+    config: C,
+    fit: Callable[[C, pathlib.Path], dict[str, Any]],
+) -> dict[str, Any]:
+  """Trains with the configured learning rate, or with the best of a sweep.
+
+  Args:
+    run: the run; `config.tune` has the sweep.
+    phase: whose weights these are; each try is a part of it, done once.
+    config: of the training.
+    fit: trains in a directory, where it leaves its weights as `params`.
+
+  Returns:
+    What the (best) training returned, with the sweep.
+  """
+  directory = run.directory.phase(phase).dir
+  factors = run.config.tune.factors
+  if not factors:
+    return fit(config, directory)
+  rates = [config.learning_rate * factor for factor in factors]
+  tries = {rate: _try(run, phase, config, rate, fit) for rate in rates}
+  best = max(tries, key=lambda rate: tries[rate]['validation'])
+  logging.info('%s: learning rate %g of %s', phase, best, tries)
+  _adopt(directory / f'rate_{best:g}' / 'params', directory / 'params')
+  scores = {f'{rate:g}': found['validation'] for rate, found in tries.items()}
+  return {**tries[best], 'learning_rate': best, 'sweep': scores}
+
+
+def _try(
+    run: Run,
+    phase: str,
+    config: C,
+    rate: float,
+    fit: Callable[[C, pathlib.Path], dict[str, Any]],
+) -> dict[str, Any]:
+  place = run.directory.phase(f'{phase}/rate_{rate:g}')
+  if not place.done():
+    found = fit(dataclasses.replace(config, learning_rate=rate), place.dir)
+    place.complete({**found, 'validation': _judge(run, place.dir)})
+  return place.result()
+
+
+def _judge(run: Run, directory: pathlib.Path) -> float:
+  """Mean of Pass@1 and Pass@n on validation tasks."""
+  tune = run.config.tune
+  params = load_params(directory / 'params', run.abstract_params())
+  evaluate = dataclasses.replace(run.config.evaluate, num_samples=tune.num_samples)
+  episodes = directory / 'validation'
+  episodes.mkdir(exist_ok=True)
+  outcomes = assess(
+      f'judge {directory.parent.name}', episodes, run.player(params, 1),
+      run.tasks('validation', tune.num_tasks), evaluate,
+      run.config.explore.max_response_tokens, run.config.sampler.max_rows,
+  )
+  counts = results.count(directory.name, outcomes, evaluate.temperature)
+  return float(np.mean(counts.pass_at((1, tune.num_samples))))
+
+
+def _adopt(source: pathlib.Path, target: pathlib.Path) -> None:
+  partial = target.with_name(f'{target.name}{PARTIAL}')
+  shutil.copytree(source, partial, dirs_exist_ok=True)
+  shutil.rmtree(target, ignore_errors=True)
+  replace(partial, target)

@@ -1,0 +1,40 @@
+"""Pools finished runs, other seeds or other arms, made here or elsewhere.
+
+    python -m tools.merge_results --runs=DIR,DIR,... --out=DIR
+
+Runs of one seed must share their base; of an arm that several of them have,
+the counts must agree. Writes results.json, study.md and report/index.html.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+from absl import app, flags
+
+from leafe_jax import settings
+
+_RUNS = flags.DEFINE_list('runs', None, 'Directories of runs.', required=True)
+_OUT = flags.DEFINE_string('out', None, 'Where to write.', required=True)
+
+
+def main(argv: list[str]) -> int:
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected argument {argv[1]!r}')
+  from leafe_jax.methods import study
+
+  try:
+    runs = [study.open_run(pathlib.Path(path)) for path in _RUNS.value]
+    digest = settings.sha256(runs[0].config)
+    page = study.write_pooled(runs, pathlib.Path(_OUT.value), digest)
+  except ValueError as error:
+    sys.stderr.write(f'merge_results: {error}\n')
+    return 2
+  print(pathlib.Path(_OUT.value) / 'study.md')
+  print(page)
+  return 0
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -37,8 +37,8 @@ ARMS = (
     Recipe('rft_matched', stage1.SAMPLE, False, volume_of=stage1.EXPLORE).arm(
         'rft with as many D_reh examples as leafe_reh'
     ),
-    Recipe('refine', stage1.REFINE, counterfactual=False).arm(
-        'L_reh on chains of attempts that are told how the last one ended'
-    ),
+    Recipe(
+        'refine', stage1.REFINE, counterfactual=False, experience={'reh_hinted': True}
+    ).arm('L_reh on chains of attempts that are told how the last one ended'),
     ADVICE,
 )

@@ -50,8 +50,8 @@ EXPLORE = Phase('explore', STAGE1_READS, explore)
 SAMPLE = matched('sample', reflect_every=0, max_depth=0, num_roots=1, restart=True)
 # Chains of four attempts, each told how the last one ended.
 REFINE = matched(
-    'refine', feedback='outcome', reflect_every=0, max_depth=3, max_requests=1,
-    num_roots=1, restart=True,
+    'refine', feedback='outcome', hint_scope='branch', reflect_every=0, max_depth=3,
+    max_requests=1, num_roots=1, restart=True,
 )
 RANDOM_TURN = matched('explore_random_turn', turn='random')
 NO_HINT = matched('explore_no_hint', feedback='none')

@@ -166,6 +166,16 @@ class Distill(Training):
 
 
 @dataclasses.dataclass(frozen=True)
+class EarlyExperience:
+  """What other actions would have led to (arXiv 2510.08558)."""
+
+  alternatives: int = option(3, "K: proposals at each of the expert's states")
+  temperature: float = option(1.0, 'sampling temperature of proposals')
+  expert_attempts: int = option(16, 'scripted episodes per task until one succeeds')
+  iwm_share: float = option(0.5, "iwm: share of the updates that go to the world's answers")
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluate:
   split: str = option('test', 'tasks to evaluate on', ('train', 'validation', 'test'))
   num_tasks: int = option(100, 'tasks; fewer if the split has fewer')
@@ -197,7 +207,7 @@ class Experiment:
   """The whole run."""
 
   seed: int = option(0, 'seed of weights, sampling and data order; never of tasks or splits')
-  method: str = option('leafe', 'which policies are compared', ('leafe', 'controls'))
+  method: str = option('leafe', 'which policies are compared', ('leafe', 'controls', 'early_experience'))
   arms: tuple[str, ...] = option((), "policies to train and evaluate; none: the method's")
   env: Env = section(Env, 'the environment')
   policy: Policy = section(Policy, 'the transformer')
@@ -208,6 +218,7 @@ class Experiment:
   explore: Explore = section(Explore, 'stage 1')
   experience: Experience = section(Experience, 'from trees to examples')
   distill: Distill = section(Distill, 'stage 2')
+  early_experience: EarlyExperience = section(EarlyExperience, 'Early Experience')
   tune: Tune = section(Tune, 'the choice of learning rates')
   evaluate: Evaluate = section(Evaluate, 'Pass@k')
   study: Study = section(Study, 'several seeds')

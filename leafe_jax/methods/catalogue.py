@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from leafe_jax.config import Experiment
-from leafe_jax.methods import arms, controls, leafe
+from leafe_jax.methods import arms, controls, early_experience, leafe
 from leafe_jax.methods.arms import Arm
 
-ARMS = arms.table(leafe.ARMS, controls.ARMS)
+ARMS = arms.table(leafe.ARMS, controls.ARMS, early_experience.ARMS)
 
 METHODS = {
     'leafe': ('base', 'rft', 'leafe_reh', 'leafe'),
+    'early_experience': ('base', 'imitation', 'iwm', 'self_reflection'),
     'controls': ('base', 'leafe', *(arm.name for arm in controls.ARMS)),
 }
 

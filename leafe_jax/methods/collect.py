@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from envs import api
 from leafe_jax.config import Explore
@@ -20,13 +21,15 @@ from leafe_jax.rollout.grow import Limits
 from leafe_jax.rollout.ledger import total
 from leafe_jax.tree import Tree, read_trees
 
+T = TypeVar('T')
+
 ROUNDS_PER_SAVE = 16
 
 
 def waves(
-    tasks: Sequence[api.Task], size: int
-) -> Iterator[tuple[int, Sequence[api.Task]]]:
-  """(number, tasks) of each wave."""
+    tasks: Sequence[T], size: int
+) -> Iterator[tuple[int, Sequence[T]]]:
+  """(number, members) of each wave."""
   for start in range(0, len(tasks), size):
     yield start // size, tasks[start : start + size]
 
@@ -63,11 +66,12 @@ class _Growing:
         'episodes': budget.episodes, 'env_steps': budget.env_steps, 'solved': solved
     })
     if self._rounds % ROUNDS_PER_SAVE == 0:
-      _save(self.path, trees)
+      save_trees(self.path, trees)
     self._rounds += 1
 
 
-def _save(path: pathlib.Path, trees: Sequence[Tree]) -> None:
+def save_trees(path: pathlib.Path, trees: Sequence[Tree]) -> None:
+  """Writes a wave, all of it or nothing."""
   write_atomic(path, ''.join(tree.to_json() + '\n' for tree in trees))
 
 
@@ -109,7 +113,7 @@ def collect(
       else:
         growing = _Growing(directory / f'growing_{number:04d}.jsonl', progress)
         done = explore(player, wave, config, limits, rows, growing.see)
-        _save(path, done)
+        save_trees(path, done)
         growing.path.unlink(missing_ok=True)
       trees.extend(done)
       writer.write(number, _figures(done))

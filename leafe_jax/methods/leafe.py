@@ -118,8 +118,15 @@ def distill_on(
     data: pathlib.Path,
     start: str,
     kind_weights: Mapping[str, float],
+    steps: int | None = None,
 ) -> dict[str, Any]:
-  """Supervised training of `start`'s weights on a dataset, as `phase`."""
+  """Supervised training of `start`'s weights on a dataset, as `phase`.
+
+  For as many updates as `distill.steps`, if not for `steps`.
+  """
+  config = run.config.distill
+  if steps is not None:
+    config = dataclasses.replace(config, steps=steps)
 
   def fit(config: Distill, directory: pathlib.Path) -> dict[str, Any]:
     params = load_params(run.params_path(start), run.abstract_params())
@@ -128,7 +135,7 @@ def distill_on(
         run, label, directory, params, dataset.read(data), config, kind_weights
     )
 
-  return tuned(run, phase, run.config.distill, fit)
+  return tuned(run, phase, config, fit)
 
 
 ARMS = (

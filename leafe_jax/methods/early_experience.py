@@ -1,0 +1,189 @@
+"""Early Experience: learning from what other actions would have led to.
+
+    imitation        an expert's actions alone
+    iwm              first what the world answers, to the expert's actions and
+                     to the policy's own alternatives, then imitation
+    self_reflection  imitation, and the policy's reflections on its alternatives
+                     where they lead to the expert's action
+
+(arXiv 2510.08558.) Every arm takes the same number of updates. The experts are
+the scripted teacher's successful episodes on training tasks, or, where there
+is no teacher, the successes of the policy's own independent samples; the
+expert's steps are given, those of the alternatives are charged.
+
+The paper's self-reflection puts the rationale before the action in one
+response. Small policies' responses have no room for one, so for all policies
+the reflection is a turn of its own, in the form that Stage 1 asks for.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import random
+from collections.abc import Callable, Sequence
+
+from leafe_jax.experience import dataset, foresight
+from leafe_jax.experience.examples import Example
+from leafe_jax.methods import stage1
+from leafe_jax.methods.arms import BASE, STAGE2_READS, Arm, Phase
+from leafe_jax.methods.collect import load_trees, save_trees, wave_path, waves
+from leafe_jax.methods.demonstrations import demonstrate
+from leafe_jax.methods.leafe import distill_on
+from leafe_jax.methods.run import Run
+from leafe_jax.progress import Progress
+from leafe_jax.rollout.alternatives import Expert, propose
+from leafe_jax.rollout.ledger import total
+from leafe_jax.rundir import RunStopped
+from leafe_jax.sampler import Rules
+from leafe_jax.tree import Tree
+
+READS = (*STAGE2_READS, 'early_experience')
+
+
+def experts_of(run: Run) -> list[Expert]:
+  """One successful episode per training task, where one was found.
+
+  Raises:
+    RunStopped: nobody ever succeeded, or there is neither teacher nor sample.
+  """
+  tasks = run.tasks('train', run.config.explore.num_tasks)
+  found = _scripted(run, tasks) if run.teacher() else _own(run, tasks)
+  if not found:
+    raise RunStopped(
+        'early experience has no expert: neither a scripted teacher nor an '
+        'independent sample succeeded on a training task'
+    )
+  return found
+
+
+def _scripted(run: Run, tasks: Sequence) -> list[Expert]:
+  teacher = run.teacher()
+  assert teacher is not None
+  rng = random.Random(f'{run.config.seed}/experts')
+  session = run.world.session()
+  found = []
+  for task in tasks:
+    for _ in range(run.config.early_experience.expert_attempts):
+      demo = demonstrate(session, task, teacher, run.config.env.horizon, rng)
+      if demo.success:
+        found.append(Expert(task, demo.history.actions))
+        break
+  session.close()
+  return found
+
+
+def _own(run: Run, tasks: Sequence) -> list[Expert]:
+  """The first success of each tree of independent samples."""
+  sampled = run.directory.phase(stage1.SAMPLE.name)
+  if not sampled.done():
+    raise RunStopped(
+        f'{run.config.env.name} has no scripted teacher; name an arm that samples '
+        'successes before this one (--config.arms=base,rft,iwm)'
+    )
+  by_id = {task.id: task for task in tasks}
+  found = []
+  for tree in load_trees(sampled.dir):
+    node = next((node for node in tree.nodes if node.success), None)
+    if node is not None:
+      responses = tuple(turn.response for turn in node.turns)
+      found.append(Expert(by_id[tree.task_id], responses))
+  return found
+
+
+def branch_out(run: Run, directory: pathlib.Path) -> dict:
+  """Executes the policy's alternatives at the experts' states; saves the trees."""
+  config = run.config
+  explore = config.explore
+  stop_ids = run.transcript.stop_ids
+  options = config.early_experience
+  rules = Rules(options.temperature, explore.max_response_tokens, stop_ids)
+  asking = Rules(explore.reflect_temperature, explore.max_reflection_tokens, stop_ids)
+  experts = experts_of(run)
+  player = run.base_player()
+  with Progress('alternatives', len(experts), 'expert') as progress:
+    for number, wave in waves(experts, explore.wave_tasks):
+      path = wave_path(directory, number)
+      if not path.exists():
+        trees = propose(player, wave, options.alternatives, rules, asking)
+        save_trees(path, trees)
+      progress.advance(len(wave))
+  trees = load_trees(directory)
+  return {
+      'experts': len(trees),
+      'alternatives': sum(len(tree.nodes) - 1 for tree in trees),
+      'budget': total(tree.budget for tree in trees).as_dict(),
+  }
+
+
+ALTERNATIVES = Phase('alternatives', READS, branch_out)
+
+
+def _trees(run: Run) -> list[Tree]:
+  return load_trees(run.directory.phase(ALTERNATIVES.name).dir)
+
+
+def model_world(run: Run, directory: pathlib.Path) -> dict:
+  """The first part of iwm: training on the world's answers."""
+  share = run.config.early_experience.iwm_share
+  steps = max(1, round(share * run.config.distill.steps))
+  found = foresight.world_model(_trees(run), run.transcript)
+  return _train(run, WORLD.name, directory, found, BASE, steps)
+
+
+def imitate(phase: str, start: str, share: Callable[[Run], float]) -> Callable:
+  """Training on the experts' actions, for a share of the updates."""
+
+  def body(run: Run, directory: pathlib.Path) -> dict:
+    steps = max(1, round(share(run) * run.config.distill.steps))
+    found = foresight.imitation(_trees(run))
+    return _train(run, phase, directory, found, start, steps)
+
+  return body
+
+
+def self_reflect(run: Run, directory: pathlib.Path) -> dict:
+  """Training on the experts' actions and on the reflections that lead to them."""
+  trees = _trees(run)
+  found = foresight.imitation(trees)
+  kept = foresight.reflections(trees, run.transcript)
+  steps = run.config.distill.steps
+  result = _train(run, REFLECT.name, directory, found + kept, BASE, steps)
+  return {**result, 'reflections': len(kept)}
+
+
+def _train(
+    run: Run, phase: str, directory: pathlib.Path, found: Sequence[Example],
+    start: str, steps: int,
+) -> dict:  # fmt: skip
+  dataset.write(directory / 'data', list(found))
+  return distill_on(run, phase, directory / 'data', start, {}, steps)
+
+
+WORLD = Phase('world_model', READS, model_world)
+IMITATE = Phase(
+    'distill/imitation', READS, imitate('distill/imitation', BASE, lambda run: 1.0)
+)
+FORESEE = Phase(
+    'distill/iwm', READS,
+    imitate(
+        'distill/iwm', WORLD.name,
+        lambda run: 1.0 - run.config.early_experience.iwm_share,
+    ),
+)  # fmt: skip
+REFLECT = Phase('distill/self_reflection', READS, self_reflect)
+_COSTS = (ALTERNATIVES.name,)
+
+ARMS = (
+    Arm(
+        'imitation', "an expert's actions alone", (ALTERNATIVES, IMITATE),
+        IMITATE.name,
+    ),
+    Arm(
+        'iwm', 'Early Experience: a world model first, then imitation',
+        (ALTERNATIVES, WORLD, FORESEE), FORESEE.name, _COSTS,
+    ),
+    Arm(
+        'self_reflection', 'Early Experience: imitation and grounded reflections',
+        (ALTERNATIVES, REFLECT), REFLECT.name, _COSTS,
+    ),
+)

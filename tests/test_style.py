@@ -33,7 +33,7 @@ ARROWS = {
     'policy': (),
     'sampler': ('policy', 'text'),
     'rollout': ('sampler', 'text'),
-    'experience': ('text', ),
+    'experience': ('text',),
     'learner': ('policy', 'experience'),
     'evaluation': ('rollout',),
 }

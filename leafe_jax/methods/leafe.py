@@ -37,17 +37,22 @@ class Recipe:
     name: of the arm.
     source: the Stage-1 phase whose trees it learns from.
     counterfactual: whether L_cf is on.
+    start: the phase whose weights are distilled; None: the base.
   """
 
   name: str
   source: Phase
   counterfactual: bool
+  start: Phase | None = None
 
   def arm(self, doc: str, *before: Phase) -> Arm:
     """The arm, after its Stage 1 and what that one needs."""
-    phase = Phase(f'distill/{self.name}', STAGE2_READS, self.distill)
+    starts = (self.start,) if self.start else ()
+    reads = dict.fromkeys((*STAGE2_READS, *self.source.reads))
+    phase = Phase(f'distill/{self.name}', tuple(reads), self.distill)
     return Arm(
-        self.name, doc, (*before, self.source, phase), phase.name, (self.source.name,)
+        self.name, doc, (*before, *starts, self.source, phase), phase.name,
+        (*(start.name for start in starts), self.source.name),
     )
 
   def distill(self, run: Run, directory: pathlib.Path) -> dict:
@@ -64,7 +69,10 @@ class Recipe:
     dataset.write(directory / 'data', found)
     metrics = train_on(
         run, f'distill {self.name}', directory,
-        load_params(run.params_path(BASE), run.abstract_params()),
+        load_params(
+            run.params_path(self.start.name if self.start else BASE),
+            run.abstract_params(),
+        ),
         dataset.read(directory / 'data'), config.distill,
         {'reh': config.distill.beta if self.counterfactual else 1.0},
     )

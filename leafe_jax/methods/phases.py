@@ -55,7 +55,11 @@ def evaluation(arm: Arm, version: int) -> Phase:
     )
     return {'budget': total(outcome.budget for outcome in outcomes).as_dict()}
 
-  return Phase(f'evaluate/{arm.name}', (*STAGE2_READS, 'evaluate'), body)
+  reads = [path for phase in arm.phases for path in phase.reads]
+  return Phase(
+      f'evaluate/{arm.name}',
+      tuple(dict.fromkeys((*STAGE2_READS, *reads, 'evaluate'))), body,
+  )
 
 
 FIRST = (

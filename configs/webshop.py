@@ -70,6 +70,7 @@ def _debug() -> ml_collections.ConfigDict:
   config.grpo.update(
       steps=3, tasks_per_step=4, group_size=4, minibatches=2, checkpoint_every=1
   )
+  config.jerp.update(top_k=2)
   config.evaluate.update(num_tasks=4, num_samples=8, wave_tasks=2, bootstrap=200)
   config.sampler.update(num_pages=4096, max_rows=64)
   return config

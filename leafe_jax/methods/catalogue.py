@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from leafe_jax.config import Experiment
-from leafe_jax.methods import arms, grpo, leafe
+from leafe_jax.methods import arms, grpo, jerp, leafe
 from leafe_jax.methods.arms import Arm
 
-ARMS = arms.table(leafe.ARMS, grpo.ARMS)
+ARMS = arms.table(leafe.ARMS, grpo.ARMS, jerp.ARMS)
 
 METHODS = {
     'leafe': ('base', 'rft', 'leafe_reh', 'leafe'),
     'grpo': ('base', 'grpo'),
     'gigpo': ('base', 'grpo', 'gigpo'),
     'leafe_grpo': ('base', 'leafe', 'grpo', 'leafe_grpo'),
+    'jerp': ('base', 'grpo', 'jerp'),
 }
 
 

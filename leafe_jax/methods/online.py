@@ -46,7 +46,7 @@ class Notebook(Protocol):
 
   def learn(
       self, step: int, tasks: Sequence[api.Task], groups: Sequence[Tree],
-      reflector: Player, ledger: Ledger,
+      player: Player, ledger: Ledger,
   ) -> dict[str, float]:
     """Learns from the groups of a step, asking the frozen policy; figures."""
     ...
@@ -199,8 +199,8 @@ class OnlineTraining:
     past.curve.append(round(figures['success'], 6))
     rows = self._rows(groups, step)
     state, metrics = self._update(state, rows, reference, step)
-    reflector = run.player(reference, -step)
-    learnt = self._notebook.learn(step, tasks, groups, reflector, past.ledger)
+    frozen = run.player(reference, -step)
+    learnt = self._notebook.learn(step, tasks, groups, frozen, past.ledger)
     return state, {
         **figures, **metrics, **learnt, 'env_steps': float(past.ledger.env_steps)
     }

@@ -20,6 +20,7 @@ from leafe_jax.methods.assess import assess
 from leafe_jax.methods.gate import run_gate
 from leafe_jax.methods.run import Run
 from leafe_jax.methods.warm_start import import_checkpoint, warm_start
+from leafe_jax.rollout.episode import no_memory
 from leafe_jax.rollout.ledger import total
 
 
@@ -51,7 +52,7 @@ def evaluation(arm: Arm, version: int) -> Phase:
         f'evaluate {arm.name}', directory, run.player(params, version),
         run.tasks(config.evaluate.split, config.evaluate.num_tasks),
         config.evaluate, config.explore.max_response_tokens,
-        config.sampler.max_rows,
+        config.sampler.max_rows, arm.memory(run) if arm.memory else no_memory,
     )
     return {'budget': total(outcome.budget for outcome in outcomes).as_dict()}
 

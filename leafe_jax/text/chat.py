@@ -72,6 +72,10 @@ class ChatTranscript:
     task = f'{rules}\n\nTask: {instruction}{lessons}\n\nStep 1\n{observation}'
     return self._encode(self._head + task.strip())
 
+  def question(self, text: str) -> list[int]:
+    """A conversation of its own that asks `text`, opener included."""
+    return [*self._encode(self._head + text), *self.opener_ids]
+
   def next(self, turn: int, observation: str) -> list[int]:
     # The response brought its stop token along.
     header = self._between.removeprefix(self._stop_text)

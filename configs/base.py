@@ -22,6 +22,13 @@ def default() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dataclasses.asdict(Experiment())).lock()
 
 
+# For policies of a few hundred thousand weights, which start from scratch.
+SMALL_GRPO = {
+    'num_tasks': 256, 'learning_rate': 3e-4, 'kl': 0.01, 'steps': 60,
+    'weight_decay': 0.0, 'b2': 0.95,
+}
+
+
 def arguments(*functions: Callable[..., Any], **values: Any) -> dict[str, Any]:
   """Every named argument of the functions at its default, or as given.
 

@@ -220,6 +220,11 @@ class World(abc.ABC):
       raise InvalidAction('empty response')
     return action
 
+  def task_type(self, task: Task) -> str:
+    """The kind of a task, as an agent may know it: tasks of a kind share lessons."""
+    del task
+    return self.name
+
   def vocabulary(self) -> Sequence[str]:
     """Every word its texts can hold, for word-level tokenizers.
 

@@ -165,6 +165,63 @@ class Distill(Training):
   beta: float = option(1.0, 'weight of L_reh (open in the paper)')
 
 
+# How the spread of a group is measured (std of n - 1, of n, or not divided by).
+STDS = ('sample', 'population', 'none')
+
+
+@dataclasses.dataclass(frozen=True)
+class Grpo:
+  """Group policy optimisation; values of verl-agent (arXiv 2505.10978, appendix)."""
+
+  num_tasks: int = option(0, 'training tasks to draw from; 0: all')
+  tasks_per_step: int = option(16, 'P: groups per step')
+  group_size: int = option(8, 'G: episodes per group, from one reset state')
+  steps: int = option(150, 'rounds of rollout and update')
+  max_env_steps: int = option(0, 'environment steps of the whole phase; 0: no limit')
+  match_explore: bool = option(False, 'stop at the environment steps that exploring cost')
+  epochs: int = option(1, 'passes over the episodes of a step')
+  minibatches: int = option(4, 'updates per pass')
+  row_length: int = option(0, 'tokens per packed row; 0: the longest transcript')
+  grad_accumulation: int = option(1, 'micro-batches per update')
+  learning_rate: float = option(1e-6, 'of every update, after the warm-up')
+  warmup_fraction: float = option(0.0, 'share of updates with rising learning rate')
+  weight_decay: float = option(0.01, 'decoupled weight decay')
+  clip_norm: float = option(1.0, 'gradient clipping by global norm')
+  b2: float = option(0.999, 'second moment of Adam')
+  clip: float = option(0.2, 'epsilon of the clipped surrogate')
+  kl: float = option(0.01, 'weight of the KL (k3) to the frozen reference')
+  entropy: float = option(0.001, 'weight of the entropy bonus; 0: none')
+  old_logprobs: str = option('auto', 'those of sampling, or of the training forward (auto: in bfloat16)', ('auto', 'sampled', 'recomputed'))
+  reward: str = option('success', 'what an episode earns', ('success', 'score'))
+  reward_scale: float = option(10.0, 'reward of a full success')
+  invalid_penalty: float = option(0.1, 'subtracted per action that the environment refused')
+  per_turn_norm: bool = option(False, "group statistics over turns, not episodes (verl-agent's)")
+  std: str = option('sample', 'what group scores are divided by', STDS)
+  gigpo_weight: float = option(1.0, 'omega of arm gigpo: weight of the step advantage')
+  gamma: float = option(0.95, 'discount of the step returns of arm gigpo')
+  checkpoint_every: int = option(10, 'steps between checkpoints')
+
+
+@dataclasses.dataclass(frozen=True)
+class Jerp:
+  """Rule pools learnt beside the policy (arXiv 2606.27136; the paper leaves all open but 'std')."""
+
+  key: str = option('type', 'one pool per task, per type of task, or for all', ('task', 'type', 'all'))
+  top_k: int = option(5, 'rules in the prompt, fixed for the episode')
+  capacity: int = option(20, 'rules per pool')
+  initial_score: float = option(2.0, 'utility of a new rule')
+  vote_step: float = option(1.0, 'what a vote adds or takes')
+  prune_at: float = option(0.0, 'rules at or below this utility are removed')
+  max_edits: int = option(4, 'edits per group that are applied')
+  max_references: int = option(2, 'earlier successes that are kept per pool and shown')
+  reflector: str = option('auto', 'edits in the rule grammar, or built from reflections (auto: for word-level policies)', ('auto', 'grammar', 'reflections'))
+  max_reflector_tokens: int = option(512, 'sampled tokens of an answer in the rule grammar')
+  freeze_after: int = option(0, 'ablation: steps after which pools stay as they are; 0: never')
+  merge: bool = option(True, 'ablation: without MERGE')
+  at_test: bool = option(True, 'ablation: rules at training only')
+  choice: str = option('top', 'ablation: rules of all pools at random, not the best of its own', ('top', 'random'))
+
+
 @dataclasses.dataclass(frozen=True)
 class EarlyExperience:
   """What other actions would have led to (arXiv 2510.08558)."""
@@ -207,7 +264,7 @@ class Experiment:
   """The whole run."""
 
   seed: int = option(0, 'seed of weights, sampling and data order; never of tasks or splits')
-  method: str = option('leafe', 'which policies are compared', ('leafe', 'controls', 'early_experience'))
+  method: str = option('leafe', 'which policies are compared', ('leafe', 'iterated', 'controls', 'early_experience', 'grpo', 'gigpo', 'leafe_grpo', 'jerp'))
   arms: tuple[str, ...] = option((), "policies to train and evaluate; none: the method's")
   env: Env = section(Env, 'the environment')
   policy: Policy = section(Policy, 'the transformer')
@@ -218,6 +275,8 @@ class Experiment:
   explore: Explore = section(Explore, 'stage 1')
   experience: Experience = section(Experience, 'from trees to examples')
   distill: Distill = section(Distill, 'stage 2')
+  grpo: Grpo = section(Grpo, 'GRPO and GiGPO')
+  jerp: Jerp = section(Jerp, 'JERP: rules on top of GRPO')
   early_experience: EarlyExperience = section(EarlyExperience, 'Early Experience')
   tune: Tune = section(Tune, 'the choice of learning rates')
   evaluate: Evaluate = section(Evaluate, 'Pass@k')

@@ -30,6 +30,7 @@ FORBIDDEN = re.compile(
 # modules; see the map in README.md.
 ARROWS = {
     'text': (),
+    'memory': (),
     'policy': (),
     'sampler': ('policy', 'text'),
     'rollout': ('sampler', 'text'),
@@ -193,7 +194,9 @@ def test_arrows_between_rooms_point_one_way(room):
   assert not wrong, wrong
 
 
-@pytest.mark.parametrize('room', ['text', 'policy', 'sampler', 'learner', 'experience'])
+@pytest.mark.parametrize(
+    'room', ['text', 'memory', 'policy', 'sampler', 'learner', 'experience']
+)
 def test_environments_are_reached_from_the_host_loop_alone(room):
   wrong = [
       f'{source}: {name}'

@@ -194,6 +194,9 @@ class ScienceWorldWorld(api.World):
   def instructions(self) -> str:
     return INSTRUCTIONS if isinstance(self.view, TextView) else ''
 
+  def task_type(self, task: api.Task) -> str:
+    return str(task.payload['name'])
+
   def parse_response(self, response: str) -> str:
     """The action in a response. Raises InvalidAction where there is none.
 

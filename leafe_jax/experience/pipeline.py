@@ -95,18 +95,59 @@ def batches(
   stream = data.seed(seed).shuffle().repeat().map(load).to_iter_dataset(
       grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   )
-  rows = grain.experimental.BestFitPackIterDataset(
-      stream,
-      length_struct={'tokens': packing.row_length, 'weights': packing.row_length},
-      num_packing_bins=packing.bins,
-      seed=seed,
-  )
-  packed = rows.batch(packing.batch_rows).map(_rename)
+  rows = _pack(stream, ('tokens', 'weights'), packing.row_length, packing.bins, seed)
+  packed = rows.batch(packing.batch_rows)
   return iter(
       grain.experimental.ThreadPrefetchIterDataset(
           packed, prefetch_buffer_size=packing.prefetch
       )
   )
+
+
+def pack_rows(
+    sequences: Sequence[Mapping[str, np.ndarray]], row_length: int
+) -> dict[str, np.ndarray]:
+  """Packs each sequence once, as a `Batch` of as many rows as that takes.
+
+  Args:
+    sequences: arrays [T] by name, 'tokens' among them; the same names in each
+      sequence, the same length within one. None is longer than a row.
+    row_length: tokens per row.
+
+  Returns:
+    Arrays [rows, row_length] by name, zero on padding, with 'segment_ids' and
+    'positions'.
+
+  Raises:
+    ValueError: no sequences, or one that does not fit.
+  """
+  if not sequences:
+    raise ValueError('no sequences to pack')
+  longest = max(sequence['tokens'].size for sequence in sequences)
+  if longest > row_length:
+    raise ValueError(f'a sequence of {longest} tokens; rows have {row_length}')
+  data = grain.MapDataset.source(sequences).to_iter_dataset(
+      grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+  )
+  rows = list(_pack(data, tuple(sequences[0]), row_length, len(sequences), 0))
+  return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _pack(
+    data: grain.IterDataset,
+    names: Sequence[str],
+    row_length: int,
+    bins: int,
+    seed: int,
+) -> grain.IterDataset:
+  """Rows of best-fitting sequences, with segment ids and positions."""
+  packed = grain.experimental.BestFitPackIterDataset(
+      data,
+      length_struct=dict.fromkeys(names, row_length),
+      num_packing_bins=bins,
+      seed=seed,
+  )
+  return packed.map(_rename)
 
 
 def fit(example: Example, length: int) -> Example:
@@ -144,10 +185,11 @@ class _Load:
     return {'tokens': example.ids, 'weights': example.weights * factor}
 
 
-def _rename(packed: Mapping[str, Any]) -> Batch:
-  return Batch(
-      tokens=packed['tokens'],
-      weights=packed['weights'],
-      segment_ids=packed['tokens_segment_ids'],
-      positions=packed['tokens_positions'],
-  )
+def _rename(packed: Mapping[str, Any]) -> dict[str, Any]:
+  """One set of segment ids and positions: all arrays of a sequence share them."""
+  names = [name for name in packed if f'{name}_segment_ids' in packed]
+  return {
+      **{name: packed[name] for name in names},
+      'segment_ids': packed['tokens_segment_ids'],
+      'positions': packed['tokens_positions'],
+  }

@@ -14,6 +14,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping
 
 from leafe_jax.methods.run import Run
+from leafe_jax.rollout.samples import Memory
 
 Body = Callable[[Run, pathlib.Path], dict]
 
@@ -33,11 +34,13 @@ class Phase:
     reads: config paths that its outcome depends on.
     body: does the work in the phase's directory and returns a JSON result; a
       phase that plays episodes puts what they cost under 'budget'.
+    budget_of: the phase whose budget it spends; None: it has its own.
   """
 
   name: str
   reads: tuple[str, ...]
   body: Body
+  budget_of: Phase | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Arm:
     phases: what must be done before it can be evaluated, in order.
     weights: the phase that holds its weights.
     costs: the phases that its experience comes from; their budgets add up.
+    memory: what stands in its prompts when it is evaluated; None: nothing.
   """
 
   name: str
@@ -57,6 +61,7 @@ class Arm:
   phases: tuple[Phase, ...] = ()
   weights: str = BASE
   costs: tuple[str, ...] = ()
+  memory: Callable[[Run], Memory] | None = None
 
 
 def phases_needed(arms: Iterable[Arm]) -> list[Phase]:

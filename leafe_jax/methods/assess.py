@@ -12,8 +12,9 @@ from leafe_jax.config import Evaluate
 from leafe_jax.files import write_atomic
 from leafe_jax.methods.collect import wave_path, waves
 from leafe_jax.progress import Progress
-from leafe_jax.rollout.episode import Player
+from leafe_jax.rollout.episode import Player, no_memory
 from leafe_jax.rollout.evaluate import TaskOutcome, evaluate
+from leafe_jax.rollout.samples import Memory
 from leafe_jax.sampler import Rules
 
 
@@ -34,6 +35,7 @@ def assess(
     config: Evaluate,
     max_tokens: int,
     rows: int,
+    memory: Memory = no_memory,
 ) -> list[TaskOutcome]:
   """Plays n episodes of every task; finished waves are not repeated."""
   rules = Rules(config.temperature, max_tokens, player.transcript.stop_ids)
@@ -44,7 +46,7 @@ def assess(
         progress.advance(len(wave) * config.num_samples)
         continue
       outcomes = evaluate(
-          player, wave, config.num_samples, rules, rows, progress.advance
+          player, wave, config.num_samples, rules, rows, progress.advance, memory
       )
       lines = [json.dumps(dataclasses.asdict(outcome)) for outcome in outcomes]
       write_atomic(path, '\n'.join(lines) + '\n')

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from leafe_jax.config import Experiment
-from leafe_jax.methods import arms, controls, early_experience, leafe
+from leafe_jax.methods import arms, controls, early_experience, grpo, jerp, leafe
 from leafe_jax.methods.arms import Arm
 
-ARMS = arms.table(leafe.ARMS, controls.ARMS, early_experience.ARMS)
+ARMS = arms.table(
+    leafe.ARMS, controls.ARMS, grpo.ARMS, jerp.ARMS, early_experience.ARMS
+)
 
 METHODS = {
     'leafe': ('base', 'rft', 'leafe_reh', 'leafe'),
-    'early_experience': ('base', 'imitation', 'iwm', 'self_reflection'),
+    'iterated': ('base', 'leafe', 'leafe_2', 'leafe_3'),
     'controls': ('base', 'leafe', *(arm.name for arm in controls.ARMS)),
+    'grpo': ('base', 'grpo'),
+    'gigpo': ('base', 'grpo', 'gigpo'),
+    'leafe_grpo': ('base', 'leafe', 'grpo', 'leafe_grpo'),
+    'jerp': ('base', 'grpo', 'jerp'),
+    'early_experience': ('base', 'imitation', 'iwm', 'self_reflection'),
 }
 
 

@@ -39,7 +39,7 @@ class Recipe:
     beta: weight of L_reh; None: the config's.
     experience: changed options of the config's section.
     volume_of: take as many D_reh examples as this phase's trees give; None: all.
-    start: the phase whose weights it starts from.
+    start: the arm whose weights are distilled; None: the base.
   """
 
   name: str
@@ -49,19 +49,21 @@ class Recipe:
   beta: float | None = None
   experience: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   volume_of: Phase | None = None
-  start: str = BASE
+  start: Arm | None = None
 
   @property
   def phase(self) -> Phase:
     """Stage 2 of the arm."""
-    return Phase(f'distill/{self.name}', STAGE2_READS, self.distill)
+    reads = dict.fromkeys((*STAGE2_READS, *self.source.reads))
+    return Phase(f'distill/{self.name}', tuple(reads), self.distill)
 
   def arm(self, doc: str, *before: Phase) -> Arm:
-    """The arm, after its Stage 1 and what that one needs."""
-    if self.source is not stage1.EXPLORE:  # which sets the budget of the others
-      before = (stage1.EXPLORE, *before)
-    phases = (*before, self.source, self.phase)
-    return Arm(self.name, doc, phases, self.phase.name, (self.source.name,))
+    """The arm, after `before`, its Stage 1 and what that one needs."""
+    start = self.start or Arm('base', '')
+    budget = (self.source.budget_of,) if self.source.budget_of else ()
+    phases = (*before, *start.phases, *budget, self.source, self.phase)
+    costs = (*start.costs, self.source.name)
+    return Arm(self.name, doc, phases, self.phase.name, costs)
 
   def distill(self, run: Run, directory: pathlib.Path) -> dict:
     """Stage 2: from trees to weights."""
@@ -74,7 +76,8 @@ class Recipe:
       )
     dataset.write(directory / 'data', found)
     metrics = distill_on(
-        run, self.phase.name, directory / 'data', self.start, self._weights(run)
+        run, self.phase.name, directory / 'data',
+        self.start.weights if self.start else BASE, self._weights(run),
     )
     return {'experience': summary, **metrics}
 
@@ -138,6 +141,17 @@ def distill_on(
   return tuned(run, phase, config, fit)
 
 
+def again(name: str, start: Arm, number: int) -> Arm:
+  """Another round of Stage 1 and Stage 2, from the weights of an arm."""
+  reads = dict.fromkeys(path for phase in start.phases for path in phase.reads)
+  source = stage1.exploration(f'explore_{number}', tuple(reads), start.weights)
+  return Recipe(name, source, start=start).arm(f'{number} rounds of LEAFE')
+
+
+LEAFE = Recipe('leafe').arm('L_cf + beta * L_reh on the same trees')
+LEAFE_2 = again('leafe_2', LEAFE, 2)
+LEAFE_3 = again('leafe_3', LEAFE_2, 3)
+
 ARMS = (
     Arm('base', 'the policy before any training'),
     Recipe('rft', stage1.SAMPLE, counterfactual=False).arm(
@@ -146,5 +160,7 @@ ARMS = (
     Recipe('leafe_reh', counterfactual=False).arm(
         'L_reh on the trees of Stage 1 (the ablation of table 4)'
     ),
-    Recipe('leafe').arm('L_cf + beta * L_reh on the same trees'),
+    LEAFE,
+    LEAFE_2,
+    LEAFE_3,
 )

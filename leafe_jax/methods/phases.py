@@ -21,6 +21,7 @@ from leafe_jax.methods.assess import assess
 from leafe_jax.methods.gate import run_gate
 from leafe_jax.methods.run import Run
 from leafe_jax.methods.warm_start import import_checkpoint, warm_start
+from leafe_jax.rollout.episode import no_memory
 from leafe_jax.rollout.ledger import total
 
 
@@ -67,10 +68,12 @@ def _evaluation(name: str, arm: Arm, version: int, temperature: float | None) ->
         name.replace('/', ' '), directory, run.player(params, version),
         run.tasks(evaluate.split, evaluate.num_tasks), evaluate,
         config.explore.max_response_tokens, config.sampler.max_rows,
+        arm.memory(run) if arm.memory else no_memory,
     )
     return {'budget': total(outcome.budget for outcome in outcomes).as_dict()}
 
-  return Phase(name, (*STAGE2_READS, 'evaluate'), body)
+  reads = [path for phase in arm.phases for path in phase.reads]
+  return Phase(name, tuple(dict.fromkeys((*STAGE2_READS, *reads, 'evaluate'))), body)
 
 
 FIRST = (

@@ -108,11 +108,15 @@ class Run:
         self.config.seed, version,
     )
 
+  def player_of(self, phase: str) -> Player:
+    """A player with the final weights of a phase, policy version 0."""
+    return self.player(
+        load_params(self.params_path(phase), self.abstract_params()), 0
+    )
+
   def base_player(self) -> Player:
     """A player with the base's weights, policy version 0."""
-    return self.player(
-        load_params(self.params_path('warm_start'), self.abstract_params()), 0
-    )
+    return self.player_of('warm_start')
 
   def abstract_params(self) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes, types and shardings of the policy's weights."""

@@ -10,23 +10,27 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from envs import api
 from leafe_jax.config import Explore
-from leafe_jax.methods.arms import STAGE1_READS, Phase
+from leafe_jax.methods.arms import BASE, STAGE1_READS, Phase
 from leafe_jax.methods.collect import collect, load_trees
 from leafe_jax.methods.run import Run
 from leafe_jax.rollout.grow import Limits
 from leafe_jax.rollout.ledger import total
 
 
-def explore(run: Run, directory: pathlib.Path) -> dict:
-  """One tree per training task."""
-  config = run.config.explore
-  limits = Limits(config.attempts, config.max_env_steps)
-  return _collect(run, 'explore', directory, config, lambda task: limits)
+def exploration(name: str, reads: Sequence[str], start: str = BASE) -> Phase:
+  """One tree per training task, grown by the weights of the phase `start`."""
+
+  def explore(run: Run, directory: pathlib.Path) -> dict:
+    config = run.config.explore
+    limits = Limits(config.attempts, config.max_env_steps)
+    return _collect(run, name, directory, config, lambda task: limits, start)
+
+  return Phase(name, tuple(reads), explore)
 
 
 def matched(name: str, **changes: Any) -> Phase:
@@ -39,13 +43,13 @@ def matched(name: str, **changes: Any) -> Phase:
     }
     config = dataclasses.replace(run.config.explore, **changes)
     return _collect(
-        run, name, directory, config, lambda task: Limits(0, spent[task.id])
+        run, name, directory, config, lambda task: Limits(0, spent[task.id]), BASE
     )
 
-  return Phase(name, STAGE1_READS, body)
+  return Phase(name, STAGE1_READS, body, budget_of=EXPLORE)
 
 
-EXPLORE = Phase('explore', STAGE1_READS, explore)
+EXPLORE = exploration('explore', STAGE1_READS)
 # Fresh episodes one by one.
 SAMPLE = matched('sample', reflect_every=0, max_depth=0, num_roots=1, restart=True)
 # Chains of four attempts, each told how the last one ended.
@@ -65,11 +69,12 @@ def _collect(
     directory: pathlib.Path,
     config: Explore,
     limits: Callable[[api.Task], Limits],
+    start: str,
 ) -> dict:
   tasks = run.tasks('train', config.num_tasks)
   with contextlib.closing(run.writer(name)) as writer:
     trees = collect(
-        name, directory, run.base_player(), tasks, config, limits,
+        name, directory, run.player_of(start), tasks, config, limits,
         run.config.sampler.max_rows, writer,
     )
   return {'budget': total(tree.budget for tree in trees).as_dict()}

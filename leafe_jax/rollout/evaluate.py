@@ -6,13 +6,12 @@ No reflection, no rollback, no hint (arXiv 2603.16843, section 4.1).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from envs import api
-from leafe_jax.rollout.episode import Episode, Player
-from leafe_jax.rollout.explore import prefill_roots
+from leafe_jax.rollout.episode import Player, no_memory
 from leafe_jax.rollout.ledger import Ledger
-from leafe_jax.rollout.play import play
+from leafe_jax.rollout.samples import Memory, play_samples
 from leafe_jax.sampler import Rules
 from leafe_jax.tree import Node
 
@@ -43,8 +42,9 @@ def evaluate(
     rules: Rules,
     rows: int,
     on_episode: Callable[[], None] = lambda: None,
+    memory: Memory = no_memory,
 ) -> list[TaskOutcome]:
-  """Plays `num_samples` episodes of each task."""
+  """Plays `num_samples` episodes of each task, with `memory` in the prompt."""
   outcomes = {
       task.id: TaskOutcome(
           task.id, [0] * num_samples, [0.0] * num_samples, [0] * num_samples, {}
@@ -52,28 +52,17 @@ def evaluate(
       for task in tasks
   }
   ledgers = {task.id: Ledger() for task in tasks}
-  roots = prefill_roots(player, tasks)
 
-  def waiting() -> Iterator[tuple[str, Episode]]:
-    for task, root in zip(tasks, roots, strict=True):
-      for sample in range(num_samples):
-        node = Node(sample, None, 1, None, 0)
-        episode = Episode.start(
-            player, node, task, root, ledgers[task.id], keep_decisions=False
-        )
-        if episode is None:  # counts as a failure of no turns
-          on_episode()
-        else:
-          yield task.id, episode
-
-  def on_end(task_id: str, episode: Episode) -> None:
-    outcome, node = outcomes[task_id], episode.node
+  def on_end(task_id: str, node: Node) -> None:
+    outcome = outcomes[task_id]
     outcome.successes[node.id] = int(node.success)
     outcome.scores[node.id] = node.score
     outcome.turns[node.id] = len(node.turns)
     on_episode()
 
-  play(player, waiting(), rules, rows, 'evaluate', on_end)
+  play_samples(
+      player, tasks, num_samples, rules, rows, 'evaluate', ledgers, on_end, memory
+  )
   for task_id, outcome in outcomes.items():
     outcome.budget = ledgers[task_id].as_dict()
   return list(outcomes.values())

@@ -1,0 +1,58 @@
+"""Whole episodes as sequences for policy gradients.
+
+History is append-only, so an episode of the acting policy is one sequence:
+every response is conditioned on exactly the tokens that it was sampled after.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from leafe_jax.tree import Node
+
+
+@dataclasses.dataclass(frozen=True)
+class Trajectory:
+  """One episode, token by token.
+
+  Attributes:
+    tokens: ids of prompts, openers and responses in reading order.
+    turns: number of the turn whose response a token belongs to, from 1; 0 on
+      everything that the policy did not say.
+    logprobs: natural-log probability of response tokens when they were
+      sampled; 0 elsewhere.
+  """
+
+  tokens: Int[np.ndarray, ' T']
+  turns: Int[np.ndarray, ' T']
+  logprobs: Float[np.ndarray, ' T']
+
+  def __len__(self) -> int:
+    return self.tokens.size
+
+
+def from_root(node: Node) -> Trajectory:
+  """The episode of a root.
+
+  Raises:
+    ValueError: a branch, or a turn that was sampled with a hint: its tokens
+      were not drawn from the policy at this prompt.
+  """
+  if node.parent is not None or any(turn.hinted for turn in node.turns):
+    raise ValueError(f'episode {node.id} is a branch or was given a hint')
+  tokens: list[int] = []
+  turns: list[int] = []
+  logprobs: list[float] = []
+  for turn in node.turns:
+    prompt = [*turn.prompt_ids, *turn.opener_ids]
+    tokens += [*prompt, *turn.response_ids]
+    turns += [0] * len(prompt) + [turn.index] * len(turn.response_ids)
+    logprobs += [0.0] * len(prompt) + turn.logprobs
+  return Trajectory(
+      np.asarray(tokens, np.int32),
+      np.asarray(turns, np.int32),
+      np.asarray(logprobs, np.float32),
+  )

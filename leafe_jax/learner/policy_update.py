@@ -1,0 +1,167 @@
+"""One step of policy optimisation: packed episodes in, better weights out.
+
+Every step scores its rows with the acting policy and with the frozen
+reference, then makes `epochs` passes of `minibatches` updates. The number of
+rows changes from step to step; minibatches are padded up to a few sizes, so
+that few programs are compiled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+import random
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from leafe_jax import config as config_lib
+from leafe_jax.learner import optimizers, policy_gradient
+from leafe_jax.learner.update import (
+  TrainState,
+  check_finite,
+  init_state,
+  make_update,
+  pad_rows,
+)
+from leafe_jax.policy import model
+
+Rows = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gap:
+  """How far sampling and the training forward disagree, over response tokens.
+
+  Attributes:
+    mean, largest: of |log p_training - log p_sampling|.
+  """
+
+  mean: float
+  largest: float
+
+
+class PolicyUpdate:
+  """update(state, rows, step) -> (state, metrics)."""
+
+  def __init__(
+      self,
+      policy_config: config_lib.Policy,
+      config: config_lib.Grpo,
+      mesh: Mesh,
+      seed: int,
+      failure_dir: str | os.PathLike[str],
+  ):
+    self._config = config
+    self._mesh = mesh
+    self._seed = seed
+    self._failure_dir = pathlib.Path(failure_dir)
+    self._recompute = (
+        config.old_logprobs == 'recomputed'
+        or (config.old_logprobs == 'auto' and policy_config.dtype != 'float32')
+    )
+    self._score = policy_gradient.Scorer(policy_config, mesh)
+    self._optimizer = optimizers.make_optimizer(
+        config.learning_rate, config.steps * config.epochs * config.minibatches,
+        warmup_fraction=config.warmup_fraction, schedule='constant',
+        weight_decay=config.weight_decay, clip_norm=config.clip_norm, b2=config.b2,
+    )
+    loss = functools.partial(
+        policy_gradient.clipped_surrogate,
+        clip=config.clip, kl=config.kl, entropy=config.entropy,
+    )
+    self._update = make_update(
+        policy_config, self._optimizer, loss, mesh,
+        grad_accumulation=config.grad_accumulation,
+    )
+
+  def init_state(self, params: model.Params) -> TrainState:
+    """A fresh state around `params`, which the first update donates."""
+    return init_state(params, self._optimizer, self._mesh)
+
+  def __call__(
+      self, state: TrainState, rows: Rows, reference: model.Params, step: int
+  ) -> tuple[TrainState, dict[str, float]]:
+    """All updates of one step.
+
+    Args:
+      state: donated.
+      rows: packed [N, T]: tokens, weights, segment_ids, positions, advantages,
+        logprobs (at sampling time).
+      reference: weights of the frozen reference policy.
+      step: number of the step; with the seed it fixes the order of the rows.
+
+    Returns:
+      The new state; means of the updates' metrics, and the `Gap`.
+
+    Raises:
+      NonFiniteLoss: the loss or the gradients are not finite.
+    """
+    batch, gap = self._with_logprobs(rows, state.params, reference)
+    found = []
+    for number, part in enumerate(self._minibatches(batch, step)):
+      state, metrics = self._update(state, part)
+      scalars = {k: float(v) for k, v in jax.device_get(metrics).items()}
+      check_finite(
+          (step - 1) * self._config.epochs * self._config.minibatches + number + 1,
+          scalars, part, self._failure_dir,
+      )
+      found.append(scalars)
+    means = {name: float(np.mean([m[name] for m in found])) for name in found[0]}
+    return state, {
+        **means, 'logprob_gap': gap.mean, 'logprob_gap_max': gap.largest,
+    }
+
+  def _with_logprobs(
+      self, rows: Rows, params: model.Params, reference: model.Params
+  ) -> tuple[Rows, Gap]:
+    """Adds old and reference log-probabilities to the rows."""
+    batch = dict(rows)
+    sampled = batch.pop('logprobs')
+    training = self._scores(params, rows)
+    trained = batch['weights'] > 0
+    apart = np.abs(training - sampled)[trained]
+    gap = Gap(float(apart.mean()), float(apart.max()))
+    batch['old_logprobs'] = training if self._recompute else sampled
+    batch['ref_logprobs'] = (
+        self._scores(reference, rows) if self._config.kl else training
+    )
+    return batch, gap
+
+  def _scores(self, params: model.Params, rows: Rows) -> np.ndarray:
+    size = self._minibatch_rows(len(rows['tokens']))
+    found = [
+        self._score(params, part)[: len(part['tokens'])]
+        for part in _parts(rows, range(len(rows['tokens'])), size)
+    ]
+    return np.concatenate(found)[: len(rows['tokens'])]
+
+  def _minibatches(self, batch: Rows, step: int) -> Iterator[Rows]:
+    count = len(batch['tokens'])
+    size = self._minibatch_rows(count)
+    for epoch in range(self._config.epochs):
+      order = list(range(count))
+      random.Random(f'{self._seed}/minibatches/{step}/{epoch}').shuffle(order)
+      share = -(-count // self._config.minibatches)
+      for start in range(0, count, share):
+        yield from _parts(batch, order[start : start + share], size)
+
+  def _minibatch_rows(self, count: int) -> int:
+    return round_up(-(-count // self._config.minibatches))
+
+
+def _parts(rows: Rows, order: Sequence[int], size: int) -> Iterator[Rows]:
+  """The rows in that order, `size` at a time, the last part padded."""
+  for start in range(0, len(order), size):
+    chosen = np.asarray(order[start : start + size])
+    yield {name: pad_rows(value[chosen], size) for name, value in rows.items()}
+
+
+def round_up(count: int) -> int:
+  """The next of four sizes per power of two: at most a quarter is padding."""
+  unit = 1 << max(0, count.bit_length() - 3)
+  return -(-count // unit) * unit

@@ -1,0 +1,1 @@
+"""Lessons in words that outlive an episode: rules, their edits, their books."""

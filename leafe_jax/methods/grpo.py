@@ -1,0 +1,46 @@
+"""GRPO and GiGPO, and LEAFE on top of GRPO.
+
+    grpo        groups of episodes are their own baseline (arXiv 2402.03300)
+    gigpo       ... and so are turns in the same state (arXiv 2505.10978)
+    leafe_grpo  Stage 1 and Stage 2 of LEAFE from the weights of grpo, the
+                order of the paper's main table (arXiv 2603.16843, section 4.1)
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+from leafe_jax.methods import leafe, stage1
+from leafe_jax.methods.arms import STAGE1_READS, Arm, Phase
+from leafe_jax.methods.online import OnlineTraining
+from leafe_jax.methods.run import Run
+
+GRPO_READS = (*STAGE1_READS, 'grpo')
+
+
+def grpo(run: Run, directory: pathlib.Path) -> dict:
+  """Episode advantages alone."""
+  return OnlineTraining(run, 'grpo', directory, 0.0).train()
+
+
+def gigpo(run: Run, directory: pathlib.Path) -> dict:
+  """Episode advantages plus omega times step advantages."""
+  weight = run.config.grpo.gigpo_weight
+  return OnlineTraining(run, 'gigpo', directory, weight).train()
+
+
+GRPO = Phase('grpo', GRPO_READS, grpo)
+GIGPO = Phase('gigpo', GRPO_READS, gigpo)
+EXPLORE = stage1.exploration('explore_grpo', GRPO_READS, start=GRPO.name)
+
+GRPO_ARM = Arm(
+    'grpo', 'clipped surrogate, group baseline', (GRPO,), GRPO.name, (GRPO.name,)
+)
+
+ARMS = (
+    GRPO_ARM,
+    Arm('gigpo', 'GRPO with anchor-state groups', (GIGPO,), GIGPO.name, (GIGPO.name,)),
+    leafe.Recipe('leafe_grpo', EXPLORE, start=GRPO_ARM).arm(
+        'LEAFE from the weights of grpo'
+    ),
+)

@@ -1,0 +1,306 @@
+"""Training a policy on its own episodes, step by step.
+
+    tasks of the step -> groups of episodes -> advantages -> updates -> new weights
+
+Everything that a step draws is named by the step's number, so a run that goes
+on after a kill makes the same steps. The sampler uses the weights that train;
+each step's weights are a policy version of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from absl import logging
+
+from envs import api
+from leafe_jax.config import Grpo
+from leafe_jax.experience import pipeline, trajectories
+from leafe_jax.learner import policy_gradient
+from leafe_jax.learner.checkpoints import Checkpoints, load_params, save_params
+from leafe_jax.learner.policy_gradient import Outcome
+from leafe_jax.learner.policy_update import PolicyUpdate, Rows
+from leafe_jax.learner.update import TrainState
+from leafe_jax.methods.arms import BASE
+from leafe_jax.methods.run import Run
+from leafe_jax.progress import Progress
+from leafe_jax.rollout.episode import Player, no_memory
+from leafe_jax.rollout.ledger import Ledger
+from leafe_jax.rollout.samples import play_groups
+from leafe_jax.rundir import RunStopped
+from leafe_jax.sampler import Rules
+from leafe_jax.tree import Node, Tree
+
+
+class Notebook(Protocol):
+  """What stands in the prompt beside the policy, and learns from its episodes."""
+
+  def recall(self, task: api.Task) -> str:
+    """The memory of a task's episodes, one lesson a line."""
+    ...
+
+  def learn(
+      self, step: int, tasks: Sequence[api.Task], groups: Sequence[Tree],
+      player: Player, ledger: Ledger,
+  ) -> dict[str, float]:
+    """Learns from the groups of a step, asking the frozen policy; figures."""
+    ...
+
+  def save(self, directory: pathlib.Path) -> dict[str, Any]:
+    """Writes what is to be read to the phase's directory; the state as JSON."""
+    ...
+
+  def load(self, state: Mapping[str, Any]) -> None:
+    """Goes on from what `save` returned."""
+    ...
+
+
+class Blank:
+  """The notebook of a policy without memory."""
+
+  recall = staticmethod(no_memory)
+
+  def learn(self, *args: Any) -> dict[str, float]:
+    del args
+    return {}
+
+  def save(self, directory: pathlib.Path) -> dict[str, Any]:
+    del directory
+    return {}
+
+  def load(self, state: Mapping[str, Any]) -> None:
+    del state
+
+
+@dataclasses.dataclass
+class _Progress:
+  """What a run has behind it, kept with every checkpoint.
+
+  Attributes:
+    ledger: what the rollouts cost.
+    curve: success rate of each step.
+  """
+
+  ledger: Ledger
+  curve: list[float]
+
+
+class OnlineTraining:
+  """One arm's training.
+
+  Args:
+    run: the run; `run.config.grpo` holds the options.
+    name: of the arm; part of the random keys.
+    directory: of the phase.
+    step_weight: omega of GiGPO; 0 is GRPO.
+    notebook: what is learnt beside the policy.
+  """
+
+  def __init__(
+      self,
+      run: Run,
+      name: str,
+      directory: pathlib.Path,
+      step_weight: float,
+      notebook: Notebook | None = None,
+  ):
+    self._run = run
+    self._name = name
+    self._directory = directory
+    self._step_weight = step_weight
+    self._notebook = notebook or Blank()
+    self._config = config = run.config.grpo
+    self._rules = Rules(
+        1.0, run.config.explore.max_response_tokens, run.transcript.stop_ids
+    )
+    self._tasks = run.tasks('train', config.num_tasks or len(run.world.tasks('train')))
+    self._update = PolicyUpdate(
+        run.shape.policy, config, run.mesh, run.config.seed, directory
+    )
+
+  def train(self) -> dict[str, Any]:
+    """Trains from the base or the last checkpoint; saves the phase's weights.
+
+    Returns:
+      budget, env_step_limit (0: none), updates, and the success rate of every
+      step.
+
+    Raises:
+      RunStopped: no turn to learn from, or an exploration to match is missing.
+      NonFiniteLoss: an update is not finite.
+    """
+    limit = _env_step_limit(self._run)
+    reference = self._base()
+    checkpoints = Checkpoints(self._directory / 'checkpoints')
+    state, step, past = self._start(checkpoints)
+    writer = self._run.writer(self._name)
+    with Progress(self._name, self._config.steps, 'step', step) as bar:
+      while step < self._config.steps and _affordable(past.ledger, limit):
+        step += 1
+        state, figures = self._step(state, step, reference, past)
+        writer.write(step, figures)
+        bar.show({name: f'{figures[name]:.3f}' for name in ('success', 'kl')})
+        bar.advance()
+        checkpoints.poll()
+        if step % self._config.checkpoint_every == 0:
+          self._save(checkpoints, step, state, past)
+    checkpoints.close()
+    writer.close()
+    self._notebook.save(self._directory)
+    save_params(self._directory / 'params', state.params)
+    return {
+        'budget': past.ledger.as_dict(), 'env_step_limit': limit,
+        'updates': int(state.step), 'success': past.curve,
+    }
+
+  def _base(self) -> dict[str, Any]:
+    run = self._run
+    return load_params(run.params_path(BASE), run.abstract_params())
+
+  def _start(self, checkpoints: Checkpoints) -> tuple[TrainState, int, _Progress]:
+    state = self._update.init_state(self._base())
+    restored = checkpoints.restore(state)
+    if restored is None:
+      return state, 0, _Progress(Ledger(), [])
+    logging.info('%s: going on after step %d', self._name, restored.step)
+    found = restored.metadata
+    self._notebook.load(found['notebook'])
+    past = _Progress(Ledger(**found['budget']), list(found['success']))
+    return restored.state, restored.step, past
+
+  def _save(
+      self, checkpoints: Checkpoints, step: int, state: TrainState, past: _Progress
+  ) -> None:
+    checkpoints.save(step, state, metadata={
+        'budget': past.ledger.as_dict(),
+        'success': past.curve,
+        'notebook': self._notebook.save(self._directory),
+    })
+
+  def _step(
+      self, state: TrainState, step: int, reference: dict[str, Any], past: _Progress
+  ) -> tuple[TrainState, dict[str, float]]:
+    run, config = self._run, self._config
+    tasks = tasks_of_step(
+        self._tasks, config.tasks_per_step, step, f'{run.config.seed}/{self._name}'
+    )
+    groups = play_groups(
+        run.player(state.params, step), tasks, config.group_size, self._rules,
+        run.config.sampler.max_rows, self._name, self._notebook.recall,
+    )
+    for tree in groups:
+      past.ledger.add(tree.budget)
+    figures = describe(groups, config)
+    past.curve.append(round(figures['success'], 6))
+    rows = self._rows(groups, step)
+    state, metrics = self._update(state, rows, reference, step)
+    frozen = run.player(reference, -step)
+    learnt = self._notebook.learn(step, tasks, groups, frozen, past.ledger)
+    return state, {
+        **figures, **metrics, **learnt, 'env_steps': float(past.ledger.env_steps)
+    }
+
+  def _rows(self, groups: Sequence[Tree], step: int) -> Rows:
+    sequences = [s for tree in groups for s in self._sequences(tree)]
+    if not sequences:
+      raise RunStopped(
+          f'{self._name}, step {step}: no episode of {len(groups)} tasks took a '
+          'turn; see the warnings above for what broke'
+      )
+    # Neighbours in a row share a minibatch: let them not be of one group.
+    random.Random(f'{self._run.config.seed}/rows/{step}').shuffle(sequences)
+    length = self._config.row_length or self._run.shape.policy.max_length
+    return pipeline.pack_rows(sequences, length)
+
+  def _sequences(self, tree: Tree) -> list[dict[str, np.ndarray]]:
+    nodes = [node for node in tree.nodes if counts(node)]
+    outcomes = [outcome_of(node, self._config) for node in nodes]
+    found = policy_gradient.advantages(outcomes, self._config, self._step_weight)
+    return [
+        sequence(node, values) for node, values in zip(nodes, found, strict=True)
+    ]
+
+
+def counts(node: Node) -> bool:
+  """Whether an episode is part of its group: it acted and nothing broke."""
+  return bool(node.turns) and node.ended_by != 'error'
+
+
+def outcome_of(node: Node, config: Grpo) -> Outcome:
+  """Reward, validity and anchor states of an episode."""
+  earned = node.score if config.reward == 'score' else float(node.success)
+  return Outcome(
+      reward=config.reward_scale * earned,
+      valid=np.array([turn.valid and turn.action is not None for turn in node.turns]),
+      anchors=tuple(api.observation_hash(turn.observation) for turn in node.turns),
+  )
+
+
+def sequence(node: Node, advantages: np.ndarray) -> dict[str, np.ndarray]:
+  """An episode's arrays [T]; each response token has its turn's advantage."""
+  trajectory = trajectories.from_root(node)
+  of_turn = np.concatenate([[0.0], advantages]).astype(np.float32)
+  return {
+      'tokens': trajectory.tokens,
+      'weights': (trajectory.turns > 0).astype(np.float32),
+      'advantages': of_turn[trajectory.turns],
+      'logprobs': trajectory.logprobs,
+  }
+
+
+def describe(groups: Sequence[Tree], config: Grpo) -> dict[str, float]:
+  """Figures of the episodes of a step; a degenerate group teaches nothing."""
+  nodes = [node for tree in groups for node in tree.nodes]
+  turns = [turn for node in nodes for turn in node.turns]
+  return {
+      'success': float(np.mean([node.success for node in nodes])),
+      'score': float(np.mean([node.score for node in nodes])),
+      'turns': len(turns) / len(nodes),
+      'invalid': float(np.mean([not turn.valid for turn in turns] or [0.0])),
+      'broken': float(np.mean([not counts(node) for node in nodes])),
+      'degenerate_groups': float(np.mean([_degenerate(t, config) for t in groups])),
+  }
+
+
+def _degenerate(tree: Tree, config: Grpo) -> bool:
+  group = [outcome_of(node, config) for node in tree.nodes if counts(node)]
+  scores = policy_gradient.episode_scores(group, config.invalid_penalty)
+  return len(set(scores.tolist())) < 2
+
+
+def tasks_of_step(
+    tasks: Sequence[api.Task], count: int, step: int, seed: str
+) -> list[api.Task]:
+  """`count` distinct tasks: shuffled passes over all, cut into steps.
+
+  A last, short piece of a pass is left out, so that no group meets its task
+  twice in a step. All tasks, where there are fewer than `count`.
+  """
+  count = min(count, len(tasks))
+  steps_per_pass = len(tasks) // count
+  number, place = divmod(step - 1, steps_per_pass)
+  order = list(range(len(tasks)))
+  random.Random(f'{seed}/tasks/{number}').shuffle(order)
+  return [tasks[i] for i in order[place * count : (place + 1) * count]]
+
+
+def _env_step_limit(run: Run) -> int:
+  config = run.config.grpo
+  if not config.match_explore:
+    return config.max_env_steps
+  explored = run.directory.phase('explore')
+  if not explored.done():
+    raise RunStopped(
+        'grpo.match_explore: no exploration to match; name an arm that explores '
+        'before this one (--config.arms=base,leafe,grpo)'
+    )
+  return explored.result()['budget']['env_steps']
+
+
+def _affordable(ledger: Ledger, limit: int) -> bool:
+  return not limit or ledger.env_steps < limit

@@ -1,0 +1,82 @@
+"""Independent episodes of the policy alone: no reflection, no rollback, no hint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from envs import api
+from leafe_jax.rollout.episode import Episode, Player, no_memory
+from leafe_jax.rollout.explore import prefill_roots
+from leafe_jax.rollout.ledger import Ledger
+from leafe_jax.rollout.play import play
+from leafe_jax.sampler import Rules
+from leafe_jax.tree import Node, Tree
+
+Memory = Callable[[api.Task], str]
+
+
+def play_samples(
+    player: Player,
+    tasks: Sequence[api.Task],
+    count: int,
+    rules: Rules,
+    rows: int,
+    purpose: str,
+    ledgers: Mapping[str, Ledger],
+    on_end: Callable[[str, Node], None],
+    memory: Memory = no_memory,
+) -> None:
+  """Plays `count` episodes of each task from one shared reset state.
+
+  Args:
+    player: policy and world.
+    tasks: with distinct ids.
+    count: episodes per task; node ids count them from 0.
+    rules: of sampling.
+    rows: most episodes that run at the same time.
+    purpose: part of the random keys.
+    ledgers: one per task id; pay.
+    on_end: called with a task's id and a finished episode, in order of ending.
+    memory: a task's lessons, fixed for its episodes.
+  """
+  roots = prefill_roots(player, tasks, memory)
+
+  def waiting() -> Iterator[tuple[str, Episode]]:
+    for task, root in zip(tasks, roots, strict=True):
+      for sample in range(count):
+        node = Node(sample, None, 1, None, 0)
+        episode = Episode.start(
+            player, node, task, root, ledgers[task.id], memory(task),
+            keep_decisions=False,
+        )
+        if episode is None:  # counts as a failure of no turns
+          on_end(task.id, node)
+        else:
+          yield task.id, episode
+
+  play(
+      player, waiting(), rules, rows, purpose,
+      lambda task_id, episode: on_end(task_id, episode.node),
+  )
+
+
+def play_groups(
+    player: Player,
+    tasks: Sequence[api.Task],
+    size: int,
+    rules: Rules,
+    rows: int,
+    purpose: str,
+    memory: Memory = no_memory,
+) -> list[Tree]:
+  """As `play_samples`; one tree of `size` roots per task, its bill included."""
+  trees = {task.id: Tree(task.id, task.instruction, task.split) for task in tasks}
+  ledgers = {task.id: Ledger() for task in tasks}
+  play_samples(
+      player, tasks, size, rules, rows, purpose, ledgers,
+      lambda task_id, node: trees[task_id].nodes.append(node), memory,
+  )
+  for task_id, tree in trees.items():
+    tree.nodes.sort(key=lambda node: node.id)
+    tree.budget = ledgers[task_id].as_dict()
+  return list(trees.values())

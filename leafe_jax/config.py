@@ -223,6 +223,21 @@ class Jerp:
 
 
 @dataclasses.dataclass(frozen=True)
+class Ace:
+  """A playbook in the prompt (arXiv 2510.04618)."""
+
+  num_tasks: int = option(100, 'training tasks that the offline mode adapts on')
+  epochs: int = option(1, 'passes over them (paper: at most 5)')
+  tasks_per_step: int = option(4, 'episodes between two merges (paper: 1)')
+  max_bullets: int = option(3, 'most helpful bullets in the prompt')
+  capacity: int = option(200, 'bullets in the playbook')
+  duplicate: float = option(0.9, 'similarity from which two bullets are one')
+  max_deltas: int = option(4, 'operations per reflection')
+  role_temperature: float = option(0.0, 'sampling temperature of reflector and curator')
+  max_role_tokens: int = option(1024, 'sampled tokens of their answers')
+
+
+@dataclasses.dataclass(frozen=True)
 class EarlyExperience:
   """What other actions would have led to (arXiv 2510.08558)."""
 
@@ -264,7 +279,7 @@ class Experiment:
   """The whole run."""
 
   seed: int = option(0, 'seed of weights, sampling and data order; never of tasks or splits')
-  method: str = option('leafe', 'which policies are compared', ('leafe', 'iterated', 'controls', 'early_experience', 'grpo', 'gigpo', 'leafe_grpo', 'jerp'))
+  method: str = option('leafe', 'which policies are compared', ('leafe', 'iterated', 'controls', 'early_experience', 'grpo', 'gigpo', 'leafe_grpo', 'jerp', 'ace'))
   arms: tuple[str, ...] = option((), "policies to train and evaluate; none: the method's")
   env: Env = section(Env, 'the environment')
   policy: Policy = section(Policy, 'the transformer')
@@ -277,6 +292,7 @@ class Experiment:
   distill: Distill = section(Distill, 'stage 2')
   grpo: Grpo = section(Grpo, 'GRPO and GiGPO')
   jerp: Jerp = section(Jerp, 'JERP: rules on top of GRPO')
+  ace: Ace = section(Ace, 'ACE')
   early_experience: EarlyExperience = section(EarlyExperience, 'Early Experience')
   tune: Tune = section(Tune, 'the choice of learning rates')
   evaluate: Evaluate = section(Evaluate, 'Pass@k')

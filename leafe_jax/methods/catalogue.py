@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from leafe_jax.config import Experiment
-from leafe_jax.methods import arms, controls, early_experience, grpo, jerp, leafe
+from leafe_jax.methods import ace, arms, controls, early_experience, grpo, jerp, leafe
 from leafe_jax.methods.arms import Arm
 
 ARMS = arms.table(
-    leafe.ARMS, controls.ARMS, grpo.ARMS, jerp.ARMS, early_experience.ARMS
+    leafe.ARMS, controls.ARMS, grpo.ARMS, jerp.ARMS, ace.ARMS, early_experience.ARMS
 )
 
 METHODS = {
@@ -18,6 +18,7 @@ METHODS = {
     'gigpo': ('base', 'grpo', 'gigpo'),
     'leafe_grpo': ('base', 'leafe', 'grpo', 'leafe_grpo'),
     'jerp': ('base', 'grpo', 'jerp'),
+    'ace': ('base', 'ace', 'ace_online'),
     'early_experience': ('base', 'imitation', 'iwm', 'self_reflection'),
 }
 

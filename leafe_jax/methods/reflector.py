@@ -126,16 +126,17 @@ def votes(shown: Sequence[Rule], group: Tree) -> list[Edit]:
   """
   found = []
   for rule in shown:
-    ends = [node.success for node in group.nodes if _follows(node, rule)]
+    ends = [node.success for node in group.nodes if follows(node, rule.text)]
     if ends:
       op = rules_lib.UPVOTE if any(ends) else rules_lib.DOWNVOTE
       found.append(Edit(op, (rule.id,)))
   return found
 
 
-def _follows(node: Node, rule: Rule) -> bool:
+def follows(node: Node, text: str) -> bool:
+  """Whether an episode took the action that a lesson ends with."""
   return any(
-      turn.response and f' {rule.text}'.endswith(f' {turn.response}')
+      turn.response and f' {text}'.endswith(f' {turn.response}')
       for turn in node.turns
   )
 
@@ -213,9 +214,11 @@ def _ask_for_reflections(
   asked = [
       (number, case, node)
       for number, case in enumerate(cases)
-      for node in _reflectable(case.group)[: config.max_edits]
+      for node in reflectable(case.group)[: config.max_edits]
   ]
-  requests = [_request(player, case, node, ledger) for _, case, node in asked]
+  requests = [
+      reflection_request(player, case.task, node, ledger) for _, case, node in asked
+  ]
   samples = player.sampler.sample(requests, rules)
   found = [
       [Proposal(edit.line()) for edit in votes(case.shown, case.group)]
@@ -229,7 +232,7 @@ def _ask_for_reflections(
   return found
 
 
-def _reflectable(group: Tree) -> list[Node]:
+def reflectable(group: Tree) -> list[Node]:
   """Failed episodes that came to an end of their own."""
   return [
       node for node in group.nodes
@@ -237,12 +240,15 @@ def _reflectable(group: Tree) -> list[Node]:
   ]
 
 
-def _request(player: Player, case: Case, node: Node, ledger: Ledger) -> Request:
-  ids = _history(player, case.task, node)
+def reflection_request(
+    player: Player, task: api.Task, node: Node, ledger: Ledger
+) -> Request:
+  """Asks where a finished episode went wrong, whatever memory it had."""
+  ids = _history(player, task, node)
   ids += player.transcript.reflection(node.last_turn, True)
   ledger.reflections += 1
   ledger.reflection_prompt_tokens += len(ids)
-  key = row_key(player.seed, player.version, case.task.id, node.id, 'rules')
+  key = row_key(player.seed, player.version, task.id, node.id, 'rules')
   return Request(player.sampler.extend(player.sampler.empty(), ids), key)
 
 

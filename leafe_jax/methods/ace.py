@@ -1,0 +1,154 @@
+"""ACE: frozen weights, a playbook in the prompt that learns (arXiv 2510.04618).
+
+    ace         offline: adapts on training tasks, then the playbook stays
+    ace_online  predicts each batch of test tasks with the playbook of the
+                batches before, then learns from one episode on each
+
+Generator, reflector and curator are the base policy (`methods.ace_roles`); the
+merge is deterministic (`memory.playbook`). A small policy trained from scratch
+never saw a playbook in its warm start and may well not profit from one.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from absl import logging
+
+from envs import api
+from leafe_jax.config import Ace
+from leafe_jax.files import write_atomic
+from leafe_jax.memory.playbook import Playbook
+from leafe_jax.methods import ace_roles
+from leafe_jax.methods.arms import BASE, STAGE1_READS, Arm, Phase
+from leafe_jax.methods.run import Run
+from leafe_jax.progress import Progress
+from leafe_jax.rollout.ledger import Ledger
+from leafe_jax.rollout.samples import Memory, play_groups
+from leafe_jax.sampler import Rules
+
+READS = (*STAGE1_READS, 'ace')
+_STATE = 'state.json'
+
+
+class Adaptation:
+  """A playbook that goes through tasks in order; saved after every step.
+
+  Attributes:
+    book: the playbook.
+    shown: task id -> the memory that its prompt had when it was met.
+  """
+
+  def __init__(self, run: Run, directory: pathlib.Path):
+    self._run = run
+    self._config: Ace = run.config.ace
+    self._directory = directory
+    self.book = Playbook(self._config.duplicate)
+    self.shown: dict[str, str] = {}
+    self._step = 0
+    self._applied = 0
+    self._ledger = Ledger()
+    if (directory / _STATE).exists():
+      self._load(json.loads((directory / _STATE).read_text(encoding='utf-8')))
+
+  def go_through(self, label: str, tasks: Sequence[api.Task]) -> dict[str, Any]:
+    """Meets all tasks, a batch a step; returns figures for the phase."""
+    size = self._config.tasks_per_step
+    batches = [tasks[i : i + size] for i in range(0, len(tasks), size)]
+    player = self._run.player_of(BASE)
+    with Progress(label, len(batches), 'step', self._step) as bar:
+      for batch in batches[self._step :]:
+        self._meet(player, batch)
+        self._save()
+        bar.show({'bullets': len(self.book.bullets)})
+        bar.advance()
+    write_atomic(self._directory / 'playbook.md', self.book.render())
+    return {
+        'bullets': len(self.book.bullets), 'deltas': self._applied,
+        'budget': self._ledger.as_dict(),
+    }  # fmt: skip
+
+  def recall(self) -> str:
+    """The playbook as it stands in prompts, one lesson a line."""
+    return '\n'.join(bullet.text for bullet in self._best())
+
+  def _best(self) -> list:
+    return self.book.best(self._config.max_bullets)
+
+  def _meet(self, player: Any, batch: Sequence[api.Task]) -> None:
+    run, explore = self._run, self._run.config.explore
+    self._step += 1
+    memory = self.recall()
+    self.shown.update({task.id: memory for task in batch})
+    stop_ids = run.transcript.stop_ids
+    groups = play_groups(
+        player, batch, 1, Rules(1.0, explore.max_response_tokens, stop_ids),
+        run.config.sampler.max_rows, f'ace {self._step}', lambda task: memory,
+    )
+    for group in groups:
+      self._ledger.add(group.budget)
+    asking = Rules(explore.reflect_temperature, explore.max_reflection_tokens, stop_ids)
+    self._applied += ace_roles.learn(
+        player, batch, groups, self._best(), self.book, self._config, asking,
+        self._step, self._ledger,
+    )
+    self.book.trim(self._config.capacity, self._step)
+
+  def _save(self) -> None:
+    state = {
+        'step': self._step, 'applied': self._applied, 'shown': self.shown,
+        'ledger': self._ledger.as_dict(), 'playbook': self.book.to_json(),
+    }  # fmt: skip
+    text = json.dumps(state, indent=1, ensure_ascii=False)
+    write_atomic(self._directory / _STATE, text + '\n')
+
+  def _load(self, state: dict[str, Any]) -> None:
+    logging.info('ace: going on after step %d', state['step'])
+    self._step, self._applied = state['step'], state['applied']
+    self.shown = state['shown']
+    self._ledger = Ledger(**state['ledger'])
+    self.book = Playbook.from_json(state['playbook'])
+
+
+def offline(run: Run, directory: pathlib.Path) -> dict:
+  """Adapts on training tasks."""
+  config = run.config.ace
+  tasks = list(run.tasks('train', config.num_tasks)) * config.epochs
+  return Adaptation(run, directory).go_through('ace', tasks)
+
+
+def online(run: Run, directory: pathlib.Path) -> dict:
+  """Adapts on the tasks of the evaluation, in their order."""
+  evaluate = run.config.evaluate
+  tasks = run.tasks(evaluate.split, evaluate.num_tasks)
+  return Adaptation(run, directory).go_through('ace online', tasks)
+
+
+def offline_memory(run: Run) -> Memory:
+  """The finished playbook, the same for every task."""
+  text = Adaptation(run, run.directory.phase(OFFLINE.name).dir).recall()
+  return lambda task: text
+
+
+def online_memory(run: Run) -> Memory:
+  """What the playbook said when the task was met."""
+  adaptation = Adaptation(run, run.directory.phase(ONLINE.name).dir)
+  return lambda task: adaptation.shown[task.id]
+
+
+OFFLINE = Phase('ace', READS, offline)
+ONLINE = Phase('ace_online', (*READS, 'evaluate'), online)
+
+ARMS = (
+    Arm(
+        'ace', 'a playbook in the prompt, adapted on training tasks', (OFFLINE,),
+        BASE, (OFFLINE.name,), offline_memory,
+    ),
+    Arm(
+        'ace_online', 'a playbook that goes on learning from the test tasks met',
+        (ONLINE,), BASE, (ONLINE.name,), online_memory,
+    ),
+)

@@ -9,7 +9,8 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 from envs import api
-from leafe_jax.rollout.episode import Episode, Player
+from leafe_jax.rollout.crew import Crew
+from leafe_jax.rollout.episode import Episode, Player, Start
 from leafe_jax.rollout.explore import prefill_roots
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.play import play
@@ -52,19 +53,16 @@ def evaluate(
       for task in tasks
   }
   ledgers = {task.id: Ledger() for task in tasks}
-  roots = prefill_roots(player, tasks)
+  crew = Crew(tasks)
+  roots = prefill_roots(player, crew, tasks)
 
   def waiting() -> Iterator[tuple[str, Episode]]:
     for task, root in zip(tasks, roots, strict=True):
       for sample in range(num_samples):
-        node = Node(sample, None, 1, None, 0)
-        episode = Episode.start(
-            player, node, task, root, ledgers[task.id], keep_decisions=False
+        yield task.id, Episode(
+            player, Node(sample, None, 1, None, 0), Start(task, root),
+            ledgers[task.id], keep_decisions=False,
         )
-        if episode is None:  # counts as a failure of no turns
-          on_episode()
-        else:
-          yield task.id, episode
 
   def on_end(task_id: str, episode: Episode) -> None:
     outcome, node = outcomes[task_id], episode.node
@@ -73,7 +71,7 @@ def evaluate(
     outcome.turns[node.id] = len(node.turns)
     on_episode()
 
-  play(player, waiting(), rules, rows, 'evaluate', on_end)
+  play(player, crew, waiting(), rules, rows, 'evaluate', on_end)
   for task_id, outcome in outcomes.items():
     outcome.budget = ledgers[task_id].as_dict()
   return list(outcomes.values())

@@ -41,10 +41,16 @@ class OutOfStep(RunStopped):
   """The processes did not do the same; going on would corrupt the run."""
 
 
-class _Trail:
-  """A checksum of what this process did, to be compared with the others'."""
+class _Process:
+  """What this process remembers.
 
-  value = 0
+  Attributes:
+    trail: checksum of what it ran, to be compared with the others'.
+    alone: whether it does what the others wait for (`first`).
+  """
+
+  trail = 0
+  alone = False
 
 
 def count() -> int:
@@ -79,7 +85,8 @@ def witness(*arrays: np.ndarray) -> None:
   """
   if count() > 1:
     for array in arrays:
-      _Trail.value = zlib.crc32(np.ascontiguousarray(array).data, _Trail.value)
+      data = np.ascontiguousarray(array).data
+      _Process.trail = zlib.crc32(data, _Process.trail)
 
 
 def exchange(payload: bytes) -> list[bytes]:
@@ -90,7 +97,9 @@ def exchange(payload: bytes) -> list[bytes]:
   """
   if count() == 1:
     return [payload]
-  header = np.array([len(payload), _Trail.value], np.uint32)
+  if _Process.alone:
+    raise AssertionError('an exchange inside of first(): the others wait for it')
+  header = np.array([len(payload), _Process.trail], np.uint32)
   lengths, trails = multihost_utils.process_allgather(header).T
   if len(set(trails.tolist())) > 1:
     raise OutOfStep(
@@ -134,42 +143,30 @@ def first(work: Callable[[], T]) -> T:
 
 
 def _try(work: Callable[[], Any]) -> tuple[bytes, Exception | None]:
+  _Process.alone = True
   try:
     return json.dumps({'result': work()}).encode(), None
   except (ValueError, RuntimeError, OSError) as error:
     return json.dumps({'error': str(error)}).encode(), error
+  finally:
+    _Process.alone = False
 
 
 @contextlib.contextmanager
-def joined(
-    coordinator: str = '',
-    num_processes: int = 0,
-    process_id: int = -1,
-    mode: str = 'auto',
-    timeout_s: int = 300,
-) -> Iterator[None]:
+def joined(found: dict[str, Any] | None, timeout_s: int) -> Iterator[None]:
   """Joins the other processes of the run, and leaves them at the end.
 
   An error that only this process may have ends it at once, without the
   farewell that the others would never come to: they notice, and end too.
 
   Args:
-    coordinator: HOST:PORT where process 0 listens; '' leaves it, and the two
-      numbers, to what `mode` finds.
-    num_processes: of the run.
-    process_id: of this one, from 0.
-    mode: 'auto' joins where SLURM, a TPU slice or JAX_COORDINATOR_ADDRESS name
-      several processes; 'on' joins whatever jax finds; 'off' is alone.
+    found: from `arguments`.
     timeout_s: how long to wait for the others.
-
-  Raises:
-    ValueError: the numbers do not fit together.
   """
-  arguments = _arguments(coordinator, num_processes, process_id, mode)
-  if arguments is None:
+  if found is None:
     yield
     return
-  _initialize(arguments, timeout_s)
+  _initialize(found, timeout_s)
   logging.info(
       'process %d of %d, %d of %d devices', index(), count(),
       jax.local_device_count(), jax.device_count(),
@@ -184,10 +181,22 @@ def joined(
     jax.distributed.shutdown()
 
 
-def _arguments(
+def arguments(
     coordinator: str, num_processes: int, process_id: int, mode: str
 ) -> dict[str, Any] | None:
-  """Arguments of `jax.distributed.initialize`; None for a run of one process."""
+  """Arguments of `jax.distributed.initialize`; None for a run of one process.
+
+  Args:
+    coordinator: HOST:PORT where process 0 listens; '' leaves it, and the two
+      numbers, to what `mode` finds.
+    num_processes: of the run; 0: not given.
+    process_id: of this one, from 0; -1: not given.
+    mode: 'auto' joins where SLURM, a TPU slice or JAX_COORDINATOR_ADDRESS name
+      several processes; 'on' joins whatever jax finds; 'off' is alone.
+
+  Raises:
+    ValueError: the numbers do not fit together.
+  """
   given = bool(coordinator) + (num_processes > 0) + (process_id >= 0)
   if given:
     _check_numbers(coordinator, num_processes, process_id, given)
@@ -218,17 +227,17 @@ def _check_numbers(
 
 def _several_named() -> bool:
   """Whether the environment names more than one process."""
-  found = os.environ
+  known = os.environ
   return (
-      'JAX_COORDINATOR_ADDRESS' in found
-      or ('SLURM_STEP_NODELIST' in found and int(found.get('SLURM_NTASKS', '1')) > 1)
-      or ',' in found.get('TPU_WORKER_HOSTNAMES', '')
+      'JAX_COORDINATOR_ADDRESS' in known
+      or ('SLURM_STEP_NODELIST' in known and int(known.get('SLURM_NTASKS', '1')) > 1)
+      or ',' in known.get('TPU_WORKER_HOSTNAMES', '')
   )
 
 
-def _initialize(arguments: dict[str, Any], timeout_s: int) -> None:
-  where = arguments.get('coordinator_address', 'the coordinator')
-  who = arguments.get('process_id', '?')
+def _initialize(found: dict[str, Any], timeout_s: int) -> None:
+  where = found.get('coordinator_address', 'the coordinator')
+  who = found.get('process_id', '?')
   # Left to itself, the runtime aborts with a stack trace.
   alarm = threading.Timer(
       timeout_s, _end_at_once,
@@ -238,7 +247,7 @@ def _initialize(arguments: dict[str, Any], timeout_s: int) -> None:
   alarm.start()
   try:
     jax.distributed.initialize(
-        **arguments,
+        **found,
         initialization_timeout=timeout_s + 30,
         heartbeat_timeout_seconds=_HEARTBEAT_S,
         shutdown_timeout_seconds=_SHUTDOWN_S,

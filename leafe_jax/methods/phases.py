@@ -10,6 +10,7 @@ from collections.abc import Callable
 from absl import logging
 
 from envs import api
+from leafe_jax import hosts
 from leafe_jax.config import Explore
 from leafe_jax.experience import dataset
 from leafe_jax.learner.checkpoints import load_params
@@ -105,7 +106,7 @@ def distill(arm: Arm) -> Body:
           f'{arm.source!r} holds a success. Explore more tasks '
           '(--config.explore.num_tasks) or start from a better base.'
       )
-    dataset.write(directory / 'data', found)
+    hosts.first(lambda: dataset.write(directory / 'data', found))
     params = load_params(run.params_path('warm_start'), run.abstract_params())
     metrics = train_on(
         run, f'distill {arm.name}', directory, params,

@@ -35,6 +35,8 @@ EXIT_LOST = 1
 _SMALLEST_BLOCK = 1024
 _HEARTBEAT_S = 30  # a host that dies without closing its connections
 _SHUTDOWN_S = 30
+# The runtime's errors reach Python as various types.
+_SIGNS_OF_LOSS = ('Gloo', 'Connection closed', 'Socket closed', 'UNAVAILABLE')
 
 
 class OutOfStep(RunStopped):
@@ -77,8 +79,8 @@ def part(total: int, place: int, places: int) -> slice:
   return slice(total * place // places, total * (place + 1) // places)
 
 
-def witness(*arrays: np.ndarray) -> None:
-  """Notes what is about to run on the devices.
+def witness(*arrays: Any) -> None:
+  """Notes the host arrays of what is about to run on the devices.
 
   The notes of all processes are compared at the next exchange, so that a
   process that went its own way stops the run instead of corrupting it.
@@ -259,12 +261,14 @@ def _initialize(found: dict[str, Any], timeout_s: int) -> None:
 
 def _abandon() -> None:
   """Ends this process under the exception that is being handled."""
-  kind, error, _ = sys.exc_info()
-  if kind is not None and issubclass(kind, jax.errors.JaxRuntimeError):
+  error = sys.exc_info()[1]
+  text = str(error)
+  lost = any(sign in text for sign in _SIGNS_OF_LOSS)
+  if lost or isinstance(error, jax.errors.JaxRuntimeError):
     _end_at_once(
         f'process {index()}: lost another process, or the devices failed '
-        f'({str(error).splitlines()[0]}). Start the same command on all hosts '
-        'again: the run goes on from what was saved'
+        f'({text.splitlines()[0]}). Start the same command on all hosts again: '
+        'the run goes on from what was saved'
     )
   traceback.print_exc()
   _end_at_once(f'process {index()} failed; the others end too')

@@ -133,7 +133,11 @@ def place(value: Any, target: NamedSharding) -> jax.Array:
   if target.is_fully_addressable:
     return jax.device_put(value, target)
   value = np.asarray(value)
-  return jax.make_array_from_callback(value.shape, target, lambda part: value[part])
+  parts = target.addressable_devices_indices_map(value.shape)
+  return jax.make_array_from_single_device_arrays(
+      value.shape, target,
+      [jax.device_put(value[part], device) for device, part in parts.items()],
+  )
 
 
 def constrain(x: jax.Array, axes: LogicalAxes) -> jax.Array:

@@ -10,11 +10,11 @@ import hypothesis
 # Before jax is imported. Tests run in two processes on two cores, so one thread
 # each; their programs run for milliseconds, so little optimisation pays.
 os.environ['JAX_PLATFORMS'] = 'cpu'
-XLA_FLAGS = (
+os.environ.setdefault(
+    'XLA_FLAGS',
     '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1 '
-    '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+    '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true',
 )
-os.environ.setdefault('XLA_FLAGS', XLA_FLAGS)
 # Compiling is most of the time; a second run finds its programs here. One
 # directory per process: jax does not guard the files against other writers.
 _WORKER = os.environ.get('PYTEST_XDIST_WORKER', 'main')

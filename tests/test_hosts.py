@@ -16,7 +16,6 @@ import pytest
 
 from leafe_jax import hosts
 from leafe_jax.learner import checkpoints
-from tests.conftest import XLA_FLAGS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Every phase with few programs: compiling is most of the time, and each process
@@ -41,17 +40,21 @@ TINY = (
     '--config.evaluate.num_samples=4',
     '--config.evaluate.wave_tasks=3',
 )
+XLA_FLAGS = (
+    '--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0 '
+    '--xla_llvm_disable_expensive_passes=true '
+    '--xla_force_host_platform_device_count='
+)
 PATIENCE_S = 900  # of the tests, on a busy machine
 NOTICE_S = 90  # for the others to notice that a process is gone
 
 
 def start(workdir, *flags, devices=1, **kwargs) -> subprocess.Popen[str]:
   """One process of a run, on as many CPU devices."""
-  count = f'--xla_force_host_platform_device_count={devices}'
   return subprocess.Popen(
       [sys.executable, '-m', 'leafe_jax.main', *TINY, f'--workdir={workdir}', *flags],
       cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-      env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': f'{XLA_FLAGS} {count}'},
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': f'{XLA_FLAGS}{devices}'},
       **kwargs,
   )
 

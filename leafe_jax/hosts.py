@@ -33,7 +33,7 @@ T = TypeVar('T')
 
 EXIT_LOST = 1
 _SMALLEST_BLOCK = 1024
-_HEARTBEAT_S = 30  # a host that dies without closing its connections
+_HEARTBEAT_S = 60  # a host that dies without closing its connections
 _SHUTDOWN_S = 30
 # The runtime's errors reach Python as various types.
 _SIGNS_OF_LOSS = ('Gloo', 'Connection closed', 'Socket closed', 'UNAVAILABLE')

@@ -16,6 +16,7 @@ import pytest
 
 from leafe_jax import hosts
 from leafe_jax.learner import checkpoints
+from leafe_jax.rundir import RunStopped
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Every phase with few programs: compiling is most of the time, and each process
@@ -199,6 +200,50 @@ def test_parts_cover_everything_in_order_and_differ_by_one(total, places):
   parts = [things[hosts.part(total, i, places)] for i in range(places)]
   assert sum(parts, []) == things
   assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.fixture(name='two')
+def _two(monkeypatch):
+  """Passes for process 0 of two; the other says the same, or what is given."""
+  said = []
+  monkeypatch.setattr(hosts, 'count', lambda: 2)
+  monkeypatch.setattr(
+      hosts.multihost_utils, 'process_allgather',
+      lambda array: np.stack([array, said.pop() if said else array]),
+  )
+  return said
+
+
+@pytest.mark.parametrize('size', [0, 1, 1024, 1025, 70_000])
+def test_payloads_of_any_size_are_exchanged(two, size):
+  payload = os.urandom(size)
+  assert hosts.exchange(payload) == [payload, payload]
+
+
+def test_processes_that_ran_different_programs_stop(two):
+  hosts.witness(np.arange(3), np.ones(2, bool))
+  hosts.meet()
+  two.append(np.array([0, 12345], np.uint32))
+  with pytest.raises(hosts.OutOfStep, match='out of step.*12345'):
+    hosts.meet()
+
+
+def test_an_error_of_process_0_ends_the_others_with_its_text(monkeypatch, two):
+  def refuse():
+    raise ValueError('no such config')
+
+  with pytest.raises(ValueError, match='no such config'):
+    hosts.first(refuse)
+  answer = json.dumps({'error': 'no such config'}).encode()
+  monkeypatch.setattr(hosts, 'index', lambda: 1)
+  monkeypatch.setattr(hosts, 'exchange', lambda payload: [answer, payload])
+  with pytest.raises(RunStopped, match='process 0: no such config'):
+    hosts.first(refuse)
+
+
+def test_an_exchange_that_only_process_0_would_come_to_is_refused(two):
+  with pytest.raises(AssertionError, match='the others wait'):
+    hosts.first(hosts.meet)
 
 
 def test_one_process_needs_nobody():

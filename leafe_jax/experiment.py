@@ -10,12 +10,14 @@ same directory goes on where it stopped and comes out with the same bits.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import time
 from collections.abc import Mapping
 
 from absl import logging
 
+from leafe_jax import hosts
 from leafe_jax.config import Experiment
 from leafe_jax.methods import phases
 from leafe_jax.methods.arms import Phase, phases_needed
@@ -58,11 +60,12 @@ def run(config: Experiment, workdir: pathlib.Path, config_sha256: str) -> None:
   context = Run(config, RunDirectory(workdir), config_sha256)
   for phase in phases_of(config):
     place = context.directory.phase(phase.name)
-    if place.done():
+    if hosts.first(place.done):
       logging.info('phase %s: done before', phase.name)
       continue
     logging.info('phase %s: starts', phase.name)
     start = time.monotonic()
     result = phase.body(context, place.dir)
-    place.complete({**result, 'wall_s': round(time.monotonic() - start, 1)})
+    result['wall_s'] = round(time.monotonic() - start, 1)
+    hosts.first(functools.partial(place.complete, result))
     logging.info('phase %s: %.1f s', phase.name, time.monotonic() - start)

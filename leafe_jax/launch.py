@@ -28,7 +28,7 @@ class UsageError(ValueError):
 
 
 def define_flags(values: flags.FlagValues) -> None:
-  """Defines --config, --workdir and --fork_from."""
+  """Defines --config, --workdir, --fork_from and the flags of several hosts."""
   config_flags.DEFINE_config_file(
       'config', None, 'Config file, FILE[:VARIANT].', flag_values=values,
       lock_config=True,
@@ -37,6 +37,29 @@ def define_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_string(
       'fork_from', '', 'Directory of the run to take phases from.',
       flag_values=values,
+  )
+  _define_host_flags(values)
+
+
+def _define_host_flags(values: flags.FlagValues) -> None:
+  flags.DEFINE_enum(
+      'distributed', 'auto', ['auto', 'on', 'off'],
+      'Whether to join other processes, named by the environment.',
+      flag_values=values,
+  )
+  flags.DEFINE_string(
+      'coordinator', '', 'HOST:PORT where process 0 listens.', flag_values=values
+  )
+  flags.DEFINE_integer(
+      'num_processes', 0, 'Processes of the run.', lower_bound=0, flag_values=values
+  )
+  flags.DEFINE_integer(
+      'process_id', -1, 'Number of this process, from 0.', lower_bound=-1,
+      flag_values=values,
+  )
+  flags.DEFINE_integer(
+      'join_timeout', 300, 'Seconds to wait for the other processes.',
+      lower_bound=1, flag_values=values,
   )
 
 
@@ -207,12 +230,17 @@ def cache_directory() -> pathlib.Path:
   return pathlib.Path(os.environ.get('JAX_COMPILATION_CACHE_DIR') or default)
 
 
-def start_logging(directory: rundir.RunDirectory) -> None:
-  """Our log at level info, libraries' at warning; to stderr and log.txt."""
+def start_logging(directory: rundir.RunDirectory, process: int = 0) -> None:
+  """Our log at level info, libraries' at warning; to stderr and log.txt.
+
+  Other processes than the first write log.hostN.txt, and only warnings to
+  stderr.
+  """
   logging.use_absl_handler()
   logging.set_verbosity(logging.INFO)
-  logging.set_stderrthreshold(logging.INFO)
-  file = python_logging.FileHandler(directory.path / 'log.txt', encoding='utf-8')
+  logging.set_stderrthreshold(logging.WARNING if process else logging.INFO)
+  name = f'log.host{process}.txt' if process else 'log.txt'
+  file = python_logging.FileHandler(directory.path / name, encoding='utf-8')
   file.setFormatter(logging.PythonFormatter())
   python_logging.getLogger().addHandler(file)
   for handler in (logging.get_absl_handler(), file):

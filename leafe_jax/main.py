@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -45,17 +46,49 @@ def main(argv: list[str]) -> int:
   try:
     config = launch.check(values.config)
     phase_inputs = _plan(config)
-    directory = RunDirectory(values.workdir)
-    with directory.locked():
-      launch.start_logging(directory)
-      launch.claim(directory, config, values.fork_from, phase_inputs)
-      launch.record(directory, sys.argv, settings.sha256(config))
+    with _joined(values):
+      return _start(config, phase_inputs, values)
+  except (settings.ConfigError, launch.UsageError) as error:
+    return refuse(str(error))
+
+
+def _start(
+    config: Experiment, phase_inputs: Mapping[str, tuple[str, ...]],
+    values: flags.FlagValues,
+) -> int:
+  """Runs or resumes; a refusal is the same for all processes of the run."""
+  from leafe_jax import hosts
+
+  directory = RunDirectory(values.workdir)
+
+  def prepare() -> None:
+    launch.claim(directory, config, values.fork_from, phase_inputs)
+    launch.record(directory, sys.argv, settings.sha256(config))
+
+  try:
+    with contextlib.ExitStack() as stack:
+      hosts.first(lambda: stack.enter_context(directory.locked()))
+      launch.start_logging(directory, hosts.index())
+      hosts.first(prepare)
       _run(config, directory)
-  except (settings.ConfigError, launch.UsageError, WorkdirBusy) as error:
+  except (launch.UsageError, WorkdirBusy) as error:
     return refuse(str(error))
   except RunStopped as error:
     return refuse(str(error), EXIT_STOPPED)
   return 0
+
+
+def _joined(values: flags.FlagValues) -> contextlib.AbstractContextManager[None]:
+  from leafe_jax import hosts
+
+  try:
+    arguments = hosts.arguments(
+        values.coordinator, values.num_processes, values.process_id,
+        values.distributed,
+    )
+  except ValueError as error:
+    raise launch.UsageError(str(error)) from error
+  return hosts.joined(arguments, values.join_timeout)
 
 
 def _plan(config: Experiment) -> Mapping[str, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Progress bars: one per phase, with rate and ETA, on stderr."""
+"""Progress bars: one per phase, with rate and ETA, on stderr of process 0."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Mapping
 
 import tqdm
 
+from leafe_jax import hosts
+
 
 class Progress:
   """A bar that works on terminals and, one line every 10 s, in logs."""
 
-  def __init__(
-      self, name: str, total: int, unit: str, done: int = 0, quiet: bool = False
-  ):
+  def __init__(self, name: str, total: int, unit: str, done: int = 0):
     tty = sys.stderr.isatty()
     self._bar = tqdm.tqdm(
         total=total,
         initial=done,
-        disable=quiet,
+        disable=not hosts.is_first(),
         desc=f'{name:<18}',
         unit=unit,
         mininterval=0.5 if tty else 10.0,

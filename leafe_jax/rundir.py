@@ -4,9 +4,13 @@
       config.json       the config of the run
       attempts.jsonl    one line per start of the program
       log.txt           its log
+    log.host1.txt ... logs of the other processes of a run on several hosts
       PHASE/            all that a phase writes
         DONE.json       its result; there if and only if the phase is complete
       .lock             held by the process that works here
+
+On several hosts the directory is on storage that all of them share; process 0
+holds the lock and marks phases complete (`leafe_jax.hosts.first`).
 
 A file is written under another name, synced and renamed, so a kill leaves the
 old file or the new one. Names that end in `.partial` are leftovers and are

@@ -26,6 +26,8 @@ examples:
   other options, without doing again what they leave as it was
     python -m leafe_jax.main --config=configs/webshop.py --workdir=runs/beta8 \\
         --config.distill.beta=8 --fork_from=runs/beta4
+  on several hosts: the same command on each, with a directory that all share
+    python -m leafe_jax.main --config=FILE --workdir=DIR --distributed=on
 
 flags:
   --config=FILE[:VARIANT]       the config file; its docstring lists its variants
@@ -33,6 +35,13 @@ flags:
   --workdir=DIR                 the run: made when missing, resumed when there
   --fork_from=DIR               take over the phases of another run that the
                                 changed options leave as they are
+  --distributed=auto|on|off     join the processes that SLURM, a TPU slice or
+                                JAX_COORDINATOR_ADDRESS name (on: any that jax
+                                finds); or name them by the next three
+  --coordinator=HOST:PORT       where process 0 listens
+  --num_processes=N             processes of the run
+  --process_id=I                number of this one, from 0
+  --join_timeout=SECONDS        how long to wait for the others (300)
   --help, --helpfull            this text; also the flags of the libraries
 
 options (with the defaults of leafe_jax/config.py; a config file may change them):

@@ -38,7 +38,7 @@ ARROWS = {
     'learner': ('policy', 'experience'),
     'evaluation': ('rollout',),
 }
-PLAIN = ('config', 'files', 'progress', 'rundir', 'settings', 'tree')
+PLAIN = ('config', 'files', 'hosts', 'progress', 'rundir', 'settings', 'tree')
 
 SOURCES = sorted(
     path.relative_to(ROOT).as_posix()

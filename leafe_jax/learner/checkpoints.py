@@ -11,6 +11,7 @@ damaged is reported, removed, and the one before is used.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pathlib
@@ -24,6 +25,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.sharding import SingleDeviceSharding
 
+from leafe_jax import hosts
 from leafe_jax.files import write_atomic
 
 _CHUNK = 1 << 22
@@ -110,7 +112,7 @@ class Checkpoints:
       self._manager.wait_until_finished()
     if self._manager.is_saving_in_progress():
       return
-    if jax.process_index() == 0:
+    if hosts.is_first():
       _write_seal(self._steps / str(self._unsealed), self._seal(self._unsealed))
       self._drop_old_seals()
     self._unsealed = None
@@ -131,7 +133,7 @@ class Checkpoints:
     """
     self.poll(wait=True)
     for step in sorted(self._manager.all_steps(), reverse=True):
-      if self._intact(step):
+      if hosts.first(functools.partial(self._intact, step)):
         return self._restore(step, target)
       logging.warning(
           'checkpoint %d in %s is half-written or damaged: removed, going back '
@@ -192,13 +194,10 @@ def abstract(tree: Any) -> Any:
 def save_params(directory: str | os.PathLike[str], params: Any) -> None:
   """Saves final weights, replacing what was in `directory`."""
   root = pathlib.Path(directory).absolute()
-  if jax.process_index() == 0:
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True)
+  hosts.first(lambda: _clear(root))
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(root / 'params', params)
-  if jax.process_index() == 0:
-    _write_seal(root / 'params', root / 'seal.json')
+  hosts.first(lambda: _write_seal(root / 'params', root / 'seal.json'))
 
 
 def load_params(directory: str | os.PathLike[str], target: Any = None) -> Any:
@@ -214,7 +213,7 @@ def load_params(directory: str | os.PathLike[str], target: Any = None) -> Any:
     ValueError: the saved shapes are not those of `target`.
   """
   root = pathlib.Path(directory).absolute()
-  _check_seal(root / 'params', root / 'seal.json')
+  hosts.first(lambda: _check_seal(root / 'params', root / 'seal.json'))
   with ocp.StandardCheckpointer() as checkpointer:
     saved = _tree_of(checkpointer.metadata(root / 'params').item_metadata)
     target = _on_first_device(saved) if target is None else target
@@ -248,6 +247,11 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
       for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
       if hasattr(leaf, 'shape')
   }
+
+
+def _clear(root: pathlib.Path) -> None:
+  shutil.rmtree(root, ignore_errors=True)
+  root.mkdir(parents=True)
 
 
 def _write_seal(directory: pathlib.Path, seal: pathlib.Path) -> None:

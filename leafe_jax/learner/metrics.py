@@ -6,8 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import Protocol
 
-import jax
 import tensorboardX
+
+from leafe_jax import hosts
 
 
 class Writer(Protocol):
@@ -49,4 +50,4 @@ class Nowhere:
 
 def make_writer(directory: str | os.PathLike[str], prefix: str = '') -> Writer:
   """TensorBoard on process 0, nowhere on the others."""
-  return TensorBoard(directory, prefix) if jax.process_index() == 0 else Nowhere()
+  return TensorBoard(directory, prefix) if hosts.is_first() else Nowhere()

@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float
 from leafe_jax import config as config_lib
 from leafe_jax.learner import losses, update
 from leafe_jax.learner.losses import Terms
-from leafe_jax.policy import model
+from leafe_jax.policy import model, sharding
 
 _EPSILON = 1e-6
 # As in verl: keeps exp() finite where policies have drifted far apart.
@@ -226,7 +226,8 @@ class Scorer:
   def __init__(self, policy_config: config_lib.Policy, mesh: Mesh):
     self._mesh = mesh
     self._jitted: Any = jax.jit(
-        functools.partial(_score, policy_config=policy_config)
+        functools.partial(_score, policy_config=policy_config),
+        out_shardings=sharding.replicated(mesh),
     )
 
   def __call__(

@@ -77,8 +77,7 @@ def train(
   state = _resume(state, batches, checkpoints)
   report = _Reporter(on_step, writer or metrics_lib.Nowhere(), failure_dir)
   done = int(jax.device_get(state.step))
-  quiet = jax.process_index() != 0
-  bar = Progress(label, steps, 'update', done, quiet)
+  bar = Progress(label, steps, 'update', done)
   with jax.transfer_guard('disallow'), bar:
     for step in range(done + 1, steps + 1):
       batch = next(batches)

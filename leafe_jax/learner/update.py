@@ -17,6 +17,7 @@ import optax
 from jax.sharding import Mesh
 
 from leafe_jax import config as config_lib
+from leafe_jax import hosts
 from leafe_jax.learner.losses import Loss, Terms
 from leafe_jax.policy import model, sharding
 
@@ -67,7 +68,7 @@ def init_state(
   target = abstract_state(params, optimizer, mesh)
   shardings = jax.tree.map(lambda x: x.sharding, target.opt_state)
   opt_state = jax.jit(optimizer.init, out_shardings=shardings)(params)
-  step = jax.device_put(np.int32(0), sharding.replicated(mesh))
+  step = sharding.place(np.int32(0), sharding.replicated(mesh))
   return TrainState(params, opt_state, step)
 
 
@@ -238,10 +239,8 @@ def put_batch(
 
   def put(value: np.ndarray) -> jax.Array:
     full = pad_rows(value, shards * multiple)
-    place = sharding.batch_sharding(mesh, full.shape)
-    if place.is_fully_addressable:
-      return jax.device_put(full, place)
-    return jax.make_array_from_callback(full.shape, place, lambda i: full[i])
+    hosts.witness(full)
+    return sharding.place(full, sharding.batch_sharding(mesh, full.shape))
 
   return {name: put(value) for name, value in batch.items()}
 
@@ -270,7 +269,8 @@ def check_finite(
   """
   if np.isfinite(metrics['loss']) and np.isfinite(metrics['grad_norm']):
     return
-  directory.mkdir(parents=True, exist_ok=True)
   saved = directory / f'nonfinite_batch_{step}.npz'
-  np.savez(saved, allow_pickle=False, **batch)
+  if hosts.is_first():
+    directory.mkdir(parents=True, exist_ok=True)
+    np.savez(saved, allow_pickle=False, **batch)
   raise NonFiniteLoss(step, metrics, saved)

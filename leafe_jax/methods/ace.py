@@ -19,6 +19,7 @@ from typing import Any
 from absl import logging
 
 from envs import api
+from leafe_jax import hosts
 from leafe_jax.config import Ace
 from leafe_jax.files import write_atomic
 from leafe_jax.memory.playbook import Playbook
@@ -65,7 +66,7 @@ class Adaptation:
         self._save()
         bar.show({'bullets': len(self.book.bullets)})
         bar.advance()
-    write_atomic(self._directory / 'playbook.md', self.book.render())
+    self._write('playbook.md', self.book.render())
     return {
         'bullets': len(self.book.bullets), 'deltas': self._applied,
         'budget': self._ledger.as_dict(),
@@ -103,7 +104,10 @@ class Adaptation:
         'ledger': self._ledger.as_dict(), 'playbook': self.book.to_json(),
     }  # fmt: skip
     text = json.dumps(state, indent=1, ensure_ascii=False)
-    write_atomic(self._directory / _STATE, text + '\n')
+    self._write(_STATE, text + '\n')
+
+  def _write(self, name: str, text: str) -> None:
+    hosts.first(lambda: write_atomic(self._directory / name, text))
 
   def _load(self, state: dict[str, Any]) -> None:
     logging.info('ace: going on after step %d', state['step'])

@@ -12,6 +12,7 @@ import pathlib
 import random
 from collections.abc import Iterator
 
+from leafe_jax import hosts
 from leafe_jax.experience import dataset, examples
 from leafe_jax.methods.arms import BASE, STAGE2_READS, Arm, Phase
 from leafe_jax.methods.demonstrations import Writer, demonstrate
@@ -23,7 +24,7 @@ from leafe_jax.rundir import RunStopped
 def distill(run: Run, directory: pathlib.Path) -> dict:
   """From the script's advice to weights; the ledger is not charged."""
   found = list(advice_examples(run))
-  dataset.write(directory / 'data', found)
+  hosts.first(lambda: dataset.write(directory / 'data', found))
   weights = {examples.REHEARSAL: run.config.distill.beta}
   metrics = distill_on(run, PHASE.name, directory / 'data', BASE, weights)
   return {'examples_found': len(found), **metrics}

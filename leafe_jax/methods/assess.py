@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Sequence
 
 from envs import api
+from leafe_jax import hosts
 from leafe_jax.config import Evaluate
 from leafe_jax.files import write_atomic
 from leafe_jax.methods.collect import wave_path, waves
@@ -42,12 +44,13 @@ def assess(
   with Progress(name, len(tasks) * config.num_samples, 'episode') as progress:
     for number, wave in waves(tasks, config.wave_tasks):
       path = wave_path(directory, number)
-      if path.exists():
+      if hosts.first(path.exists):
         progress.advance(len(wave) * config.num_samples)
         continue
       outcomes = evaluate(
           player, wave, config.num_samples, rules, rows, progress.advance, memory
       )
       lines = [json.dumps(dataclasses.asdict(outcome)) for outcome in outcomes]
-      write_atomic(path, '\n'.join(lines) + '\n')
+      content = '\n'.join(lines) + '\n'
+      hosts.first(functools.partial(write_atomic, path, content))
   return load_outcomes(directory)

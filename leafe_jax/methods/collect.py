@@ -1,16 +1,21 @@
 """Stage 1 as phases: trees by reflection and rollback, or independent samples.
 
-Both write one file of trees per wave of tasks, atomically; a wave that was
-interrupted is explored again and comes out the same.
+Both write the trees of each wave of tasks, atomically, one file per process of
+the run; the files of a wave are read as one set, by any number of processes. A
+wave that was interrupted is explored again and comes out the same.
 """
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+from absl import logging
+
 from envs import api
+from leafe_jax import hosts
 from leafe_jax.config import Explore
 from leafe_jax.files import write_atomic
 from leafe_jax.learner.metrics import Writer
@@ -34,17 +39,45 @@ def waves(
     yield start // size, tasks[start : start + size]
 
 
-def wave_path(directory: pathlib.Path, number: int) -> pathlib.Path:
-  return directory / f'wave_{number:04d}.jsonl'
+def wave_path(
+    directory: pathlib.Path, number: int, host: int | None = None
+) -> pathlib.Path:
+  """A wave's file, or the part of it that process `host` of a run writes."""
+  part = '' if host is None else f'.host{host}'
+  return directory / f'wave_{number:04d}{part}.jsonl'
 
 
-def load_trees(directory: pathlib.Path) -> list[Tree]:
-  """All trees of a finished phase, in the order of their tasks."""
+def load_trees(directory: pathlib.Path, wave: str = '*') -> list[Tree]:
+  """All trees of a finished phase, or of a wave, in the order of their tasks."""
   return [
       tree
-      for path in sorted(directory.glob('wave_*.jsonl'))
+      for path in _files(directory, wave)
       for tree in read_trees(path.read_text().splitlines())
   ]
+
+
+def _files(directory: pathlib.Path, wave: str) -> list[pathlib.Path]:
+  """Files of trees, by wave and process."""
+
+  def order(path: pathlib.Path) -> tuple[str, int]:
+    name, _, host = path.stem.partition('.host')
+    return name, int(host or 0)
+
+  found = set(directory.glob(f'wave_{wave}.jsonl'))
+  return sorted(found | set(directory.glob(f'wave_{wave}.host*.jsonl')), key=order)
+
+
+def _is_explored(
+    directory: pathlib.Path, number: int, tasks: Sequence[api.Task]
+) -> bool:
+  """Whether all trees of a wave are there; removes a part of them."""
+  trees = load_trees(directory, f'{number:04d}')
+  if [tree.task_id for tree in trees] == [task.id for task in tasks]:
+    return True
+  for path in _files(directory, f'{number:04d}'):
+    logging.info('removed %s: the other parts of the wave are missing', path)
+    path.unlink()
+  return False
 
 
 class _Growing:
@@ -65,7 +98,7 @@ class _Growing:
     self._progress.show({
         'episodes': budget.episodes, 'env_steps': budget.env_steps, 'solved': solved
     })
-    if self._rounds % ROUNDS_PER_SAVE == 0:
+    if self._rounds % ROUNDS_PER_SAVE == 0 and hosts.is_first():
       save_trees(self.path, trees)
     self._rounds += 1
 
@@ -73,6 +106,13 @@ class _Growing:
 def save_trees(path: pathlib.Path, trees: Sequence[Tree]) -> None:
   """Writes a wave, all of it or nothing."""
   write_atomic(path, ''.join(tree.to_json() + '\n' for tree in trees))
+
+
+def _save_wave(directory: pathlib.Path, number: int, trees: Sequence[Tree]) -> None:
+  """Every process writes the trees of the tasks that it played."""
+  host = hosts.index() if hosts.count() > 1 else None
+  save_trees(wave_path(directory, number, host), trees[hosts.share(len(trees))])
+  hosts.meet()
 
 
 def _figures(trees: Sequence[Tree]) -> dict[str, float]:
@@ -107,13 +147,12 @@ def collect(
   trees: list[Tree] = []
   with Progress(name, len(tasks), 'task') as progress:
     for number, wave in waves(tasks, config.wave_tasks):
-      path = wave_path(directory, number)
-      if path.exists():
-        done = list(read_trees(path.read_text().splitlines()))
+      if hosts.first(functools.partial(_is_explored, directory, number, wave)):
+        done = load_trees(directory, f'{number:04d}')
       else:
         growing = _Growing(directory / f'growing_{number:04d}.jsonl', progress)
         done = explore(player, wave, config, limits, rows, growing.see)
-        save_trees(path, done)
+        _save_wave(directory, number, done)
         growing.path.unlink(missing_ok=True)
       trees.extend(done)
       writer.write(number, _figures(done))

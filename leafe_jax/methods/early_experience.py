@@ -18,10 +18,12 @@ the reflection is a turn of its own, in the form that Stage 1 asks for.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import random
 from collections.abc import Callable, Sequence
 
+from leafe_jax import hosts
 from leafe_jax.experience import dataset, foresight
 from leafe_jax.experience.examples import Example
 from leafe_jax.methods import stage1
@@ -103,9 +105,9 @@ def branch_out(run: Run, directory: pathlib.Path) -> dict:
   with Progress('alternatives', len(experts), 'expert') as progress:
     for number, wave in waves(experts, explore.wave_tasks):
       path = wave_path(directory, number)
-      if not path.exists():
+      if not hosts.first(path.exists):
         trees = propose(player, wave, options.alternatives, rules, asking)
-        save_trees(path, trees)
+        hosts.first(functools.partial(save_trees, path, trees))
       progress.advance(len(wave))
   trees = load_trees(directory)
   return {
@@ -155,7 +157,7 @@ def _train(
     run: Run, phase: str, directory: pathlib.Path, found: Sequence[Example],
     start: str, steps: int,
 ) -> dict:  # fmt: skip
-  dataset.write(directory / 'data', list(found))
+  hosts.first(lambda: dataset.write(directory / 'data', list(found)))
   return distill_on(run, phase, directory / 'data', start, {}, steps)
 
 

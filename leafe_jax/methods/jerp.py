@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from envs import api
+from leafe_jax import hosts
 from leafe_jax.config import Jerp
 from leafe_jax.memory import rules as rules_lib
 from leafe_jax.memory.book import RuleBook, read_book
@@ -94,7 +95,7 @@ class RuleNotebook:
     return self._figures(int(applied), int(offered))
 
   def save(self, directory: pathlib.Path) -> dict[str, Any]:
-    self.book.write(directory)
+    hosts.first(lambda: self.book.write(directory))
     return self.book.to_json()
 
   def load(self, state: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from leafe_jax import hosts
 from leafe_jax.config import Distill, Experience
 from leafe_jax.experience import build, dataset
 from leafe_jax.experience.examples import Example
@@ -74,7 +75,7 @@ class Recipe:
           f'{self.source.name!r} holds a success. Explore more tasks '
           '(--config.explore.num_tasks) or start from a better base.'
       )
-    dataset.write(directory / 'data', found)
+    hosts.first(lambda: dataset.write(directory / 'data', found))
     metrics = distill_on(
         run, self.phase.name, directory / 'data',
         self.start.weights if self.start else BASE, self._weights(run),

@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import logging
 
-from leafe_jax import settings
+from leafe_jax import hosts, settings
 from leafe_jax.evaluation import results as results_lib
 from leafe_jax.evaluation import stage1, tables
 from leafe_jax.evaluation.report import write_report
@@ -25,6 +25,10 @@ from leafe_jax.rollout.ledger import total
 def report(run: Run, directory: pathlib.Path) -> dict[str, Any]:
   """Writes results.json, passk.png and report/index.html; logs the tables."""
   del directory  # the report belongs to the run, not to a phase
+  return hosts.first(lambda: _write(run))
+
+
+def _write(run: Run) -> dict[str, Any]:
   results = collect_results(run)
   root = run.directory.path
   results_lib.write_results(root / 'results.json', results)

@@ -11,6 +11,7 @@ import jax
 from absl import logging
 
 from envs import api, registry
+from leafe_jax import hosts
 from leafe_jax.config import Experiment
 from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.learner.metrics import Writer, make_writer
@@ -63,12 +64,15 @@ class Run:
       with self._naming_the_checkpoint():
         return load_tokenizer(self.config.policy.checkpoint)
     directory = self.directory.path / 'tokenizer'
+    hosts.first(lambda: self._build_tokenizer(directory))
+    return load_tokenizer(directory)
+
+  def _build_tokenizer(self, directory: pathlib.Path) -> None:
     if not (directory / 'tokenizer_config.json').exists():
       words = self.world.vocabulary()
       tokenizer = build_word_tokenizer(words, self.config.env.horizon)
       tokenizer.save_pretrained(directory)
       logging.info('built a tokenizer of %d words', len(tokenizer))
-    return load_tokenizer(directory)
 
   @functools.cached_property
   def transcript(self) -> Transcript:

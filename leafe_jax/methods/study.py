@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import logging
 
-from leafe_jax import settings
+from leafe_jax import hosts, settings
 from leafe_jax.config import Experiment, Study
 from leafe_jax.evaluation import markdown, pooling, strategies, tables
 from leafe_jax.evaluation import results as results_lib
@@ -51,12 +51,13 @@ def run_study(config: Experiment, workdir: pathlib.Path, run_one: OneRun) -> Non
   runs = []
   for name, seed_config in seeds_of(config).items():
     directory = RunDirectory(workdir / name)
-    directory.save_config(settings.to_dict(seed_config))
+    hosts.first(lambda d=directory, c=seed_config: d.save_config(settings.to_dict(c)))
     digest = settings.sha256(seed_config)
     logging.info('study: %s', directory.path)
     run_one(seed_config, directory.path, digest)
     runs.append(Run(seed_config, directory, digest))
-  write_pooled(runs, workdir, settings.sha256(config))
+  digest = settings.sha256(config)
+  hosts.first(lambda: str(write_pooled(runs, workdir, digest)))
 
 
 def open_run(path: pathlib.Path) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from absl import logging
 
+from leafe_jax import hosts
 from leafe_jax.evaluation import results
 from leafe_jax.files import PARTIAL, replace
 from leafe_jax.learner.checkpoints import load_params
@@ -45,7 +47,8 @@ def tuned(
   tries = {rate: _try(run, phase, config, rate, fit) for rate in rates}
   best = max(tries, key=lambda rate: tries[rate]['validation'])
   logging.info('%s: learning rate %g of %s', phase, best, tries)
-  _adopt(directory / f'rate_{best:g}' / 'params', directory / 'params')
+  source = directory / f'rate_{best:g}' / 'params'
+  hosts.first(lambda: _adopt(source, directory / 'params'))
   scores = {f'{rate:g}': found['validation'] for rate, found in tries.items()}
   return {**tries[best], 'learning_rate': best, 'sweep': scores}
 
@@ -58,9 +61,10 @@ def _try(
     fit: Callable[[C, pathlib.Path], dict[str, Any]],
 ) -> dict[str, Any]:
   place = run.directory.phase(f'{phase}/rate_{rate:g}')
-  if not place.done():
+  if not hosts.first(place.done):
     found = fit(dataclasses.replace(config, learning_rate=rate), place.dir)
-    place.complete({**found, 'validation': _judge(run, place.dir)})
+    score = {**found, 'validation': _judge(run, place.dir)}
+    hosts.first(functools.partial(place.complete, score))
   return place.result()
 
 

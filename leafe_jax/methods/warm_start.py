@@ -7,6 +7,7 @@ import random
 
 import jax
 
+from leafe_jax import hosts
 from leafe_jax.experience import dataset
 from leafe_jax.learner.checkpoints import save_params
 from leafe_jax.methods.demonstrations import warm_start_examples
@@ -15,14 +16,15 @@ from leafe_jax.methods.training import train_on
 from leafe_jax.policy import huggingface
 from leafe_jax.policy.model import init_params
 from leafe_jax.rundir import RunStopped
+from leafe_jax.text.transcript import Transcript
 
 
 def warm_start(run: Run, directory: pathlib.Path) -> dict:
   """Teaches a fresh policy from scripted data; saves it as the base."""
   config = run.config
   data = directory / 'data'
-  if not (data / 'shards.json').exists():
-    dataset.write(data, _examples(run))
+  transcript = run.transcript
+  hosts.first(lambda: _write_examples(run, transcript, data))
   source = dataset.read(data)
   key = jax.random.fold_in(jax.random.key(config.seed), 0)
   params = init_params(run.shape.policy, run.shape.vocab_size, key, run.mesh)
@@ -40,7 +42,12 @@ def import_checkpoint(run: Run, directory: pathlib.Path) -> dict:
   return {'checkpoint': checkpoint}
 
 
-def _examples(run: Run) -> list:
+def _write_examples(run: Run, transcript: Transcript, data: pathlib.Path) -> None:
+  if not (data / 'shards.json').exists():
+    dataset.write(data, _examples(run, transcript))
+
+
+def _examples(run: Run, transcript: Transcript) -> list:
   config = run.config
   teacher = run.teacher()
   if teacher is None:
@@ -51,7 +58,7 @@ def _examples(run: Run) -> list:
   rng = random.Random(f'{config.seed}/demonstrations')
   return list(
       warm_start_examples(
-          run.world, run.transcript, teacher, run.world.tasks('train'),
+          run.world, transcript, teacher, run.world.tasks('train'),
           config.env.horizon, config.explore.reflect_every, config.warm_start, rng,
       )
   )

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from leafe_jax import config as config_lib
@@ -119,6 +120,24 @@ def batch_sharding(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:
   """Rows over data and fsdp, everything else whole."""
   axes = ('batch',) + (None,) * (len(shape) - 1)
   return NamedSharding(mesh, partition_spec(axes, shape, mesh))
+
+
+def place(value: Any, target: NamedSharding) -> jax.Array:
+  """A host value on its devices, without communication.
+
+  Args:
+    value: array or scalar, the same on every process of the run; each puts its
+      own part on its own devices.
+    target: where it goes.
+  """
+  if target.is_fully_addressable:
+    return jax.device_put(value, target)
+  value = np.asarray(value)
+  parts = target.addressable_devices_indices_map(value.shape)
+  return jax.make_array_from_single_device_arrays(
+      value.shape, target,
+      [jax.device_put(value[part], device) for device, part in parts.items()],
+  )
 
 
 def constrain(x: jax.Array, axes: LogicalAxes) -> jax.Array:

@@ -1,20 +1,23 @@
 """Expert episodes with the policy's alternatives at every step (arXiv 2510.08558).
 
-An expert's episode is taken step by step; before each step the policy proposes
-actions of its own, and each is executed from the snapshot of that state. The
-result is a tree: its root is the expert's episode, its other nodes are
-branches of one turn.
+An expert's episode is taken step by step; in each of its states the policy
+proposes actions of its own, and each is executed from the snapshot of that
+state. The result is a tree: its root is the expert's episode, its other nodes
+are branches of one turn.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 from envs import api
-from leafe_jax.rollout.episode import Decision, Episode, Player
+from leafe_jax.rollout.crew import Crew
+from leafe_jax.rollout.episode import Decision, Episode, Player, Start
 from leafe_jax.rollout.keys import row_key
 from leafe_jax.rollout.ledger import Ledger
+from leafe_jax.rollout.play import open_episodes
 from leafe_jax.rollout.reflect import Question, reflect
 from leafe_jax.sampler import Request, Rules, Sample
 from leafe_jax.tree import Node, Tree
@@ -28,20 +31,60 @@ class Expert:
   responses: tuple[str, ...]
 
 
-def retrace(player: Player, expert: Expert, ledger: Ledger) -> Episode | None:
-  """The expert's episode as if the policy had said it; None if it breaks.
+@dataclasses.dataclass
+class _Plot:
+  """A tree under construction around an expert's episode."""
 
-  Its steps are not charged: the expert's data is given.
-  """
-  node = Node(0, None, 1, None, 0)
-  episode = Episode.start(player, node, expert.task, None, ledger)
-  for text in expert.responses:
-    if episode is None or episode.over:
-      break
-    ids = player.transcript.response(text)
-    state = player.sampler.extend(episode.prompt(), ids)
-    episode.advance(Sample(state, ids, [0.0] * len(ids), True))
-  return episode
+  tree: Tree
+  ledger: Ledger
+  episode: Episode
+  branches: list[Episode] = dataclasses.field(default_factory=list)
+
+  def __post_init__(self) -> None:
+    self._proposed = {(turn.index, turn.action) for turn in self.episode.node.turns}
+
+  def branch_out(
+      self, player: Player, decision: Decision, sample: Sample
+  ) -> Episode | None:
+    """A branch for a proposal; None, paid for, if it is not a new one."""
+    if sample.overlong or not self._is_new(player, decision.turn, sample):
+      self.ledger.model_calls += 1
+      self.ledger.sampled_tokens += len(sample.tokens)
+      return None
+    node = Node(len(self.tree.nodes), 0, decision.turn, None, 1)
+    self.tree.nodes.append(node)
+    branch = Episode(player, node, decision, self.ledger)
+    self._proposed.add((decision.turn, _action(player, sample)))
+    self.branches.append(branch)
+    return branch
+
+  def _is_new(self, player: Player, turn: int, sample: Sample) -> bool:
+    """Whether no one, the expert included, has taken the action in this state."""
+    action = _action(player, sample)
+    return action is not None and (turn, action) not in self._proposed
+
+  def questions(self) -> list[Question]:
+    """Where did it go wrong? One per alternative that the world answered."""
+    return [
+        Question.ask(branch, self.tree.task_id, True, self.ledger)
+        for branch in self.branches
+        if branch.node.ended_by not in ('error', 'overlong')
+    ]
+
+  def finish(self) -> Tree:
+    """The tree, with its bill; an alternative goes no further."""
+    for branch in self.branches:
+      if not branch.over:
+        branch.stop()
+    self.tree.budget = self.ledger.as_dict()
+    return self.tree
+
+
+def _action(player: Player, sample: Sample) -> str | None:
+  try:
+    return player.world.parse_response(player.transcript.text(sample.tokens))
+  except api.InvalidAction:
+    return None
 
 
 def propose(
@@ -64,13 +107,8 @@ def propose(
     reflect_rules: the policy is asked, after what each alternative came to,
       where it went wrong; None: it is not.
   """
-  traced = [(expert, retrace(player, expert, Ledger())) for expert in experts]
-  plots = [
-      _Plot(Tree(expert.task.id, expert.task.instruction, expert.task.split,
-                 [episode.node]), Ledger(), episode)
-      for expert, episode in traced
-      if episode is not None and episode.node.turns
-  ]  # fmt: skip
+  crew = Crew([expert.task for expert in experts])
+  plots = _retrace(player, crew, experts)
   asked = [
       (plot, plot.episode.decisions[turn.index], number)
       for plot in plots
@@ -79,11 +117,61 @@ def propose(
   ]
   requests = [_request(player, *proposal) for proposal in asked]
   samples = player.sampler.sample(requests, rules)
+  branches = []
   for (plot, decision, _), sample in zip(asked, samples, strict=True):
-    plot.execute(player, decision, sample)
+    branch = plot.branch_out(player, decision, sample)
+    if branch is not None:
+      branches.append((plot.tree.task_id, branch, sample))
+  _execute(crew, branches)
   if reflect_rules is not None:
     reflect(player, [q for plot in plots for q in plot.questions()], reflect_rules)
   return [plot.finish() for plot in plots]
+
+
+def _retrace(player: Player, crew: Crew, experts: Sequence[Expert]) -> list[_Plot]:
+  """The experts' episodes as if the policy had said them.
+
+  Their steps are not charged: the experts' data is given.
+  """
+  episodes = [
+      (expert, Episode(player, Node(0, None, 1, None, 0), Start(expert.task, None),
+                       Ledger()))
+      for expert in experts
+  ]  # fmt: skip
+  open_episodes(crew, [(expert.task.id, episode) for expert, episode in episodes])
+  for turn in range(max((len(expert.responses) for expert in experts), default=0)):
+    acting = [
+        (expert.task.id, episode, _say(player, episode, expert.responses[turn]))
+        for expert, episode in episodes
+        if turn < len(expert.responses) and not episode.over
+    ]
+    _act(crew, acting)
+  return [
+      _Plot(Tree(expert.task.id, expert.task.instruction, expert.task.split,
+                 [episode.node]), Ledger(), episode)
+      for expert, episode in episodes
+      if episode.node.turns
+  ]  # fmt: skip
+
+
+def _say(player: Player, episode: Episode, text: str) -> Sample:
+  ids = player.transcript.response(text)
+  state = player.sampler.extend(episode.prompt(), ids)
+  return Sample(state, ids, [0.0] * len(ids), True)
+
+
+def _execute(crew: Crew, branches: Sequence[tuple[str, Episode, Sample]]) -> None:
+  open_episodes(crew, [(task_id, branch) for task_id, branch, _ in branches])
+  _act(crew, [entry for entry in branches if not entry[1].over])
+
+
+def _act(crew: Crew, acting: Sequence[tuple[str, Episode, Sample]]) -> None:
+  outcomes = crew.run([
+      (task_id, functools.partial(episode.act, sample))
+      for task_id, episode, sample in acting
+  ])
+  for (_, episode, sample), outcome in zip(acting, outcomes, strict=True):
+    episode.advance(sample, outcome)
 
 
 def _request(
@@ -95,51 +183,3 @@ def _request(
       number,
   )
   return Request(state, key)
-
-
-@dataclasses.dataclass
-class _Plot:
-  """A tree under construction around an expert's episode."""
-
-  tree: Tree
-  ledger: Ledger
-  episode: Episode
-  branches: list[Episode] = dataclasses.field(default_factory=list)
-
-  def execute(self, player: Player, decision: Decision, sample: Sample) -> None:
-    """Adds a one-turn branch for a proposal, if it is a new one."""
-    if sample.overlong or not self._is_new(player, decision.turn, sample):
-      self.ledger.model_calls += 1
-      self.ledger.sampled_tokens += len(sample.tokens)
-      return
-    node = Node(len(self.tree.nodes), 0, decision.turn, None, 1)
-    self.tree.nodes.append(node)
-    branch = Episode.branch(player, node, decision, self.ledger)
-    if branch is not None:
-      branch.advance(sample)
-      self.branches.append(branch)
-
-  def _is_new(self, player: Player, turn: int, sample: Sample) -> bool:
-    """Whether no one, the expert included, has taken the action in this state."""
-    try:
-      action = player.world.parse_response(player.transcript.text(sample.tokens))
-    except api.InvalidAction:
-      return False
-    taken = (t for node in self.tree.nodes for t in node.turns if t.index == turn)
-    return action not in {t.action for t in taken}
-
-  def questions(self) -> list[Question]:
-    """Where did it go wrong? One per alternative that the world answered."""
-    return [
-        Question.ask(branch, self.tree.task_id, True, self.ledger)
-        for branch in self.branches
-        if branch.node.ended_by not in ('error', 'overlong')
-    ]
-
-  def finish(self) -> Tree:
-    """The tree, with its bill; an alternative goes no further."""
-    for branch in self.branches:
-      if not branch.over:
-        branch.stop()
-    self.tree.budget = self.ledger.as_dict()
-    return self.tree

@@ -1,8 +1,8 @@
 """One episode: a policy's state and an environment session, step by step.
 
-An episode never samples by itself: it says what to sample (`prompt`), takes
-what was sampled (`advance`), and is over at some point. Whoever drives many
-episodes batches the sampling (`leafe_jax.rollout.play`).
+An episode never samples by itself: it says what to sample (`prompt`), acts on
+what was sampled (`act`, `advance`), and is over at some point. Whoever drives
+many episodes batches the sampling (`leafe_jax.rollout.play`).
 
 A `Decision` owns both halves of a state before an action: the environment's
 snapshot and the policy's KV pages. Branching there is taking a reference.
@@ -55,84 +55,126 @@ class Decision:
     observation: o_turn.
     prompt_ids: tokens that o_turn added.
     state: the policy after h_turn, without the response opener.
-    snapshot: the environment before the action.
+    snapshot: the environment before the action; None where nobody can go back,
+      and on the processes that do not play the task.
   """
 
   turn: int
   observation: str
   prompt_ids: list[int]
   state: State
-  snapshot: api.Snapshot
+  snapshot: api.Snapshot | None
+
+
+@dataclasses.dataclass
+class Outcome:
+  """What environment work came to; filled in as far as it got.
+
+  Attributes:
+    step: the environment's answer.
+    action: the action in the response, None when it held none.
+    invalid: why it held none ('InvalidAction: ...').
+    replayed_steps: steps replayed to restore a state.
+    error: what the environment raised, None if nothing.
+  """
+
+  step: api.Step | None = None
+  action: str | None = None
+  invalid: str | None = None
+  replayed_steps: int = 0
+  error: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+  """Where a root begins.
+
+  Attributes:
+    task: to play.
+    state: h_1 already read, shared by all roots; None: read it here.
+    memory: lessons in the prompt, one a line; part of `state` if that is given.
+  """
+
+  task: api.Task
+  state: State | None
+  memory: str = ''
 
 
 class Episode:
-  """A rollout in progress; records its turns on `node`."""
+  """A rollout in progress; records its turns on `node`.
+
+  Whatever touches the environment is work for the process that plays the task
+  (`open`, `act`; see `leafe_jax.rollout.crew`); what it came to is taken in on
+  all of them (`opened`, `advance`).
+
+  Args:
+    player: policy and world.
+    node: records the episode.
+    origin: the root's task, or the decision at which a branch leaves another
+      episode, under node.experience.
+    ledger: pays.
+    hint_scope, earlier_hints: see `hint_ids`.
+    keep_decisions: whether one can go back to its turns.
+  """
 
   def __init__(
       self,
       player: Player,
       node: Node,
-      session: api.TextEnv,
-      decision: Decision,
+      origin: Start | Decision,
       ledger: Ledger,
       hint_scope: str = 'turn',
       earlier_hints: Sequence[str] = (),
       keep_decisions: bool = True,
   ):
     self._player = player
-    self._session = session
+    self._origin = origin
     self._ledger = ledger
     self._keep = keep_decisions
     self._hint_scope = hint_scope
     self._earlier_hints = tuple(earlier_hints)
+    self._session: api.TextEnv | None = None
+    self._snapshot: api.Snapshot | None = None
     self.node = node
     self.decisions: dict[int, Decision] = {}
-    self._arrive(decision)
 
-  @classmethod
-  def start(
-      cls, player: Player, node: Node, task: api.Task, root: State | None,
-      ledger: Ledger, memory: str = '', **options,
-  ) -> Episode | None:
-    """A root episode; None, noted on the node, if the environment fails.
+  def open(self, outcome: Outcome) -> None:
+    """Brings a session to the first decision."""
+    self._session = session = self._player.world.session()
+    if isinstance(self._origin, Start):
+      outcome.step = session.reset(self._origin.task)
+      self._snapshot = self._take_snapshot()
+      return
+    assert self._origin.snapshot is not None  # taken where the task is played
+    try:
+      session.restore(self._origin.snapshot)
+    finally:
+      outcome.replayed_steps = getattr(session, 'replayed_steps', 0)
 
-    Args:
-      player: policy and world.
-      node: records the episode.
-      task: to play.
-      root: h_1 already read, shared by all roots; None: read it here.
-      ledger: pays.
-      memory: lessons in the prompt, one a line; part of `root` if that is given.
-      **options: of `Episode`.
-    """
-    session = player.world.session()
+  def opened(self, outcome: Outcome) -> None:
+    """Takes in what `open` came to; the episode is over if it failed."""
+    origin = self._origin
+    if isinstance(origin, Decision):
+      self._ledger.restores += 1
+      self._ledger.replayed_steps += outcome.replayed_steps
+    if outcome.error is not None:
+      self.node.error = outcome.error
+      self._end('error')
+    elif isinstance(origin, Decision):
+      self._arrive(origin)
+    else:
+      assert outcome.step is not None
+      self._arrive(self._first_decision(origin, outcome.step.observation))
 
-    def open_task() -> Decision:
-      observation = session.reset(task).observation
-      ids = first_prompt(player, task, observation, memory)
-      state = root or player.sampler.extend(player.sampler.empty(), ids)
-      return Decision(1, observation, ids, state, session.snapshot())
+  def _first_decision(self, start: Start, observation: str) -> Decision:
+    player = self._player
+    ids = first_prompt(player, start.task, observation, start.memory)
+    state = start.state or player.sampler.extend(player.sampler.empty(), ids)
+    return Decision(1, observation, ids, state, self._snapshot)
 
-    decision, error = attempt(open_task)
-    if decision is None:
-      return _stillborn(node, session, ledger, error)
-    return cls(player, node, session, decision, ledger, **options)
-
-  @classmethod
-  def branch(
-      cls, player: Player, node: Node, decision: Decision, ledger: Ledger, **options
-  ) -> Episode | None:
-    """An episode that leaves another one at `decision`, under node.experience.
-
-    None, noted on the node, if the state cannot be restored.
-    """
-    session = player.world.session()
-    _, error = attempt(lambda: session.restore(decision.snapshot))
-    ledger.restores += 1
-    ledger.replayed_steps += getattr(session, 'replayed_steps', 0)
-    if error is not None:
-      return _stillborn(node, session, ledger, error)
-    return cls(player, node, session, decision, ledger, **options)
+  def _take_snapshot(self) -> api.Snapshot | None:
+    assert self._session is not None
+    return self._session.snapshot() if self._keep else None
 
   def _arrive(self, decision: Decision) -> None:
     self._decision = decision
@@ -168,20 +210,36 @@ class Episode:
     ids = [*self.hint_ids(), *self._player.transcript.opener_ids]
     return self._player.sampler.extend(self.state, ids)
 
-  def advance(self, sample: Sample) -> None:
-    """Takes a sampled response, acts, and moves to the next decision."""
+  def act(self, sample: Sample, outcome: Outcome) -> None:
+    """Takes the sampled action in the environment."""
+    if sample.overlong:
+      return
+    player = self._player
+    assert self._session is not None  # opened before
+    action = response = player.transcript.text(sample.tokens)
+    try:
+      action = outcome.action = player.world.parse_response(response)
+    except api.InvalidAction as error:
+      # An unintelligible action still costs a step and gets the
+      # environment's own feedback.
+      outcome.invalid = f'InvalidAction: {error}'
+    outcome.step = self._session.step(action)
+    self._snapshot = self._take_snapshot()
+
+  def advance(self, sample: Sample, outcome: Outcome) -> None:
+    """Takes in a response and what `act` came to; moves to the next decision."""
     if sample.overlong:
       self._end('overlong')
       return
-    turn = self._record(sample)
-    step, error = attempt(lambda: self._act(turn))
-    if step is None:
-      self.node.error = turn.error = error
+    turn = self._record(sample, outcome)
+    if outcome.error is not None:
+      self.node.error = turn.error = outcome.error
       self._end('error')
     else:
-      self._follow(turn, step, sample)
+      assert outcome.step is not None
+      self._follow(turn, outcome.step, sample)
 
-  def _record(self, sample: Sample) -> Turn:
+  def _record(self, sample: Sample, outcome: Outcome) -> Turn:
     transcript = self._player.transcript
     turn = Turn(
         index=self.turn,
@@ -191,9 +249,10 @@ class Episode:
         response_ids=list(sample.tokens),
         logprobs=list(sample.logprobs),
         response=transcript.text(sample.tokens),
-        action=None,
+        action=outcome.action,
         policy_version=self._player.version,
         hint_ids=self.hint_ids(),
+        error=outcome.invalid,
     )
     self.node.turns.append(turn)
     self._ledger.model_calls += 1
@@ -202,16 +261,6 @@ class Episode:
         len(turn.prompt_ids) + len(turn.hint_ids) + len(turn.opener_ids)
     )
     return turn
-
-  def _act(self, turn: Turn) -> api.Step:
-    try:
-      turn.action = self._player.world.parse_response(turn.response)
-    except api.InvalidAction as error:
-      turn.error = f'InvalidAction: {error}'
-      # An unintelligible action still costs a step and gets the
-      # environment's own feedback.
-      return self._session.step(turn.response)
-    return self._session.step(turn.action)
 
   def _follow(self, turn: Turn, step: api.Step, sample: Sample) -> None:
     self._ledger.env_steps += 1
@@ -240,13 +289,14 @@ class Episode:
       before = sample.state
     state = player.sampler.extend(before, prompt_ids)
     return Decision(
-        turn.index + 1, step.observation, prompt_ids, state, self._session.snapshot()
+        turn.index + 1, step.observation, prompt_ids, state, self._snapshot
     )
 
   def _end(self, reason: str) -> None:
     self.node.ended_by = reason
     self._ledger.episodes += 1
-    self._session.close()
+    if self._session is not None:
+      self._session.close()
 
   def stop(self) -> None:
     """Ends the episode where it is (a reflection asked for it)."""
@@ -263,15 +313,6 @@ def attempt(work: Callable[[], T]) -> tuple[T | None, str | None]:
   except Exception as error:  # noqa: BLE001
     logging.warning('an episode broke: %r', error)
     return None, f'{type(error).__name__}: {error}'
-
-
-def _stillborn(
-    node: Node, session: api.TextEnv, ledger: Ledger, error: str | None
-) -> None:
-  """Notes an episode that could not begin; it counts as one."""
-  node.error, node.ended_by = error, 'error'
-  ledger.episodes += 1
-  session.close()
 
 
 def first_prompt(

@@ -8,19 +8,15 @@ the wave, so an interrupted wave that is explored again is the same wave.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 from envs import api
 from leafe_jax.config import Explore
-from leafe_jax.rollout.episode import (
-  Episode,
-  Player,
-  attempt,
-  first_prompt,
-  no_memory,
-)
+from leafe_jax.rollout.crew import Crew
+from leafe_jax.rollout.episode import Episode, Outcome, Player, first_prompt, no_memory
 from leafe_jax.rollout.grow import Growth, Limits
-from leafe_jax.rollout.play import take_turn
+from leafe_jax.rollout.play import open_episodes, take_turn
 from leafe_jax.rollout.reflect import Question, reflect
 from leafe_jax.sampler import Rules, State
 from leafe_jax.tree import Tree
@@ -28,6 +24,7 @@ from leafe_jax.tree import Tree
 
 def prefill_roots(
     player: Player,
+    crew: Crew,
     tasks: Sequence[api.Task],
     memory: Callable[[api.Task], str] = no_memory,
 ) -> list[State | None]:
@@ -36,11 +33,15 @@ def prefill_roots(
   None for a task that cannot be opened: its episodes will say why.
   """
   session = player.world.session()
+
+  def reset(task: api.Task, outcome: Outcome) -> None:
+    outcome.step = session.reset(task)
+
+  outcomes = crew.run([(task.id, functools.partial(reset, task)) for task in tasks])
   states: dict[int, State] = {}
-  for i, task in enumerate(tasks):
-    step, _ = attempt(lambda task=task: session.reset(task))
-    if step is not None:
-      ids = first_prompt(player, task, step.observation, memory(task))
+  for i, (task, outcome) in enumerate(zip(tasks, outcomes, strict=True)):
+    if outcome.step is not None:
+      ids = first_prompt(player, task, outcome.step.observation, memory(task))
       states[i] = player.sampler.extend(player.sampler.empty(), ids)
   session.close()
   read = dict(zip(states, player.sampler.prefill(list(states.values())), strict=True))
@@ -70,36 +71,54 @@ def explore(
   reflect_rules = Rules(
       config.reflect_temperature, config.max_reflection_tokens, stop_ids
   )
-  roots = prefill_roots(player, tasks)
+  crew = Crew(tasks)
+  roots = prefill_roots(player, crew, tasks)
   growths = [
       Growth(player, task, root, config, limits(task))
       for task, root in zip(tasks, roots, strict=True)
   ]
   active: list[tuple[Growth, Episode]] = []
   while True:
-    _join(active, growths, rows)
+    _join(crew, active, growths, rows)
     if not active:
       return [growth.billed() for growth in growths]
-    take_turn(player, [(g.task.id, e) for g, e in active], rules, 'act')
+    take_turn(player, crew, [(g.task.id, e) for g, e in active], rules, 'act')
     _reflect(player, active, reflect_rules)
     active = [(g, e) for g, e in active if not e.over]
     on_round([growth.billed() for growth in growths])
 
 
 def _join(
-    active: list[tuple[Growth, Episode]], growths: Sequence[Growth], rows: int
+    crew: Crew,
+    active: list[tuple[Growth, Episode]],
+    growths: Sequence[Growth],
+    rows: int,
 ) -> None:
-  """Fills free rows round-robin over the trees, so that all grow together."""
+  """Fills free rows; an episode that cannot be opened leaves its row again."""
+  growths = list(growths)
+  while joining := _choose(growths, rows - len(active)):
+    open_episodes(crew, [(g.task.id, episode) for g, episode in joining])
+    for growth, episode in joining:
+      if not episode.over:
+        active.append((growth, episode))
+      elif growth.lost() and growth in growths:  # its world is gone
+        growths.remove(growth)
+
+
+def _choose(growths: Sequence[Growth], rows: int) -> list[tuple[Growth, Episode]]:
+  """Next episodes, round-robin over the trees, so that all grow together."""
+  chosen: list[tuple[Growth, Episode]] = []
   joined = True
-  while joined and len(active) < rows:
+  while joined and len(chosen) < rows:
     joined = False
     for growth in growths:
-      if len(active) >= rows:
-        return
+      if len(chosen) >= rows:
+        break
       episode = growth.start_next()
       if episode is not None:
-        active.append((growth, episode))
+        chosen.append((growth, episode))
         joined = True
+  return chosen
 
 
 def _reflect(

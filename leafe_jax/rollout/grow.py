@@ -14,7 +14,7 @@ import random
 
 from envs import api
 from leafe_jax.config import Explore
-from leafe_jax.rollout.episode import Decision, Episode, Player
+from leafe_jax.rollout.episode import Decision, Episode, Player, Start
 from leafe_jax.rollout.keys import row_key
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.reflect import Question
@@ -83,42 +83,42 @@ class Growth:
     )
 
   def start_next(self) -> Episode | None:
-    """Starts a root or the oldest branch request; None for 'not now'."""
-    while self.affordable():
-      if len(self.tree.nodes) < self._config.num_roots:
-        episode = self._start_root()
-      elif self._queue:
-        episode = self._start_branch(self._queue.popleft())
-      elif self._config.restart and not self._running:
-        episode = self._start_root()
-      else:
-        return None
-      if episode is not None:
-        self._running += 1
-        return episode
-      if self._broken() >= MAX_BROKEN:  # the world is gone, not one episode
-        return None
-    return None
+    """A root or the oldest branch request, to be opened; None for 'not now'."""
+    if not self.affordable():
+      return None
+    if len(self.tree.nodes) < self._config.num_roots:
+      episode = self._new_root()
+    elif self._queue:
+      episode = self._new_branch(self._queue.popleft())
+    elif self._config.restart and not self._running:
+      episode = self._new_root()
+    else:
+      return None
+    self._running += 1
+    return episode
 
-  def _broken(self) -> int:
-    """Episodes that never began."""
-    return sum(node.ended_by == 'error' and not node.turns for node in self.tree.nodes)
+  def lost(self) -> bool:
+    """Books an episode that could not be opened; whether to stop trying now."""
+    self._running -= 1
+    nodes = self.tree.nodes
+    broken = sum(node.ended_by == 'error' and not node.turns for node in nodes)
+    return broken >= MAX_BROKEN  # the world is gone, not one episode
 
-  def _start_root(self) -> Episode | None:
+  def _new_root(self) -> Episode:
     node = self._add_node(Node(len(self.tree.nodes), None, 1, None, 0))
-    return Episode.start(
-        self._player, node, self.task, self._root, self.ledger,
+    return Episode(
+        self._player, node, Start(self.task, self._root), self.ledger,
         hint_scope=self._config.hint_scope,
     )
 
-  def _start_branch(self, request: BranchRequest) -> Episode | None:
+  def _new_branch(self, request: BranchRequest) -> Episode:
     node = self._add_node(
         Node(
             len(self.tree.nodes), request.parent, request.tau,
             request.experience, request.depth,
         )
     )
-    return Episode.branch(
+    return Episode(
         self._player, node, self._decision_of(request), self.ledger,
         hint_scope=self._config.hint_scope,
         earlier_hints=self._ancestors_hints(request.parent),

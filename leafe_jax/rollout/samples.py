@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from envs import api
-from leafe_jax.rollout.episode import Episode, Player, no_memory
+from leafe_jax.rollout.crew import Crew
+from leafe_jax.rollout.episode import Episode, Player, Start, no_memory
 from leafe_jax.rollout.explore import prefill_roots
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.play import play
@@ -39,23 +40,20 @@ def play_samples(
     on_end: called with a task's id and a finished episode, in order of ending.
     memory: a task's lessons, fixed for its episodes.
   """
-  roots = prefill_roots(player, tasks, memory)
+  crew = Crew(tasks)
+  roots = prefill_roots(player, crew, tasks, memory)
 
   def waiting() -> Iterator[tuple[str, Episode]]:
     for task, root in zip(tasks, roots, strict=True):
       for sample in range(count):
         node = Node(sample, None, 1, None, 0)
-        episode = Episode.start(
-            player, node, task, root, ledgers[task.id], memory(task),
-            keep_decisions=False,
+        start = Start(task, root, memory(task))
+        yield task.id, Episode(
+            player, node, start, ledgers[task.id], keep_decisions=False
         )
-        if episode is None:  # counts as a failure of no turns
-          on_end(task.id, node)
-        else:
-          yield task.id, episode
 
   play(
-      player, waiting(), rules, rows, purpose,
+      player, crew, waiting(), rules, rows, purpose,
       lambda task_id, episode: on_end(task_id, episode.node),
   )
 

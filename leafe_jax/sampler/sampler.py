@@ -23,6 +23,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from leafe_jax import config as config_lib
+from leafe_jax import hosts
 from leafe_jax.policy import model, sharding
 from leafe_jax.sampler import cache
 from leafe_jax.sampler import turn as turn_lib
@@ -74,6 +75,8 @@ class Sampler:
     self._turn: Any = jax.jit(
         functools.partial(turn_lib.turn, policy_config, sampler_config.page_size),
         static_argnums=0,
+        # Every process reads all responses.
+        out_shardings=(None, sharding.replicated(mesh)),
     )
     self._write: Any = jax.jit(
         cache.write, donate_argnums=0, out_shardings=self._pool.sharding
@@ -202,7 +205,8 @@ class Sampler:
   ) -> Iterable[tuple[Row, T]]:
     """Runs all rows, a few dispatches at a time."""
     results: list[tuple[Row, T]] = []
-    drawing = jax.device_put(drawing, sharding.replicated(self._mesh))
+    whole = sharding.replicated(self._mesh)
+    drawing = jax.tree.map(lambda x: sharding.place(x, whole), drawing)
     groups = self._buckets.split(rows)
     for first in range(0, len(groups), _MAX_UNDER_WAY):
       wave = groups[first : first + _MAX_UNDER_WAY]
@@ -222,7 +226,8 @@ class Sampler:
     fresh = [self._pages.take(count) for count in counts]
     num_decode = buckets.num_decode(max_tokens) if max_tokens else 0
     batch = buckets.fill(rows, fresh, num_decode, self._pages.num_pages)
-    batch = jax.device_put(batch, _row_shardings(self._mesh, batch))
+    hosts.witness(*batch)
+    batch = jax.tree.map(sharding.place, batch, _row_shardings(self._mesh, batch))
     with jax.set_mesh(self._mesh):
       pages, response = self._turn(
           num_decode, self._params, self._pool, batch, drawing

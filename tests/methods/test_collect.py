@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 
+from leafe_jax import hosts
 from leafe_jax.config import Explore
 from leafe_jax.learner.metrics import Nowhere
 from leafe_jax.methods import collect
@@ -56,3 +57,33 @@ def test_a_killed_wave_leaves_its_trees_as_far_as_they_had_grown(tmp_path):
   (tmp_path / 'straight').mkdir()
   assert gather(tmp_path, right) == gather(tmp_path / 'straight', right)
   assert not (tmp_path / 'growing_0000.jsonl').exists()
+
+
+def split(directory, wave, parts):
+  """The same trees as several processes would have written them."""
+  whole = directory / f'wave_{wave:04d}.jsonl'
+  lines = whole.read_text().splitlines(keepends=True)
+  whole.unlink()
+  for host in range(parts):
+    path = collect.wave_path(directory, wave, host)
+    path.write_text(''.join(lines[hosts.part(len(lines), host, parts)]))
+
+
+def test_the_files_of_several_processes_are_one_set(tmp_path):
+  trees = gather(tmp_path, right)
+  split(tmp_path, 0, 2)
+  split(tmp_path, 1, 12)  # host 10 comes after host 9, and some have nothing
+  assert collect.load_trees(tmp_path) == trees
+
+  def refuse(text, request):
+    raise AssertionError('nothing is left to play')
+
+  assert gather(tmp_path, refuse) == trees
+
+
+def test_a_wave_of_which_a_part_is_missing_is_explored_again(tmp_path):
+  trees = gather(tmp_path, right)
+  split(tmp_path, 0, 2)
+  (tmp_path / 'wave_0000.host1.jsonl').unlink()
+  assert gather(tmp_path, right) == trees
+  assert not list(tmp_path.glob('wave_0000.host*'))

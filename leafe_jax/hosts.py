@@ -1,0 +1,283 @@
+"""Several processes, usually one a host, that make up one run.
+
+All of them run the same program over one mesh of all their devices: they keep
+the same trees, ask for the same samples in the same order and take the same
+updates. What is divided is what happens on hosts: environments
+(`leafe_jax.rollout.crew`), files of experience, shards of checkpoints. What
+belongs to the run as a whole (its directory, progress, reports) is process 0's.
+
+One process alone is a run of one: every function here then does its work on
+the spot, without communication.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import traceback
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+
+from leafe_jax.rundir import RunStopped
+
+T = TypeVar('T')
+
+EXIT_LOST = 1
+_SMALLEST_BLOCK = 1024
+_HEARTBEAT_S = 60  # a host that dies without closing its connections
+_SHUTDOWN_S = 30
+# The runtime's errors reach Python as various types.
+_SIGNS_OF_LOSS = ('Gloo', 'Connection closed', 'Socket closed', 'UNAVAILABLE')
+
+
+class OutOfStep(RunStopped):
+  """The processes did not do the same; going on would corrupt the run."""
+
+
+class _Process:
+  """What this process remembers.
+
+  Attributes:
+    trail: checksum of what it ran, to be compared with the others'.
+    alone: whether it does what the others wait for (`first`).
+  """
+
+  trail = 0
+  alone = False
+
+
+def count() -> int:
+  """Number of processes; does not start the accelerator when there is one."""
+  return jax.process_count() if jax.distributed.is_initialized() else 1
+
+
+def index() -> int:
+  """Number of this process, from 0."""
+  return jax.process_index() if jax.distributed.is_initialized() else 0
+
+
+def is_first() -> bool:
+  return index() == 0
+
+
+def share(total: int) -> slice:
+  """This process's part of `total` things; parts differ by at most one."""
+  return part(total, index(), count())
+
+
+def part(total: int, place: int, places: int) -> slice:
+  """Part number `place` of `total` things cut into `places`, in order."""
+  return slice(total * place // places, total * (place + 1) // places)
+
+
+def witness(*arrays: Any) -> None:
+  """Notes the host arrays of what is about to run on the devices.
+
+  The notes of all processes are compared at the next exchange, so that a
+  process that went its own way stops the run instead of corrupting it.
+  """
+  if count() > 1:
+    for array in arrays:
+      data = np.ascontiguousarray(array).data
+      _Process.trail = zlib.crc32(data, _Process.trail)
+
+
+def exchange(payload: bytes) -> list[bytes]:
+  """Everybody's payload, in the order of the processes. All must call it.
+
+  Raises:
+    OutOfStep: the processes ran different programs before.
+  """
+  if count() == 1:
+    return [payload]
+  if _Process.alone:
+    raise AssertionError('an exchange inside of first(): the others wait for it')
+  header = np.array([len(payload), _Process.trail], np.uint32)
+  lengths, trails = multihost_utils.process_allgather(header).T
+  if len(set(trails.tolist())) > 1:
+    raise OutOfStep(
+        'the processes of this run are out of step (checksums of what they ran: '
+        f'{trails.tolist()}). Nothing wrong was saved; start all of them again'
+    )
+  # Blocks of few sizes: every new one is compiled.
+  size = max(_SMALLEST_BLOCK, 1 << (int(lengths.max()) - 1).bit_length())
+  block = np.zeros(size, np.uint8)
+  block[: len(payload)] = np.frombuffer(payload, np.uint8)
+  blocks = multihost_utils.process_allgather(block)
+  return [row[:length].tobytes() for row, length in zip(blocks, lengths, strict=True)]
+
+
+def meet() -> None:
+  """Returns when every process has come here. Raises OutOfStep."""
+  exchange(b'')
+
+
+def first(work: Callable[[], T]) -> T:
+  """Process 0 does `work`, once all are here; everybody gets the result.
+
+  Args:
+    work: returns JSON types; tuples come out as lists on the other processes.
+
+  Raises:
+    RunStopped: on the other processes, when `work` raised an error a run can
+      end with; process 0 raises the error itself.
+  """
+  if count() == 1:
+    return work()
+  meet()
+  answer, error = _try(work) if is_first() else (b'', None)
+  answer = exchange(answer)[0]
+  if error is not None:
+    raise error
+  found = json.loads(answer)
+  if 'error' in found:
+    raise RunStopped(f'process 0: {found["error"]}')
+  return found['result']
+
+
+def _try(work: Callable[[], Any]) -> tuple[bytes, Exception | None]:
+  _Process.alone = True
+  try:
+    return json.dumps({'result': work()}).encode(), None
+  except (ValueError, RuntimeError, OSError) as error:
+    return json.dumps({'error': str(error)}).encode(), error
+  finally:
+    _Process.alone = False
+
+
+@contextlib.contextmanager
+def joined(found: dict[str, Any] | None, timeout_s: int) -> Iterator[None]:
+  """Joins the other processes of the run, and leaves them at the end.
+
+  An error that only this process may have ends it at once, without the
+  farewell that the others would never come to: they notice, and end too.
+
+  Args:
+    found: from `arguments`.
+    timeout_s: how long to wait for the others.
+  """
+  if found is None:
+    yield
+    return
+  _initialize(found, timeout_s)
+  logging.info(
+      'process %d of %d, %d of %d devices', index(), count(),
+      jax.local_device_count(), jax.device_count(),
+  )
+  done = False
+  try:
+    yield
+    done = True
+  finally:
+    if not done:
+      _abandon()
+    jax.distributed.shutdown()
+
+
+def arguments(
+    coordinator: str, num_processes: int, process_id: int, mode: str
+) -> dict[str, Any] | None:
+  """Arguments of `jax.distributed.initialize`; None for a run of one process.
+
+  Args:
+    coordinator: HOST:PORT where process 0 listens; '' leaves it, and the two
+      numbers, to what `mode` finds.
+    num_processes: of the run; 0: not given.
+    process_id: of this one, from 0; -1: not given.
+    mode: 'auto' joins where SLURM, a TPU slice or JAX_COORDINATOR_ADDRESS name
+      several processes; 'on' joins whatever jax finds; 'off' is alone.
+
+  Raises:
+    ValueError: the numbers do not fit together.
+  """
+  given = bool(coordinator) + (num_processes > 0) + (process_id >= 0)
+  if given:
+    _check_numbers(coordinator, num_processes, process_id, given)
+    return {
+        'coordinator_address': coordinator,
+        'num_processes': num_processes,
+        'process_id': process_id,
+    }
+  return {} if mode == 'on' or (mode == 'auto' and _several_named()) else None
+
+
+def _check_numbers(
+    coordinator: str, num_processes: int, process_id: int, given: int
+) -> None:
+  if given < 3:
+    raise ValueError(
+        '--coordinator=HOST:PORT, --num_processes and --process_id go together'
+    )
+  host, _, port = coordinator.rpartition(':')
+  if not host or not port.isdigit():
+    raise ValueError(f'--coordinator={coordinator} is not HOST:PORT')
+  if process_id >= num_processes:
+    raise ValueError(
+        f'--process_id={process_id} is out of range: choose from 0 to '
+        f'{num_processes - 1} (--num_processes={num_processes})'
+    )
+
+
+def _several_named() -> bool:
+  """Whether the environment names more than one process."""
+  known = os.environ
+  return (
+      'JAX_COORDINATOR_ADDRESS' in known
+      or ('SLURM_STEP_NODELIST' in known and int(known.get('SLURM_NTASKS', '1')) > 1)
+      or ',' in known.get('TPU_WORKER_HOSTNAMES', '')
+  )
+
+
+def _initialize(found: dict[str, Any], timeout_s: int) -> None:
+  where = found.get('coordinator_address', 'the coordinator')
+  who = found.get('process_id', '?')
+  # Left to itself, the runtime aborts with a stack trace.
+  alarm = threading.Timer(
+      timeout_s, _end_at_once,
+      [f'process {who}: not all processes met at {where} within {timeout_s} s'],
+  )
+  alarm.daemon = True
+  alarm.start()
+  try:
+    jax.distributed.initialize(
+        **found,
+        initialization_timeout=timeout_s + 30,
+        heartbeat_timeout_seconds=_HEARTBEAT_S,
+        shutdown_timeout_seconds=_SHUTDOWN_S,
+    )
+    jax.devices()  # the runtimes meet here
+  finally:
+    alarm.cancel()
+
+
+def _abandon() -> None:
+  """Ends this process under the exception that is being handled."""
+  error = sys.exc_info()[1]
+  text = str(error)
+  lost = any(sign in text for sign in _SIGNS_OF_LOSS)
+  if lost or isinstance(error, jax.errors.JaxRuntimeError):
+    _end_at_once(
+        f'process {index()}: lost another process, or the devices failed '
+        f'({text.splitlines()[0]}). Start the same command on all hosts again: '
+        'the run goes on from what was saved'
+    )
+  traceback.print_exc()
+  _end_at_once(f'process {index()} failed; the others end too')
+
+
+def _end_at_once(message: str) -> None:
+  sys.stderr.write(f'leafe_jax: {message}\n')
+  sys.stderr.flush()
+  logging.flush()
+  os._exit(EXIT_LOST)
+
+

@@ -204,7 +204,7 @@ class Grpo:
 
 @dataclasses.dataclass(frozen=True)
 class Jerp:
-  """Rule pools learnt beside the policy (arXiv 2606.27136; the paper leaves all open but 'std')."""
+  """Rule pools learnt beside the policy (arXiv 2606.27136, which leaves all of this open)."""
 
   key: str = option('type', 'one pool per task, per type of task, or for all', ('task', 'type', 'all'))
   top_k: int = option(5, 'rules in the prompt, fixed for the episode')

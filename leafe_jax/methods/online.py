@@ -113,8 +113,10 @@ class OnlineTraining:
     self._name = name
     self._directory = directory
     self._step_weight = step_weight
-    self._notebook = notebook or Blank()
     self._config = config = run.config.grpo
+    # Without a KL term and without anybody to ask, the base need not be kept.
+    self._keeps_base = bool(config.kl) or notebook is not None
+    self._notebook = notebook or Blank()
     self._rules = Rules(
         1.0, run.config.explore.max_response_tokens, run.transcript.stop_ids
     )
@@ -135,7 +137,7 @@ class OnlineTraining:
       NonFiniteLoss: an update is not finite.
     """
     limit = _env_step_limit(self._run)
-    reference = self._base()
+    reference = self._base() if self._keeps_base else {}
     checkpoints = Checkpoints(self._directory / 'checkpoints')
     state, step, past = self._start(checkpoints)
     writer = self._run.writer(self._name)

@@ -82,3 +82,21 @@ def test_a_template_that_rewrites_history_is_refused():
 def test_a_missing_template_is_refused():
   with pytest.raises(chat.TemplateError, match='no chat template'):
     chat.ChatTranscript(_tokenizer(None))
+
+
+def test_a_memory_is_shown_between_the_task_and_the_first_step():
+  tokenizer = _tokenizer(CHATML)
+  spelt = chat.ChatTranscript(tokenizer)
+  with_memory = tokenizer.decode(spelt.first('Rules.', 'Buy.', 'o', 'one\ntwo'))
+  assert 'Task: Buy.\n\nLessons from earlier attempts:\none\ntwo\n\nStep 1\no' in (
+      with_memory
+  )
+  assert 'Lessons' not in tokenizer.decode(spelt.first('Rules.', 'Buy.', 'o'))
+
+
+def test_a_question_is_a_conversation_of_its_own():
+  tokenizer = _tokenizer(CHATML)
+  asked = tokenizer.decode(chat.ChatTranscript(tokenizer).question('Which rules?'))
+  assert asked == (
+      '<|im_start|>user\nWhich rules?<|im_end|>\n<|im_start|>assistant\n'
+  )

@@ -32,6 +32,14 @@ def test_an_episode_is_spelt_in_order(words):
   )
 
 
+def test_a_memory_stands_before_the_first_observation_one_block_a_line(words):
+  ids = words.first('', '', 'want cotton', 'fit click a\nno fit click back')
+  assert ' '.join(words.tokenizer.convert_ids_to_tokens(ids)) == (
+      '<bos> <hint> fit click a <use> <hint> no fit click back <use> '
+      '<t1> want cotton'
+  )
+
+
 def test_a_well_formed_reflection_is_read_back(words):
   text = words.reflection_response(3, 'no fit click back')
   ids = words.response(text)

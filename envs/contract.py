@@ -62,12 +62,14 @@ class EnvironmentContract:
   Attributes:
     num_strange: malformed actions to take.
     num_costly: how many of them may cost a process, see `is_costly`.
+    num_admissible: admissible responses to take, each after a restore.
     strange_bout: malformed actions between two checks that nothing leaked.
   """
 
   num_strange = 10_000
   num_costly = 100
   strange_bout = 500
+  num_admissible = 50
 
   def world(self) -> api.World:
     """The world under test."""
@@ -204,7 +206,7 @@ class EnvironmentContract:
   def test_admissible_responses_are_understood(self):
     world, session, _ = self.started()
     snapshot = session.snapshot()
-    for response in session.admissible()[:50]:
+    for response in session.admissible()[: self.num_admissible]:
       session.restore(snapshot)
       assert isinstance(response, str)
       assert session.step(world.parse_response(response)).valid, response

@@ -62,6 +62,10 @@ class View(Protocol):
     """The observation after an action; may look around in the game."""
     ...
 
+  def admissible(self, game: Game) -> list[str]:
+    """Responses that do something now; empty where they cannot be listed."""
+    ...
+
 
 class TextView:
   """The simulator's own texts, for language models."""
@@ -75,6 +79,9 @@ class TextView:
   def render(self, response: str, outcome: Outcome, game: Game) -> str:
     del response, game
     return outcome.text
+
+  def admissible(self, game: Game) -> list[str]:
+    return sorted(filter(is_plausible, game.valid_actions()))
 
 
 class ScienceWorldSession(api.ReplaySnapshots):
@@ -122,6 +129,9 @@ class ScienceWorldSession(api.ReplaySnapshots):
     if self._world.settles_ambiguity and outcome.text.startswith(AMBIGUOUS):
       outcome = self._game.act('0')
     return outcome
+
+  def admissible(self) -> list[str]:
+    return [] if self._over else self._world.view.admissible(self._game)
 
   def close(self) -> None:
     self._over = True

@@ -26,6 +26,7 @@ class _Contract(EnvironmentContract):
 
   num_costly = 40
   strange_bout = 5000
+  num_admissible = 3
 
   def is_costly(self, action):
     return env.is_plausible(env.clean(self.world().view.to_action(action)))

@@ -52,8 +52,11 @@ def check_response(world: api.World, response: str) -> None:
   """Fails unless a response is read or refused as it should be."""
   try:
     assert isinstance(world.parse_response(response), str)
-  except api.InvalidAction as error:
-    assert str(error)
+  except api.InvalidAction as refusal:
+    message = str(refusal)  # the agent's feedback
+  else:
+    message = 'read'
+  assert message
 
 
 class EnvironmentContract:

@@ -1,9 +1,10 @@
-"""The number game, learnt from scratch: all phases in two to three minutes.
+"""The number game, learnt from scratch, in a few minutes.
 
     python -m leafe_jax.main --config=docs/examples/number_guess_config.py \\
         --workdir=runs/number_guess
 
-Hardware: 2 CPU cores, 2 GiB. With :debug every phase at toy size.
+Hardware: 2 CPU cores, 2 GiB. With :debug every phase at toy size. Expected, on 25
+tasks, seed 0: Pass@1 .43 of the base, .47 of rft, .48 of leafe; all 1.0 at k = 64.
 """
 
 from __future__ import annotations

@@ -23,8 +23,12 @@ from envs import api
 from envs.adapters import adapted
 
 
+# pyright's stubs lack its get_bit_generator and set_bit_generator.
+_numpy_random: Any = np.random
+
+
 class TextArenaGame(adapted.Game):
-  """`state` is (game, state of `random`, state of numpy's)."""
+  """`state` is (game, state of `random`, bit generator of numpy)."""
 
   def __init__(self, package: Any, env_id: str, max_steps: int):
     super().__init__(max_steps)
@@ -33,8 +37,8 @@ class TextArenaGame(adapted.Game):
     self._player_action = package.ObservationType.PLAYER_ACTION
 
   def _start(self, seed: int) -> str:
-    generator = np.random.RandomState(seed)
-    with self._randomness(random.Random(seed).getstate(), generator.get_state()):
+    numbers = random.Random(seed).getstate()
+    with self._randomness(numbers, np.random.MT19937(seed)):
       game = self._make()
       game.reset(num_players=1, seed=seed)
     self.state = (game, *self.state[1:])
@@ -65,17 +69,18 @@ class TextArenaGame(adapted.Game):
     )
 
   @contextlib.contextmanager
-  def _randomness(self, own: Any, own_numpy: Any) -> Iterator[None]:
+  def _randomness(self, own: Any, bits: np.random.MT19937) -> Iterator[None]:
     """The game's random numbers in place of the program's; kept in `state`."""
-    outside, outside_numpy = random.getstate(), np.random.get_state()
+    outside, outside_bits = random.getstate(), _numpy_random.get_bit_generator()
     random.setstate(own)
-    np.random.set_state(own_numpy)
+    # By reference: reading and writing numpy's state takes longer than a move.
+    _numpy_random.set_bit_generator(bits)
     try:
       yield
     finally:
-      self.state = (None, random.getstate(), np.random.get_state())
+      self.state = (None, random.getstate(), bits)
       random.setstate(outside)
-      np.random.set_state(outside_numpy)
+      _numpy_random.set_bit_generator(outside_bits)
 
 
 def make(

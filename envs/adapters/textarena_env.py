@@ -22,7 +22,6 @@ import numpy as np
 from envs import api
 from envs.adapters import adapted
 
-
 # pyright's stubs lack its get_bit_generator and set_bit_generator.
 _numpy_random: Any = np.random
 

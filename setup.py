@@ -60,6 +60,8 @@ setuptools.setup(
     extras_require={
         'webshop': _WEBSHOP,
         'scienceworld': _SCIENCEWORLD,
+        'gymnasium': ['gymnasium>=1.0'],
+        'textarena': ['textarena>=0.7,<0.8'],
         'dev': _WEBSHOP + _DEV,
         'cuda': ['jax[cuda12]'],
         'tpu': ['jax[tpu]'],

@@ -21,11 +21,13 @@ import abc
 import dataclasses
 import hashlib
 import random
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 SPLITS = ('train', 'validation', 'test')
+_TAG = re.compile(r'<(/?)action>', re.IGNORECASE)
 
 
 class EnvError(Exception):
@@ -53,7 +55,6 @@ class ReplayDiverged(EnvError):
 
 class SnapshotMismatch(EnvError):
   """A snapshot was restored into a session of another world or kind."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -118,6 +119,13 @@ class Snapshot:
   state: Any
   num_bytes: int
 
+  def check(self, world: str, kind: type = object) -> None:
+    """SnapshotMismatch unless it is of that world and its state of that kind."""
+    if self.world != world or not isinstance(self.state, kind):
+      raise SnapshotMismatch(
+          f'a snapshot of {self.world!r} was restored into a session of {world!r}'
+      )
+
 
 @dataclasses.dataclass(frozen=True)
 class History:
@@ -162,6 +170,13 @@ class TextEnv(abc.ABC):
   @abc.abstractmethod
   def restore(self, snapshot: Snapshot) -> None:
     """Brings this session to a snapshot of any session of the same world."""
+
+  def admissible(self) -> Sequence[str]:
+    """Responses that do something now; empty where they cannot be listed.
+
+    For people and tools. An open place in one is written <so>.
+    """
+    return ()
 
   def close(self) -> None:
     """Frees what the session holds; may be called twice."""
@@ -241,8 +256,18 @@ class World(abc.ABC):
 
 
 def observation_hash(observation: str) -> str:
-  """16 hex digits that identify an observation's text."""
-  return hashlib.blake2b(observation.encode(), digest_size=8).hexdigest()
+  """16 hex digits that identify an observation's text, whatever it holds."""
+  text = observation.encode(errors='surrogatepass')
+  return hashlib.blake2b(text, digest_size=8).hexdigest()
+
+
+def find_tagged(response: str) -> str | None:
+  """What the last <action>...</action> of a response holds; None without one."""
+  tags = list(_TAG.finditer(response))
+  for opening, closing in reversed(list(zip(tags, tags[1:]))):
+    if closing[1] and not opening[1]:
+      return response[opening.end() : closing.start()]
+  return None
 
 
 def check_split(split: str) -> None:
@@ -298,11 +323,7 @@ class ReplaySnapshots(TextEnv):
     return Snapshot(self.world_name, state, num_bytes)
 
   def restore(self, snapshot: Snapshot) -> None:
-    if snapshot.world != self.world_name:
-      raise SnapshotMismatch(
-          f'a snapshot of {snapshot.world!r} was restored into a session of '
-          f'{self.world_name!r}'
-      )
+    snapshot.check(self.world_name)
     task, seed, actions, hashes = snapshot.state
     step = self._reset(task, seed)
     self._check(1, hashes[0], step)

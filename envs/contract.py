@@ -10,24 +10,26 @@ in it; pytest finds the rest.
     def actions(self, task):
       return ['left', 'right', 'right']
 
-`world` is called once a test; cache it where it is dear.
+`world` is called once a test; cache it where it is dear. Where an action costs a
+process or a slow simulator's call, override `is_costly`; where a restore is slow
+because episodes are short, lower `num_strange`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+import json
+from collections.abc import Iterator, Sequence
 
 import pytest
 
-from envs import api
+from envs import api, malformed
 
 STRANGE_ACTIONS = (
     '', ' ', '\n', '[', ']', '[]', 'a[b', 'x' * 5000, 'click[]', 'search[]',
     '\x00', 'é中🌸', '<action>', '((((', '{"a": 1}', '-1',
 )  # fmt: skip
-
-
 def play(session: api.TextEnv, actions: Sequence[str]) -> list[api.Step]:
   """Steps of `actions`, up to and including the one that ends the episode."""
   steps = []
@@ -38,8 +40,39 @@ def play(session: api.TextEnv, actions: Sequence[str]) -> list[api.Step]:
   return steps
 
 
+def check_step(step: api.Step) -> bool:
+  """Whether a step ends its episode; fails unless it can be told and stored."""
+  assert isinstance(step, api.Step)
+  step.observation.encode()  # what is no UTF-8 reaches neither model nor disk
+  json.dumps(dict(step.info))
+  return step.terminated or step.truncated
+
+
+def check_response(world: api.World, response: str) -> None:
+  """Fails unless a response is read or refused as it should be."""
+  try:
+    assert isinstance(world.parse_response(response), str)
+  except api.InvalidAction as refusal:
+    message = str(refusal)  # the agent's feedback
+  else:
+    message = 'read'
+  assert message
+
+
 class EnvironmentContract:
-  """Derive, and define `world`; `actions` makes the tests sharper."""
+  """Derive, and define `world`; `actions` makes the tests sharper.
+
+  Attributes:
+    num_strange: malformed actions to take.
+    num_costly: how many of them may cost a process, see `is_costly`.
+    num_admissible: admissible responses to take, each after a restore.
+    strange_bout: malformed actions between two checks that nothing leaked.
+  """
+
+  num_strange = 10_000
+  num_costly = 100
+  strange_bout = 500
+  num_admissible = 50
 
   def world(self) -> api.World:
     """The world under test."""
@@ -53,6 +86,21 @@ class EnvironmentContract:
     """Actions that visit different states; the last may end the episode."""
     del task
     return ('look', 'wait', 'look')
+
+  def is_costly(self, action: str) -> bool:
+    """Whether an action starts a process or bothers a slow simulator."""
+    del action
+    return False
+
+  def strange_actions(self, task: api.Task) -> Iterator[str]:
+    """`num_strange` malformed actions, at most `num_costly` of them costly."""
+    costly = 0
+    drawn = malformed.actions(self.actions(task))
+    for _ in range(self.num_strange):
+      action = next(a for a in drawn if costly < self.num_costly
+                    or not self.is_costly(a))
+      costly += self.is_costly(action)
+      yield action
 
   def started(self) -> tuple[api.World, api.TextEnv, list[str]]:
     """A world, a session after reset, and what to do in it."""
@@ -137,6 +185,34 @@ class EnvironmentContract:
     step = session.step(action)
     assert isinstance(step, api.Step)
     assert isinstance(step.observation, str)
+
+  def test_ten_thousand_malformed_actions_leave_no_trace(self):
+    """In bouts: each ends with a snapshot of wherever it led, to be restored."""
+    world, session, actions = self.started()
+    snapshot = session.snapshot()
+    expected = play(session, actions)
+    strange = self.strange_actions(self.task(world))
+    while bout := tuple(itertools.islice(strange, self.strange_bout)):
+      session.restore(snapshot)
+      for action in bout[:-1]:
+        check_response(world, action)
+        if check_step(session.step(action)):
+          session.restore(snapshot)
+      reached = session.snapshot()
+      answer = session.step(bout[-1])
+      check_step(answer)
+      session.restore(reached)
+      assert session.step(bout[-1]) == answer
+      session.restore(snapshot)
+      assert play(session, actions) == expected
+
+  def test_admissible_responses_are_understood(self):
+    world, session, _ = self.started()
+    snapshot = session.snapshot()
+    for response in session.admissible()[: self.num_admissible]:
+      session.restore(snapshot)
+      assert isinstance(response, str)
+      assert session.step(world.parse_response(response)).valid, response
 
   def test_stepping_before_reset_raises_episode_over(self):
     session = self.world().session()

@@ -135,11 +135,10 @@ def _last_line(error: Exception) -> str:
 def check(config: ml_collections.ConfigDict) -> Experiment:
   """The checked config. Raises ConfigError."""
   experiment = settings.from_config_dict(config)
-  if experiment.env.name not in registry.names():
-    raise settings.ConfigError(
-        f'env.name is {experiment.env.name!r}; choose from '
-        + ', '.join(registry.names())
-    )
+  try:
+    registry.check(experiment.env.name)
+  except (ValueError, ImportError) as error:
+    raise settings.ConfigError(f'env.name: {error}') from error
   return experiment
 
 
@@ -181,7 +180,7 @@ def _check_world(config: Experiment) -> None:
   """Makes the world once: only it knows what its options may be."""
   try:
     registry.make(config.env.name, **config.env.options).close()
-  except (ValueError, TypeError, FileNotFoundError) as error:
+  except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
     raise UsageError(f'env.options: {error}') from error
 
 

@@ -68,11 +68,7 @@ class CodeSession(api.TextEnv):
     return api.Snapshot(self._world.name, self._state, num_bytes)
 
   def restore(self, snapshot: api.Snapshot) -> None:
-    if snapshot.world != self._world.name or not isinstance(snapshot.state, Attempts):
-      raise api.SnapshotMismatch(
-          f'a snapshot of {snapshot.world!r} was restored into a session of '
-          f'{self._world.name!r}'
-      )
+    snapshot.check(self._world.name, Attempts)
     self._state = snapshot.state
 
 

@@ -2,7 +2,8 @@
 
 Public tests run first, all of them, for the feedback; hidden tests run only
 when those pass, and stop at the first failure. Of hidden tests nothing leaves
-this module but verdicts and counts.
+this module but verdicts and counts. What is no program at all, prose above all,
+costs no process.
 
 In problems of kind 'function' the test code runs in the program's process, so
 a program that sets out to forge its tests there can; a random word printed
@@ -11,18 +12,23 @@ after the tests makes sure that they were reached.
 
 from __future__ import annotations
 
+import ast
 import concurrent.futures
 import dataclasses
 import enum
 import functools
 import re
 import secrets
+import sys
+import warnings
 from collections.abc import Iterable
 from typing import Protocol
 
 from envs.codecontests.problems import Problem, Test
 from envs.codecontests.sandbox import Execution, Limits, Sandbox
 
+# As on Codeforces; the text is parsed in this process.
+MAX_SOURCE = 65_536
 _SIGXCPU = 128 + 24
 _SYNTAX = re.compile(r'^(?:SyntaxError|IndentationError|TabError)\b', re.MULTILINE)
 _ADDRESS = re.compile(r'0x[0-9a-f]{6,}')
@@ -119,8 +125,21 @@ class Judge:
   def close(self) -> None:
     self._pool.shutdown()
 
+  def refusal(self, program: str) -> str:
+    """Why a text is no program, in Python's words; empty if it may be one."""
+    size = len(program.encode(errors='replace'))
+    if size > MAX_SOURCE:
+      return f'SyntaxError: a program of {size} bytes; {MAX_SOURCE} are the most'
+    if self._sandbox.python != sys.version_info[:2]:
+      return ''  # another Python has another grammar
+    return syntax_error(program)
+
   def _run_all(self, problem: Problem, program: str) -> Report:
     total = len(problem.public) + len(problem.hidden)
+    if error := self.refusal(program):
+      outcome = Outcome(Verdict.COMPILE_ERROR, error=error)
+      hidden = None if problem.public else outcome.verdict
+      return Report((outcome,) * len(problem.public), hidden, 0, total)
     public = tuple(
         self._pool.map(lambda test: self.run(problem, program, test), problem.public)
     )
@@ -163,6 +182,21 @@ class Judge:
     if outcome.error.startswith('AssertionError'):
       return dataclasses.replace(outcome, verdict=Verdict.WRONG_ANSWER)
     return outcome
+
+
+def syntax_error(program: str) -> str:
+  """What Python would say about a text that it cannot parse; else empty."""
+  text = program.encode(errors='replace').decode()  # as the sandbox writes it
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')  # of escapes that Python will forbid
+      ast.parse(text)
+  except SyntaxError as error:
+    where = f' (line {error.lineno})' if error.lineno else ''
+    return f'{type(error).__name__}: {error.msg}{where}'
+  except (ValueError, MemoryError, RecursionError):
+    pass  # null bytes and deep nesting: for the sandbox to say
+  return ''
 
 
 def judge_execution(ran: Execution) -> Outcome:

@@ -85,7 +85,12 @@ class Execution:
 
 
 class Sandbox:
-  """See the module's docstring."""
+  """See the module's docstring.
+
+  Attributes:
+    isolated: whether programs can reach nothing but their scratch directory.
+    python: (major, minor) version of the Python that runs them.
+  """
 
   def __init__(self, allow_unsafe_execution: bool = False):
     """Checks the machine with a trial run.
@@ -99,6 +104,7 @@ class Sandbox:
       SandboxUnavailable: names what is missing.
     """
     self.isolated = True
+    self.python = (0, 0)
     self._groups = True
     problem = self._missing() or self._trial()
     if problem and self._groups:
@@ -129,9 +135,12 @@ class Sandbox:
     return f'no {", ".join(missing)}' if missing else ''
 
   def _trial(self) -> str:
-    ran = self.run('print(7)', '', Limits(wall_seconds=20))
-    if ran.stdout.strip() == b'7':
-      return ''
+    program = 'import sys\nprint(*sys.version_info[:2])'
+    ran = self.run(program, '', Limits(wall_seconds=20))
+    match ran.stdout.split():
+      case [major, minor]:
+        self.python = (int(major), int(minor))
+        return ''
     return f'a trial run failed: {ran.stderr.decode(errors="replace").strip()!r}'
 
   def run(self, program: str, stdin: str, limits: Limits) -> Execution:

@@ -9,7 +9,7 @@ from envs import api
 from envs.codecontests.judge import Outcome, Report, Verdict
 from envs.codecontests.problems import Problem, Test
 
-_BLOCK = re.compile(r'```[^\n`]*\n(.*?)```|<code>(.*?)</code>', re.DOTALL)
+_OPENING = re.compile(r'```[^\n`]*\n|<code>')
 _MAX_SHOWN = 600
 _MAX_FAILURES = 2
 
@@ -77,13 +77,28 @@ class TextView:
     )
 
   def parse_response(self, response: str) -> str:
-    found = [fenced or tagged for fenced, tagged in _BLOCK.findall(response)]
-    if not found or not found[-1].strip():
+    program = find_program(response)
+    if not program.strip():
       raise api.InvalidAction(
           'no program found; write it in a ```python block or between <code> '
           'and </code>'
       )
-    return found[-1].strip('\n')
+    return program.strip('\n')
+
+
+def find_program(response: str) -> str:
+  """What the last whole block of code holds; empty without one."""
+  program, place = '', 0
+  missing = set()  # closing marks that do not come any more: linear time
+  while opening := _OPENING.search(response, place):
+    closing = '</code>' if opening[0] == '<code>' else '```'
+    place = opening.end()
+    end = -1 if closing in missing else response.find(closing, place)
+    if end < 0:
+      missing.add(closing)
+    else:
+      program, place = response[place:end], end + len(closing)
+  return program
 
 
 def _describe(test: Test, outcome: Outcome | None) -> str:

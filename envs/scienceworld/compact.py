@@ -169,6 +169,10 @@ class CompactView:
         return f'move {_split(thing)} to {_split(box)}'
     return ''
 
+  def admissible(self, game: Game) -> list[str]:
+    del game
+    return []
+
   def render(self, response: str, outcome: Outcome, game: Game) -> str:
     if outcome.score < 0:
       return FAILED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -15,9 +14,11 @@ from envs.scienceworld.simulator import Game, Outcome, Simulator
 VIEWS = ('text', 'compact')
 UNKNOWN = 'No known action matches that input.'
 AMBIGUOUS = 'Ambiguous request'
+# No action is longer, and the names in this world are plain ASCII: what differs
+# is answered here, since the simulator takes long to find nothing in it.
+_MAX_LENGTH = 300
 # Clears the progress of the task but not the world: an action for debugging.
 _BLOCKED = 'reset task'
-_TAGGED = re.compile(r'<action>(.*?)</action>', re.DOTALL)
 
 INSTRUCTIONS = """\
 You are in a small world with a kitchen, a workshop, a greenhouse and other rooms,
@@ -61,6 +62,10 @@ class View(Protocol):
     """The observation after an action; may look around in the game."""
     ...
 
+  def admissible(self, game: Game) -> list[str]:
+    """Responses that do something now; empty where they cannot be listed."""
+    ...
+
 
 class TextView:
   """The simulator's own texts, for language models."""
@@ -74,6 +79,9 @@ class TextView:
   def render(self, response: str, outcome: Outcome, game: Game) -> str:
     del response, game
     return outcome.text
+
+  def admissible(self, game: Game) -> list[str]:
+    return sorted(filter(is_plausible, game.valid_actions()))
 
 
 class ScienceWorldSession(api.ReplaySnapshots):
@@ -115,12 +123,15 @@ class ScienceWorldSession(api.ReplaySnapshots):
 
   def _send(self, action: str) -> Outcome:
     """The simulator's answer; what it must not see is answered for it."""
-    if not action or action.lower() == _BLOCKED:
+    if not is_plausible(action):
       return Outcome(UNKNOWN, self._score, False)
     outcome = self._game.act(action)
     if self._world.settles_ambiguity and outcome.text.startswith(AMBIGUOUS):
       outcome = self._game.act('0')
     return outcome
+
+  def admissible(self) -> list[str]:
+    return [] if self._over else self._world.view.admissible(self._game)
 
   def close(self) -> None:
     self._over = True
@@ -130,6 +141,15 @@ class ScienceWorldSession(api.ReplaySnapshots):
 def clean(action: str) -> str:
   """One line of printable text; the connection speaks in lines."""
   return ' '.join(''.join(c if c.isprintable() else ' ' for c in action).split())
+
+
+def is_plausible(action: str) -> bool:
+  """Whether the simulator gets to see a cleaned action."""
+  return (
+      0 < len(action) <= _MAX_LENGTH
+      and action.isascii()
+      and action.lower() != _BLOCKED
+  )
 
 
 def is_valid(text: str) -> bool:
@@ -205,7 +225,8 @@ class ScienceWorldWorld(api.World):
     """
     if not isinstance(self.view, TextView):
       return super().parse_response(response)
-    found = _TAGGED.findall(response) or response.strip().splitlines()[-1:]
+    tagged = api.find_tagged(response)
+    found = [tagged] if tagged is not None else response.strip().splitlines()[-1:]
     action = clean(found[-1]) if found else ''
     if not action:
       raise api.InvalidAction('no action found; write <action>look around</action>')

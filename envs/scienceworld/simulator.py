@@ -197,6 +197,12 @@ class Game:
     """What is around; costs no time in the game."""
     return self._survive(lambda: str(self._server().freeActionLook()))
 
+  def valid_actions(self) -> list[str]:
+    """Every action that does something now; slow."""
+    return self._survive(
+        lambda: [*map(str, self._server().getValidActionObjectCombinations())]
+    )
+
   def gold_path(self, level: Level) -> list[str]:
     """The simulator's own solution. Ends the game that was being played."""
     self._level, self._log = level, []

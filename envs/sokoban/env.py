@@ -46,17 +46,23 @@ class SokobanSession(api.TextEnv):
     self._state = after
     return self._world.judge(after, reward, after.player != before.player)
 
+  def admissible(self) -> tuple[str, ...]:
+    """The moves that are not blocked."""
+    state = self._state
+    if state is None or self._world.is_over(state):
+      return ()
+    moved = (engine.move(state, index)[0] for index in range(len(ACTIONS)))
+    return tuple(
+        action for action, after in zip(ACTIONS, moved) if after.player != state.player
+    )
+
   def snapshot(self) -> api.Snapshot:
     if self._state is None:
       raise api.EpisodeOver('snapshot before the first reset')
     return api.Snapshot(self._world.name, self._state, state_bytes(self._state))
 
   def restore(self, snapshot: api.Snapshot) -> None:
-    if snapshot.world != self._world.name or not isinstance(snapshot.state, State):
-      raise api.SnapshotMismatch(
-          f'a snapshot of {snapshot.world!r} was restored into a session of '
-          f'{self._world.name!r}'
-      )
+    snapshot.check(self._world.name, State)
     self._state = snapshot.state
 
 

@@ -37,7 +37,6 @@ _ORDER = (
     engine.PLAYER, engine.PLAYER_ON, engine.BOX, engine.BOX_ON, engine.TARGET,
     engine.WALL,
 )  # fmt: skip
-_TAGGED = re.compile(r'<action>(.*?)</action>', re.DOTALL | re.IGNORECASE)
 _BARE = re.compile(rf'\b({"|".join(engine.ACTIONS)})\b', re.IGNORECASE)
 _RULES = (
     'Sokoban. Push every box onto a target. '
@@ -89,8 +88,8 @@ class TextView:
 
   def parse_response(self, response: str) -> str:
     """What <action>...</action> holds, else the last move that is named."""
-    tagged = _TAGGED.findall(response)
-    found = _BARE.findall(tagged[-1] if tagged else response)
+    tagged = api.find_tagged(response)
+    found = _BARE.findall(response if tagged is None else tagged)
     if not found:
       raise api.InvalidAction(
           'no action found; write <action>up</action>, with one of '

@@ -187,6 +187,17 @@ class CompactView:
       case _:
         return response
 
+  def admissible(self, shop: Shop, state: PageState) -> tuple[str, ...]:
+    words = list(_letters(shop.page_size))
+    if state.asin is not None:
+      words = _values(shop.product(state))
+    clickables = shop.clickables(state)
+    return ('search <words>', *(
+        response for response in (*_BUTTONS, *map(click, words))
+        if shop_lib.parse_action(self.to_action(shop, state, response))[1]
+        in clickables
+    ))
+
   def instructions(self) -> str:
     """Rules and action grammar."""
     return (

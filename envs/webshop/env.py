@@ -19,7 +19,6 @@ CATALOGUES = ('embedded', 'official')
 VIEWS = ('compact', 'text', 'text_rich')
 _DEFAULT_VIEWS = {'embedded': 'compact', 'official': 'text'}
 _PAGE_SIZES = {'embedded': 3, 'official': 10}
-_TAGGED = re.compile(r'<action>(.*?)</action>', re.DOTALL)
 _BARE = re.compile(r'(?:search|click)\[[^\[\]\n]+\]')
 
 
@@ -53,19 +52,18 @@ class WebShopSession(api.TextEnv):
     observation = view.render(shop, state, before, valid)
     return self._world.judge(state, observation, valid)
 
+  def admissible(self) -> tuple[str, ...]:
+    if self._state is None or self._world.is_over(self._state):
+      return ()
+    return self._world.view.admissible(self._world.shop, self._state)
+
   def snapshot(self) -> api.Snapshot:
     if self._state is None:
       raise api.EpisodeOver('snapshot before the first reset')
     return api.Snapshot(self._world.name, self._state, state_bytes(self._state))
 
   def restore(self, snapshot: api.Snapshot) -> None:
-    if snapshot.world != self._world.name or not isinstance(
-        snapshot.state, PageState
-    ):
-      raise api.SnapshotMismatch(
-          f'a snapshot of {snapshot.world!r} was restored into a session of '
-          f'{self._world.name!r}'
-      )
+    snapshot.check(self._world.name, PageState)
     self._state = snapshot.state
 
 
@@ -151,7 +149,8 @@ class WebShopWorld(api.World):
     """
     if not isinstance(self.view, pages.TextView):
       return super().parse_response(response)
-    found = _TAGGED.findall(response) or _BARE.findall(response)
+    tagged = api.find_tagged(response)
+    found = [tagged] if tagged is not None else _BARE.findall(response)
     action = found[-1].strip() if found else ''
     if not action:
       raise api.InvalidAction(

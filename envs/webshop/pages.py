@@ -150,6 +150,10 @@ class TextView:
     del shop, state
     return response
 
+  def admissible(self, shop: Shop, state: PageState) -> tuple[str, ...]:
+    buttons = (name for name in shop.clickables(state) if name != 'search')
+    return ('search[<words>]', *(f'click[{button}]' for button in buttons))
+
   def instructions(self) -> str:
     return _INSTRUCTIONS
 

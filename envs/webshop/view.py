@@ -44,6 +44,10 @@ class View(Protocol):
     """
     ...
 
+  def admissible(self, shop: Shop, state: PageState) -> tuple[str, ...]:
+    """Responses that do something in `state`."""
+    ...
+
   def instructions(self) -> str:
     """Rules and action grammar for language models."""
     ...

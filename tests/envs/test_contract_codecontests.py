@@ -44,6 +44,12 @@ class TestGeneratedTasksThatFail(TestGeneratedTasks):
 
 
 class TestRealPrograms(EnvironmentContract):
+  """A program costs two processes; what does not parse as one costs none."""
+
+  num_costly = 30
+
+  def is_costly(self, action):
+    return not support.judge().refusal(action)
 
   def world(self):
     return support.world()

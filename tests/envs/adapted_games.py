@@ -1,0 +1,63 @@
+"""A text game for gymnasium, as a user would register one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+from gymnasium import spaces
+
+ID = 'HiddenWord-v0'
+
+
+class HiddenWord(gymnasium.Env[str, str]):
+  """Guess a letter of a word of three letters; found when all are named."""
+
+  observation_space = spaces.Text(20)
+  action_space = spaces.Text(1, charset='abcdefgh')
+
+  def __init__(self, letters: str = 'abcdefgh', says_success: bool = False):
+    self._letters, self._says = letters, says_success
+
+  def reset(
+      self, *, seed: int | None = None, options: dict[str, Any] | None = None
+  ) -> tuple[str, dict[str, Any]]:
+    super().reset(seed=seed)
+    self._word = ''.join(self.np_random.choice(list(self._letters), 3))
+    self._named: set[str] = set()
+    return self._show(), {}
+
+  def _show(self) -> str:
+    return ''.join(c if c in self._named else '.' for c in self._word)
+
+  def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+    self._named.add(action)
+    found = set(self._word) <= self._named
+    info = {'success': False, 'score': 0.25} if self._says else {}
+    # Draws from its own numbers, which a copy must bring back.
+    noise = self.np_random.integers(10)
+    return f'{self._show()} {noise}', float(found), found, False, info
+
+
+class Uncopyable(HiddenWord):
+
+  def __init__(self):
+    super().__init__()
+    self._callback = lambda: None
+
+
+def letter_code(observation: str) -> str:
+  return observation.replace('.', 'unknown ')
+
+
+def read_letter(text: str) -> str:
+  """The letter in 'letter x'. ValueError for another text."""
+  match text.split():
+    case ['letter', letter] if letter in 'abcdefgh':
+      return letter
+  raise ValueError('say letter x')
+
+
+if ID not in gymnasium.registry:
+  gymnasium.register(ID, HiddenWord, max_episode_steps=30)
+  gymnasium.register('Uncopyable-v0', Uncopyable)

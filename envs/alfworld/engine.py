@@ -1,0 +1,276 @@
+"""Plays games: the real planner decides, TextWorld's grammar speaks.
+
+A `Node` is a state of a game. Its texts, commands and what they lead to are
+worked out by the planner once and kept on the node, so that whoever comes by
+again, in whichever session, pays a dictionary look-up. A session is therefore a
+reference to a node, and a snapshot is another.
+
+What a state reads like depends on the state alone, with one exception that
+TextWorld has: it knows that something is *not* there only after it has seen it
+go. Those atoms ('not_..') are part of a node.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+
+from envs.alfworld import grammar as grammar_lib
+from envs.alfworld import planner as planner_lib
+from envs.alfworld.grammar import Facts
+from envs.alfworld.planner import Operator, Planner
+from envs.alfworld.problems import Game
+
+NOTHING = 'Nothing happens.'
+_SERIALS = itertools.count(1)
+_START = (grammar_lib.Symbol('rule', 'intro'),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Menu:
+  """What can be done in a state.
+
+  Attributes:
+    operators: by command, in the planner's order.
+    commands: sorted.
+  """
+
+  operators: Mapping[str, Operator]
+  commands: tuple[str, ...]
+
+
+class Node:
+  """A state of a game, and the way there."""
+
+  __slots__ = ('parent', 'operator', 'absent', 'menu', 'won', 'next', 'load', 'number')
+
+  def __init__(
+      self,
+      parent: Node | None,
+      operator: Operator | None,
+      absent: frozenset[grammar_lib.Atom],
+      menu: Menu,
+      won: bool,
+  ):
+    self.parent, self.operator, self.absent = parent, operator, absent
+    self.menu, self.won = menu, won
+    self.next: dict[str, tuple[str, Node]] = {}
+    # The planner's number of this state, and the loading that it is of.
+    self.load, self.number = 0, -1
+
+  def path(self) -> list[Operator]:
+    """What was done from the start."""
+    operators: list[Operator] = []
+    node = self
+    while node.parent is not None:
+      assert node.operator is not None
+      operators.append(node.operator)
+      node = node.parent
+    return operators[::-1]
+
+  def __repr__(self) -> str:
+    return f'Node({[operator.id for operator in self.path()]})'
+
+
+def call(things: Sequence[str]) -> dict[str, str]:
+  """Names of mangled things, as ALFWorld counts them: 'apple 1', 'apple 2'.
+
+  The last one in sorted order is number 1; things without a place in their
+  name keep it as it is, with a space at its end.
+  """
+  kinds = {thing: _kind(thing) for thing in sorted(things)}
+  left = collections.Counter(kind for kind in kinds.values() if kind)
+  names = {}
+  for thing, kind in kinds.items():
+    names[thing] = f'{kind} {left[kind]}' if kind else f'{thing} '
+    left[kind] -= 1
+  return names
+
+
+def _kind(thing: str) -> str:
+  name, separator, _ = thing.partition('_bar_')
+  if not separator:
+    return ''
+  return f'{name}basin' if 'basin' in thing else name
+
+
+class LoadedGame:
+  """A game in a planner."""
+
+  def __init__(self, game: Game, planner: Planner):
+    self.serial = next(_SERIALS)
+    self.planner = planner
+    self._game = game
+    program = planner_lib.translate(game.domain, game.problem)
+    planner.load(program)
+    self._grammar = grammar_lib.parse(game.domain, game.neutral_grammar())
+    self._negated = self._grammar.negated()
+    self._types, self._parameters = program.types, program.parameters
+    self._names = call(list(program.types))
+    changing = set(planner.changing())
+    self._lasting = Facts(a for a in program.initial if a not in changing)
+    self._first = planner.state()
+    self._menus: dict[tuple[int, ...], Menu] = {}
+    self._commands: dict[int, str] = {}
+    self._nodes: dict[tuple[int, frozenset], Node] = {}
+
+  def start(self) -> tuple[str, Node]:
+    """The intro and the first state."""
+    self.planner.go_to(self._first)
+    facts = self._facts(frozenset())
+    text = self._grammar.write(_START, {}, facts, self._types, self._names)
+    return self._game.fill_in(text), self._arrive(None, None, frozenset())
+
+  def act(self, node: Node, operator: Operator) -> tuple[str, Node]:
+    """Does something in a state: what it reads like, and where it leads."""
+    self._go_to(node)
+    absent = set(node.absent)
+    for holds, atom in self.planner.apply(operator):
+      if atom[0] in self._negated:
+        (absent.discard if holds else absent.add)(atom)
+    frozen = frozenset(absent)
+    template = self._grammar.actions[operator.action].feedback
+    facts = self._facts(frozen)
+    text = self._grammar.write(
+        template, self._bindings(operator), facts, self._types, self._names
+    )
+    return self._game.fill_in(text), self._arrive(node, operator, frozen)
+
+  def facts(self, node: Node) -> Facts:
+    """What is true in a state; for solvers and tests, not for agents."""
+    self._go_to(node)
+    return self._facts(node.absent)
+
+  def forget(self) -> None:
+    """Lets go of the states it has met."""
+    self._nodes.clear()
+
+  def name(self, thing: str) -> str:
+    """What a thing is called."""
+    return self._names[thing]
+
+  def _facts(self, absent: frozenset) -> Facts:
+    missing = ((f'not_{predicate}', arguments) for predicate, arguments in absent)
+    return self._lasting.extended([*self.planner.true_atoms(), *missing])
+
+  def _go_to(self, node: Node) -> None:
+    if node.load != self.serial:
+      self.planner.go_to(self._first)
+      for operator in node.path():
+        self.planner.apply(operator)
+      node.load, node.number = self.serial, self.planner.state()
+    elif self.planner.state() != node.number:
+      self.planner.go_to(node.number)
+
+  def _arrive(
+      self, parent: Node | None, operator: Operator | None, absent: frozenset
+  ) -> Node:
+    """The node of the planner's present state."""
+    number = self.planner.state()
+    node = self._nodes.get((number, absent))
+    if node is None:
+      node = Node(parent, operator, absent, self._menu(), self.planner.is_won())
+      node.load, node.number = self.serial, number
+      self._nodes[number, absent] = node
+    return node
+
+  def _menu(self) -> Menu:
+    operators = self.planner.operators()
+    key = tuple(operator.id for operator in operators)
+    if key not in self._menus:
+      found: dict[str, Operator] = {}
+      for operator in operators:
+        found.setdefault(self._command(operator), operator)
+      self._menus[key] = Menu(found, tuple(sorted(found)))
+    return self._menus[key]
+
+  def _command(self, operator: Operator) -> str:
+    """How an action is called for. Depends on lasting facts alone: kept."""
+    if operator.id not in self._commands:
+      template = self._grammar.actions[operator.action].command
+      self._commands[operator.id] = self._grammar.write(
+          template, self._bindings(operator), self._lasting, self._types, self._names
+      )
+    return self._commands[operator.id]
+
+  def _bindings(self, operator: Operator) -> grammar_lib.Bindings:
+    # Placeholders of quantifiers stand at the end and have no argument.
+    parameters = self._parameters[operator.action]
+    return dict(zip(parameters, operator.arguments, strict=False))
+
+
+class Engine:
+  """All games of a world; loads a few at a time. Not thread-safe.
+
+  Attributes:
+    planner_steps: steps that the planner worked out, since construction.
+  """
+
+  def __init__(self, max_loaded: int = 4, max_nodes: int = 200_000):
+    """ValueError: a limit is below 1.
+
+    Args:
+      max_loaded: planners, of 34 MB each on disk.
+      max_nodes: states that are kept with their texts, about 1 KB each.
+    """
+    for name, value in (('max_loaded', max_loaded), ('max_nodes', max_nodes)):
+      if value < 1:
+        raise ValueError(f'{name} is {value}; it must be at least 1')
+    self._max_loaded, self._max_nodes = max_loaded, max_nodes
+    self._loaded: collections.OrderedDict[str, LoadedGame] = collections.OrderedDict()
+    self._starts: dict[str, tuple[str, Node]] = {}
+    self._kept: list[Node] = []
+    self.planner_steps = 0
+
+  def start(self, game: Game) -> tuple[str, Node]:
+    """The first observation and state of a game."""
+    if game.id not in self._starts:
+      self._starts[game.id] = self.loaded(game).start()
+    return self._starts[game.id]
+
+  def step(self, game: Game, node: Node, command: str) -> tuple[str, Node]:
+    """The observation and state after a command.
+
+    As in TextWorld, spaces around a command do not count, and one that is not
+    on the node's menu changes nothing.
+    """
+    command = command.strip()
+    operator = node.menu.operators.get(command)
+    if operator is None:
+      return NOTHING, node
+    if command not in node.next:
+      node.next[command] = self.loaded(game).act(node, operator)
+      self.planner_steps += 1
+      self._keep(node)
+    return node.next[command]
+
+  def loaded(self, game: Game) -> LoadedGame:
+    """The game in a planner, which it may have to take from another game."""
+    found = self._loaded.get(game.id)
+    if found is not None:
+      self._loaded.move_to_end(game.id)
+      return found
+    if len(self._loaded) < self._max_loaded:
+      planner = Planner()
+    else:
+      planner = self._loaded.popitem(last=False)[1].planner
+    self._loaded[game.id] = LoadedGame(game, planner)
+    return self._loaded[game.id]
+
+  def _keep(self, node: Node) -> None:
+    """Counts what is remembered, and forgets all of it when it is too much."""
+    self._kept.append(node)
+    if len(self._kept) > self._max_nodes:
+      for old in self._kept:
+        old.next.clear()
+      self._kept.clear()
+      for loaded in self._loaded.values():
+        loaded.forget()
+
+  def close(self) -> None:
+    """Frees the planners; may be called twice."""
+    for loaded in self._loaded.values():
+      loaded.planner.close()
+    self._loaded.clear()

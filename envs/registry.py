@@ -12,6 +12,7 @@ from typing import Any
 from envs.api import World
 
 _MAKERS = {
+    'alfworld': 'envs.alfworld.env:make',
     'codecontests': 'envs.codecontests.env:make',
     'scienceworld': 'envs.scienceworld.env:make',
     'sokoban': 'envs.sokoban.env:make',

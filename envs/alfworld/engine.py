@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from envs.alfworld import grammar as grammar_lib
 from envs.alfworld import planner as planner_lib
-from envs.alfworld.grammar import Facts
-from envs.alfworld.planner import Operator, Planner
+from envs.alfworld.grammar import Atom, Facts
+from envs.alfworld.planner import Operator
 from envs.alfworld.problems import Game
 
 NOTHING = 'Nothing happens.'
-_SERIALS = itertools.count(1)
 _START = (grammar_lib.Symbol('rule', 'intro'),)
 
 
@@ -50,14 +50,14 @@ class Node:
       self,
       parent: Node | None,
       operator: Operator | None,
-      absent: frozenset[grammar_lib.Atom],
+      absent: frozenset[Atom],
       menu: Menu,
       won: bool,
   ):
     self.parent, self.operator, self.absent = parent, operator, absent
     self.menu, self.won = menu, won
     self.next: dict[str, tuple[str, Node]] = {}
-    # The planner's number of this state, and the loading that it is of.
+    # The planner's number of this state, and the loading in which it is good.
     self.load, self.number = 0, -1
 
   def path(self) -> list[Operator]:
@@ -96,88 +96,96 @@ def _kind(thing: str) -> str:
   return f'{name}basin' if 'basin' in thing else name
 
 
-class LoadedGame:
-  """A game in a planner."""
+class Play:
+  """A game in the planner, and what is known of its states."""
 
-  def __init__(self, game: Game, planner: Planner):
-    self.serial = next(_SERIALS)
-    self.planner = planner
+  def __init__(self, game: Game):
     self._game = game
-    program = planner_lib.translate(game.domain, game.problem)
-    planner.load(program)
-    self._grammar = grammar_lib.parse(game.domain, game.neutral_grammar())
+    self._program = planner_lib.translate(game.domain, game.problem)
+    self._planner = planner_lib.shared()
+    self._planner.load(self._program)
+    self._grammar = grammar_lib.parse(game.domain, game.grammar)
     self._negated = self._grammar.negated()
-    self._types, self._parameters = program.types, program.parameters
-    self._names = call(list(program.types))
-    changing = set(planner.changing())
-    self._lasting = Facts(a for a in program.initial if a not in changing)
-    self._first = planner.state()
+    self._types, self._parameters = self._program.types, self._program.parameters
+    self._names = call(list(self._program.types))
+    self._changing = self._planner.changing()
+    changing = set(self._changing)
+    self._lasting = Facts(a for a in self._program.initial if a not in changing)
     self._menus: dict[tuple[int, ...], Menu] = {}
     self._commands: dict[int, str] = {}
-    self._nodes: dict[tuple[int, frozenset], Node] = {}
+    self._nodes: dict[tuple[bytes, frozenset], Node] = {}
 
   def start(self) -> tuple[str, Node]:
     """The intro and the first state."""
-    self.planner.go_to(self._first)
-    facts = self._facts(frozenset())
-    text = self._grammar.write(_START, {}, facts, self._types, self._names)
-    return self._game.fill_in(text), self._arrive(None, None, frozenset())
+    self._planner.load(self._program)
+    self._planner.restart()
+    return self._say(_START, {}), self._arrive(None, None, frozenset())
 
   def act(self, node: Node, operator: Operator) -> tuple[str, Node]:
     """Does something in a state: what it reads like, and where it leads."""
     self._go_to(node)
     absent = set(node.absent)
-    for holds, atom in self.planner.apply(operator):
+    for holds, atom in self._planner.apply(operator):
       if atom[0] in self._negated:
         (absent.discard if holds else absent.add)(atom)
-    frozen = frozenset(absent)
+    after = self._arrive(node, operator, frozenset(absent))
     template = self._grammar.actions[operator.action].feedback
-    facts = self._facts(frozen)
-    text = self._grammar.write(
-        template, self._bindings(operator), facts, self._types, self._names
-    )
-    return self._game.fill_in(text), self._arrive(node, operator, frozen)
+    return self._say(template, self._bindings(operator), after.absent), after
 
   def facts(self, node: Node) -> Facts:
     """What is true in a state; for solvers and tests, not for agents."""
     self._go_to(node)
     return self._facts(node.absent)
 
-  def forget(self) -> None:
-    """Lets go of the states it has met."""
-    self._nodes.clear()
-
   def name(self, thing: str) -> str:
     """What a thing is called."""
     return self._names[thing]
 
-  def _facts(self, absent: frozenset) -> Facts:
+  def forget(self) -> None:
+    """Lets go of the states it has met."""
+    self._nodes.clear()
+
+  def _say(
+      self,
+      template: Sequence[grammar_lib.Symbol],
+      bindings: grammar_lib.Bindings,
+      absent: frozenset[Atom] = frozenset(),
+  ) -> str:
+    facts = self._facts(absent)
+    text = self._grammar.write(template, bindings, facts, self._types, self._names)
+    return self._game.fill_in(text)
+
+  def _facts(self, absent: frozenset[Atom]) -> Facts:
+    true = (self._changing[i] for i in np.flatnonzero(self._planner.mask()))
     missing = ((f'not_{predicate}', arguments) for predicate, arguments in absent)
-    return self._lasting.extended([*self.planner.true_atoms(), *missing])
+    return self._lasting.extended([*true, *missing])
 
   def _go_to(self, node: Node) -> None:
-    if node.load != self.serial:
-      self.planner.go_to(self._first)
+    planner = self._planner
+    planner.load(self._program)
+    if node.load != planner.serial:
+      planner.restart()
       for operator in node.path():
-        self.planner.apply(operator)
-      node.load, node.number = self.serial, self.planner.state()
-    elif self.planner.state() != node.number:
-      self.planner.go_to(node.number)
+        planner.apply(operator)
+      node.load, node.number = planner.serial, planner.state()
+    elif planner.state() != node.number:
+      planner.go_to(node.number)
 
   def _arrive(
-      self, parent: Node | None, operator: Operator | None, absent: frozenset
+      self, parent: Node | None, operator: Operator | None, absent: frozenset[Atom]
   ) -> Node:
     """The node of the planner's present state."""
-    number = self.planner.state()
-    node = self._nodes.get((number, absent))
+    planner = self._planner
+    key = (np.packbits(planner.mask()).tobytes(), absent)
+    node = self._nodes.get(key)
     if node is None:
-      node = Node(parent, operator, absent, self._menu(), self.planner.is_won())
-      node.load, node.number = self.serial, number
-      self._nodes[number, absent] = node
+      node = Node(parent, operator, absent, self._menu(), planner.is_won())
+      self._nodes[key] = node
+    node.load, node.number = planner.serial, planner.state()
     return node
 
   def _menu(self) -> Menu:
-    operators = self.planner.operators()
+    operators = self._planner.operators()
     key = tuple(operator.id for operator in operators)
     if key not in self._menus:
       found: dict[str, Operator] = {}
@@ -202,32 +210,32 @@ class LoadedGame:
 
 
 class Engine:
-  """All games of a world; loads a few at a time. Not thread-safe.
+  """All games of a world. Not thread-safe.
 
   Attributes:
     planner_steps: steps that the planner worked out, since construction.
   """
 
-  def __init__(self, max_loaded: int = 4, max_nodes: int = 200_000):
+  def __init__(self, max_games: int = 256, max_nodes: int = 200_000):
     """ValueError: a limit is below 1.
 
     Args:
-      max_loaded: planners, of 34 MB each on disk.
+      max_games: games that are kept at hand.
       max_nodes: states that are kept with their texts, about 1 KB each.
     """
-    for name, value in (('max_loaded', max_loaded), ('max_nodes', max_nodes)):
+    for name, value in (('max_games', max_games), ('max_nodes', max_nodes)):
       if value < 1:
         raise ValueError(f'{name} is {value}; it must be at least 1')
-    self._max_loaded, self._max_nodes = max_loaded, max_nodes
-    self._loaded: collections.OrderedDict[str, LoadedGame] = collections.OrderedDict()
+    self._max_games, self._max_nodes = max_games, max_nodes
+    self._plays: collections.OrderedDict[str, Play] = collections.OrderedDict()
     self._starts: dict[str, tuple[str, Node]] = {}
-    self._kept: list[Node] = []
+    self._left: list[Node] = []
     self.planner_steps = 0
 
   def start(self, game: Game) -> tuple[str, Node]:
     """The first observation and state of a game."""
     if game.id not in self._starts:
-      self._starts[game.id] = self.loaded(game).start()
+      self._starts[game.id] = self.play(game).start()
     return self._starts[game.id]
 
   def step(self, game: Game, node: Node, command: str) -> tuple[str, Node]:
@@ -241,36 +249,27 @@ class Engine:
     if operator is None:
       return NOTHING, node
     if command not in node.next:
-      node.next[command] = self.loaded(game).act(node, operator)
+      node.next[command] = self.play(game).act(node, operator)
       self.planner_steps += 1
       self._keep(node)
     return node.next[command]
 
-  def loaded(self, game: Game) -> LoadedGame:
-    """The game in a planner, which it may have to take from another game."""
-    found = self._loaded.get(game.id)
-    if found is not None:
-      self._loaded.move_to_end(game.id)
-      return found
-    if len(self._loaded) < self._max_loaded:
-      planner = Planner()
+  def play(self, game: Game) -> Play:
+    """The game at hand; the first time it is translated."""
+    if game.id in self._plays:
+      self._plays.move_to_end(game.id)
     else:
-      planner = self._loaded.popitem(last=False)[1].planner
-    self._loaded[game.id] = LoadedGame(game, planner)
-    return self._loaded[game.id]
+      self._plays[game.id] = Play(game)
+      if len(self._plays) > self._max_games:
+        self._plays.popitem(last=False)
+    return self._plays[game.id]
 
   def _keep(self, node: Node) -> None:
     """Counts what is remembered, and forgets all of it when it is too much."""
-    self._kept.append(node)
-    if len(self._kept) > self._max_nodes:
-      for old in self._kept:
+    self._left.append(node)
+    if len(self._left) > self._max_nodes:
+      for old in self._left:
         old.next.clear()
-      self._kept.clear()
-      for loaded in self._loaded.values():
-        loaded.forget()
-
-  def close(self) -> None:
-    """Frees the planners; may be called twice."""
-    for loaded in self._loaded.values():
-      loaded.planner.close()
-    self._loaded.clear()
+      self._left.clear()
+      for play in self._plays.values():
+        play.forget()

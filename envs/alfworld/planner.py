@@ -2,9 +2,9 @@
 
 The library keeps every state it has seen under a number, and can go back to it
 (`get_state_id`, `set_state_id`); that is what makes snapshots exact and cheap.
-A number is good for as long as the same problem is loaded. Every loaded library
-is a copy of its own, 34 MB on disk that are gone when it is closed, so a few are
-shared by all games; loading another problem takes a fraction of a millisecond.
+A number is good for as long as the same problem is loaded. Loading another one
+takes about a millisecond, so all games of a process share one library: a copy of
+it is 34 MB, and closing one of several brings the process down.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import dataclasses
 import functools
 import re
 import sys
+import weakref
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from envs.alfworld import package
 from envs.alfworld.grammar import Atom
@@ -27,7 +29,7 @@ _ATOM = re.compile(r'(?P<sign>\w+) (?P<predicate>[\w@-]+)\((?P<arguments>[^)]*)\
 _TRUE, _NEGATED = ord('A'), 'NegatedAtom'
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Program:
   """A translated problem.
 
@@ -76,28 +78,55 @@ class Operator:
   num_effects: int
 
 
+@dataclasses.dataclass(frozen=True)
+class _Table:
+  """What numbers mean in a problem: atoms, and operators that were met."""
+
+  atoms: tuple[Atom, ...]
+  operators: dict[int, Operator] = dataclasses.field(default_factory=dict)
+
+
 class Planner:
-  """One loaded library. Not thread-safe."""
+  """The loaded library; see `shared`. Not thread-safe.
+
+  Attributes:
+    serial: counts loadings; numbers of states are good within one.
+  """
 
   def __init__(self) -> None:
     self._package = package.planner_package()
+    # A copy that lives as long as the process; its file is gone at once.
     self._library = self._package.load_lib()
     for name in ('get_state_id', 'get_state_size', 'get_applicable_operators_count'):
       getattr(self._library, name).restype = ctypes.c_int
     self._library.set_state_id.argtypes = [ctypes.c_int]
     self._library.set_state_id.restype = None
+    self._tables: weakref.WeakKeyDictionary[Program, _Table] = (
+        weakref.WeakKeyDictionary()
+    )
+    self._program: Program | None = None
     self._atoms: Any = None
-    self._names: list[Atom] = []
-    self._operators: dict[int, Operator] = {}
+    self._first = -1
+    self.serial = 0
 
   def load(self, program: Program) -> None:
-    """Starts a problem; the numbers of states before are void."""
+    """Makes a problem the present one; nothing to do if it is."""
+    if program is self._program:
+      return
     self._library.load_sas(zlib.decompress(program.sas))
     size = self._library.get_state_size()
     self._atoms = (self._package.Atom * size)()
-    self._library.get_state(self._atoms)
-    self._names = [_parse(atom.name)[1] for atom in self._atoms]
-    self._operators = {}
+    self._program = program
+    self._first = self._library.get_state_id()
+    self.serial += 1
+    if program not in self._tables:
+      self._library.get_state(self._atoms)
+      self._tables[program] = _Table(tuple(_parse(a.name)[1] for a in self._atoms))
+
+  @property
+  def _table(self) -> _Table:
+    assert self._program is not None, 'no problem is loaded'
+    return self._tables[self._program]
 
   def state(self) -> int:
     """The number of the present state."""
@@ -106,31 +135,36 @@ class Planner:
   def go_to(self, state: int) -> None:
     self._library.set_state_id(state)
 
+  def restart(self) -> None:
+    """Goes back to the first state."""
+    self.go_to(self._first)
+
   def is_won(self) -> bool:
     return bool(self._library.check_goal())
 
   def changing(self) -> Sequence[Atom]:
-    """Atoms of the loaded problem that can change."""
-    return self._names
+    """Atoms of the present problem that can change."""
+    return self._table.atoms
 
-  def true_atoms(self) -> list[Atom]:
-    """Atoms that can change and are true now."""
+  def mask(self) -> Bool[np.ndarray, 'atoms']:
+    """Which of `changing` are true now."""
     self._library.get_state(self._atoms)
     size = ctypes.sizeof(self._package.Atom)
     table = np.frombuffer(self._atoms, np.uint8).reshape(-1, size)
-    return [self._names[i] for i in np.flatnonzero(table[:, 0] == _TRUE)]
+    return table[:, 0] == _TRUE
 
   def operators(self) -> list[Operator]:
     """What can be done now, in the library's order."""
     count = self._library.get_applicable_operators_count()
     found = (self._package.Operator * count)()
     self._library.get_applicable_operators(found)
-    return [self._operators.get(op.id) or self._remember(op) for op in found]
+    known = self._table.operators
+    return [known.get(op.id) or self._remember(op) for op in found]
 
   def _remember(self, found: Any) -> Operator:
     action, *arguments = found.name.split()
     operator = Operator(found.id, action, tuple(arguments), found.nb_effect_atoms)
-    self._operators[operator.id] = operator
+    self._table.operators[operator.id] = operator
     return operator
 
   def apply(self, operator: Operator) -> list[tuple[bool, Atom]]:
@@ -139,11 +173,11 @@ class Planner:
     self._library.apply_operator(operator.id, effects)
     return [_parse(effect.name) for effect in effects]
 
-  def close(self) -> None:
-    """Frees the library; may be called twice."""
-    if self._library is not None:
-      self._package.close_lib(self._library)
-      self._library = None
+
+@functools.cache
+def shared() -> Planner:
+  """The planner of this process."""
+  return Planner()
 
 
 def _parse(name: str) -> tuple[bool, Atom]:

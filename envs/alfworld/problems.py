@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -98,7 +99,7 @@ class Game:
   Attributes:
     id: unique and stable.
     domain, problem: PDDL.
-    grammar: as in the game file, with the task in it.
+    grammar: as in the game file, with a placeholder for the task: games share it.
     goal: the task; from the file beside an official game.
     walkthrough: a solution, empty for none known.
   """
@@ -116,33 +117,40 @@ class Game:
     found = _TASK_LINE.search(data['grammar'])
     if found is None:
       raise ValueError(f'no task in the grammar of game {id!r}')
+    task = found['task']
+    grammar = data['grammar'].replace(f'is to: {task}', f'is to: {_UNKNOWN}')
     return cls(
-        id, data['pddl_domain'], data['pddl_problem'], data['grammar'],
-        dataclasses.replace(goal, text=found['task']),
+        id, sys.intern(data['pddl_domain']), data['pddl_problem'],
+        sys.intern(grammar), dataclasses.replace(goal, text=task),
         tuple(data.get('walkthrough') or ()),
     )  # fmt: skip
 
   def to_file(self) -> dict[str, Any]:
     """The JSON of a game file."""
     return {
-        'pddl_domain': self.domain, 'grammar': self.grammar,
+        'pddl_domain': self.domain, 'grammar': self.fill_in(self.grammar),
         'pddl_problem': self.problem, 'solvable': bool(self.walkthrough),
         'walkthrough': list(self.walkthrough),
     }  # fmt: skip
 
-  def neutral_grammar(self) -> str:
-    """The grammar with a placeholder for the task: the same for all games."""
-    return self.grammar.replace(f'is to: {self.goal.text}', f'is to: {_UNKNOWN}')
-
   def fill_in(self, text: str) -> str:
-    """A text of `neutral_grammar` with the task in place."""
+    """A text of the grammar with the task in place."""
     return text.replace(_UNKNOWN, self.goal.text)
 
 
 def make(id: str, room: Room, goal: Goal) -> Game:
   """The game of a goal in a room; not solved, nor known to be solvable."""
-  grammar = package.data('alfred.twl2').replace(_UNKNOWN, goal.text)
-  return Game(id, package.data('alfred.pddl'), write(room, goal), grammar, goal)
+  domain, grammar = package.data('alfred.pddl'), package.data('alfred.twl2')
+  return Game(id, domain, write(room, goal), grammar, goal)
+
+
+def check_types(names: Iterable[str]) -> None:
+  """ValueError names the first unknown task type and the choices."""
+  for name in names:
+    if name not in TASK_TYPES:
+      raise ValueError(
+          f'unknown task type {name!r}; choose from {", ".join(TASK_TYPES)}'
+      )
 
 
 def describe(goal: Goal, template: int) -> Goal:

@@ -80,11 +80,7 @@ def build(
     ValueError: an unknown task type, or fewer than 2 things.
   """
   types = tuple(task_types) or TASK_TYPES
-  for name in types:
-    if name not in TASK_TYPES:
-      raise ValueError(
-          f'unknown task type {name!r}; choose from {", ".join(TASK_TYPES)}'
-      )
+  problems.check_types(types)
   if num_things < 2:
     raise ValueError(f'num_things is {num_things}; it must be at least 2')
   rng = random.Random(f'alfworld rooms {game_seed}')

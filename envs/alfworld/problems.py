@@ -230,6 +230,8 @@ def _thing_facts(room: Room) -> Iterable[Sequence[str]]:
     yield 'inReceptacle', thing.id, thing.receptacle
     yield 'objectAtLocation', thing.id, places[thing.receptacle]
     yield ('toggleable' if thing.type in LAMPS else 'pickupable'), thing.id
+    if thing.type in package.constants().MOVABLE_RECEPTACLES_SET:
+      yield 'isReceptacleObject', thing.id
     for ability in _ABILITIES:
       if can(ability, thing.type):
         yield ability.lower(), thing.id

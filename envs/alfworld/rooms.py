@@ -64,7 +64,7 @@ def build(
     task_types: Sequence[str] = (),
     num_things: int = 7,
     game_seed: int = 0,
-    train_games: int = 480,
+    train_games: int = 360,
     validation_games: int = 60,
     test_games: int = 120,
 ) -> dict[str, list[Game]]:

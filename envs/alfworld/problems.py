@@ -39,7 +39,6 @@ TREATMENTS = {
 }
 LAMPS = ('DeskLamp', 'FloorLamp')
 _ABILITIES = ('Cleanable', 'Heatable', 'Coolable', 'Sliceable')
-_TABLES = ('DiningTable', 'CoffeeTable', 'SideTable')
 _MANGLED = {'|': '_bar_', '-': '_minus_', '+': '_plus_', '.': '_dot_', ',': '_comma_'}
 _TASK_LINE = re.compile(r'Your task is to: (?P<task>[^"\n]*?)\.?"')
 _UNKNOWN = 'UNKNOWN GOAL'
@@ -170,8 +169,7 @@ def mangle(name: str) -> str:
 def holds(receptacle_type: str, object_type: str) -> bool:
   """Whether things of one type can be put into receptacles of another."""
   table = package.constants().VAL_RECEPTACLE_OBJECTS
-  name = 'TableTop' if receptacle_type in _TABLES else receptacle_type
-  return object_type in table.get(name, ())
+  return object_type in table.get(receptacle_type, ())
 
 
 def can(ability: str, object_type: str) -> bool:

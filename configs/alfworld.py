@@ -66,12 +66,15 @@ def _debug() -> ml_collections.ConfigDict:
       train_games=40, validation_games=8, test_games=8,
   )
   config.env.teacher.update(quality=0.95, search=0.8, patience=0.9)
+  config.env.horizon = 10
+  config.policy.max_length = 256
+  config.sampler.length_buckets = (96, 256)
   config.warm_start.update(
-      steps=160, num_demonstrations=600, checkpoint_every=80
+      steps=160, num_demonstrations=500, checkpoint_every=80, row_length=256
   )
   config.gate.update(num_tasks=8, min_parsed=0.0, min_diagnosis=0.0, min_follow=0.0)
   config.explore.update(num_tasks=8, wave_tasks=4, attempts=6)
-  config.distill.update(steps=4, checkpoint_every=2)
+  config.distill.update(steps=4, checkpoint_every=2, row_length=256)
   config.evaluate.update(num_tasks=4, num_samples=8, wave_tasks=2, bootstrap=200)
   config.sampler.update(num_pages=4096, max_rows=64)
   return config

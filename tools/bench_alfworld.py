@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 import random
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -58,21 +56,6 @@ class Clock:
     return 1000 * self.seconds / max(self.calls, 1)
 
 
-def package_env(game: Game) -> Any:
-  """The package's environment with a game loaded."""
-  package.textworld_logic()
-  # The package makes a directory for its data wherever it is imported.
-  os.environ.setdefault('ALFWORLD_DATA', tempfile.gettempdir())
-  from alfworld.agents.environment import alfred_tw_env
-  from textworld.core import EnvInfos
-  from textworld.envs.pddl import PddlEnv
-
-  wanted = EnvInfos(admissible_commands=True, won=True)
-  env = alfred_tw_env.AlfredDemangler(PddlEnv(wanted))
-  env.load(game.to_file())
-  return env
-
-
 def choose(commands: Sequence[str], rng: random.Random) -> str:
   """An action: half of the time one that does something to a thing."""
   idle = ('go to', 'examine', 'look', 'inventory', 'help')
@@ -88,7 +71,9 @@ def compare(
 ) -> list[str]:
   """Plays one game in both; what differs."""
   engine = world.engine
-  env = clocks['package load'].time(lambda: package_env(game))
+  env = clocks['package load'].time(
+      lambda: package.original_env(game.to_file())
+  )
   theirs = clocks['package load'].time(env.reset)
   clocks['package load'].calls -= 1
   text, node = clocks['our load'].time(lambda: engine.start(game))

@@ -5,8 +5,9 @@ do not have. What they have is the floor plan, where every object lies, and the 
 that solves the task. So the furniture is what the layouts of the package alfworld
 list for the floor plan, and what any plan in it uses; and an object is in the
 nearest piece of furniture that can hold it, but for those that the plan picks up,
-whose place it names, and their like, which are not where they would have to go. Nearest-of-its-kind is right for about three of four objects;
-the others are a shelf or drawer away from where ALFRED had them.
+whose place it names, and their like, which are not where they would have to go.
+Nearest-of-its-kind is right for about three of four objects; the others are a shelf
+or drawer away from where ALFRED had them.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -156,7 +157,7 @@ class Play:
     return self._game.fill_in(text)
 
   def _facts(self, absent: frozenset[Atom]) -> Facts:
-    true = (self._changing[i] for i in np.flatnonzero(self._planner.mask()))
+    true = itertools.compress(self._changing, self._planner.mask())
     missing = ((f'not_{predicate}', arguments) for predicate, arguments in absent)
     return self._lasting.extended([*true, *missing])
 
@@ -248,11 +249,12 @@ class Engine:
     operator = node.menu.operators.get(command)
     if operator is None:
       return NOTHING, node
-    if command not in node.next:
-      node.next[command] = self.play(game).act(node, operator)
+    answer = node.next.get(command)
+    if answer is None:
+      answer = node.next[command] = self.play(game).act(node, operator)
       self.planner_steps += 1
       self._keep(node)
-    return node.next[command]
+    return answer
 
   def play(self, game: Game) -> Play:
     """The game at hand; the first time it is translated."""

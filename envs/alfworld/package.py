@@ -13,10 +13,13 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import os
 import pathlib
 import sys
+import tempfile
 import types
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 _INSTALL = "ALFWorld needs its packages: pip install -e '.[alfworld]'"
@@ -85,3 +88,17 @@ def constants() -> Any:
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
+
+
+def original_env(game_file: Mapping[str, Any]) -> Any:
+  """The packages' own environment with a game loaded, to compare with."""
+  textworld_logic()
+  # The package makes a directory for its data wherever it is imported.
+  os.environ.setdefault('ALFWORLD_DATA', tempfile.gettempdir())
+  wrappers = importlib.import_module('alfworld.agents.environment.alfred_tw_env')
+  core = importlib.import_module('textworld.core')
+  pddl = importlib.import_module('textworld.envs.pddl')
+  wanted = core.EnvInfos(admissible_commands=True, won=True)
+  env = wrappers.AlfredDemangler(pddl.PddlEnv(wanted))
+  env.load(game_file)
+  return env

@@ -146,7 +146,7 @@ class Planner:
     """Atoms of the present problem that can change."""
     return self._table.atoms
 
-  def mask(self) -> Bool[np.ndarray, 'atoms']:
+  def mask(self) -> Bool[np.ndarray, atoms]:
     """Which of `changing` are true now."""
     self._library.get_state(self._atoms)
     size = ctypes.sizeof(self._package.Atom)

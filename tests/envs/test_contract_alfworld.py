@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 
-import pytest
-
 from envs import registry
 from envs.alfworld import solver
 from envs.contract import EnvironmentContract
+from tests.envs.alfworld_support import needs_engine
 
-pytest.importorskip('fast_downward', reason='see requirements-optional.lock')
-pytest.importorskip('alfworld', reason='see requirements-optional.lock')
+pytestmark = needs_engine
+
 
 
 @functools.cache

@@ -52,7 +52,7 @@ class Chart:
   def __init__(self, play: Play, facts: Facts):
     self._name = play.name
     self._facts = facts
-    self._inside = {thing: place for thing, place in facts.of('inreceptacle')}
+    self._inside = {fact[0]: fact[1] for fact in facts.of('inreceptacle')}
     self._openable = {receptacle for (receptacle,) in facts.of('openable')}
     self._opened = {receptacle for (receptacle,) in facts.of('opened')}
 

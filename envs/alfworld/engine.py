@@ -18,6 +18,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Bool
 
 from envs.alfworld import grammar as grammar_lib
 from envs.alfworld import planner as planner_lib
@@ -26,6 +27,7 @@ from envs.alfworld.planner import Operator
 from envs.alfworld.problems import Game
 
 NOTHING = 'Nothing happens.'
+_DERIVED = 'new-axiom@'
 _START = (grammar_lib.Symbol('rule', 'intro'),)
 
 
@@ -45,17 +47,22 @@ class Menu:
 class Node:
   """A state of a game, and the way there."""
 
-  __slots__ = ('parent', 'operator', 'absent', 'menu', 'won', 'next', 'load', 'number')
+  __slots__ = (
+      'parent', 'operator', 'true', 'absent', 'menu', 'won', 'next', 'load', 'number'
+  )  # fmt: skip
 
   def __init__(
       self,
       parent: Node | None,
       operator: Operator | None,
+      true: bytes,
       absent: frozenset[Atom],
       menu: Menu,
       won: bool,
   ):
-    self.parent, self.operator, self.absent = parent, operator, absent
+    self.parent, self.operator = parent, operator
+    # Atoms that are true, a bit each, and those that were seen to go.
+    self.true, self.absent = true, absent
     self.menu, self.won = menu, won
     self.next: dict[str, tuple[str, Node]] = {}
     # The planner's number of this state, and the loading in which it is good.
@@ -110,8 +117,9 @@ class Play:
     self._types, self._parameters = self._program.types, self._program.parameters
     self._names = call(list(self._program.types))
     self._changing = self._planner.changing()
-    changing = set(self._changing)
-    self._lasting = Facts(a for a in self._program.initial if a not in changing)
+    self._index = {atom: i for i, atom in enumerate(self._changing)}
+    self._lasting = Facts(a for a in self._program.initial if a not in self._index)
+    self._plain = np.array([not p.startswith(_DERIVED) for p, _ in self._changing])
     self._menus: dict[tuple[int, ...], Menu] = {}
     self._commands: dict[int, str] = {}
     self._nodes: dict[tuple[bytes, frozenset], Node] = {}
@@ -120,23 +128,32 @@ class Play:
     """The intro and the first state."""
     self._planner.load(self._program)
     self._planner.restart()
-    return self._say(_START, {}), self._arrive(None, None, frozenset())
+    node = self._arrive(None, None, self._planner.mask(), frozenset())
+    return self._say(_START, {}, node), node
 
   def act(self, node: Node, operator: Operator) -> tuple[str, Node]:
     """Does something in a state: what it reads like, and where it leads."""
     self._go_to(node)
-    absent = set(node.absent)
+    true, absent = self._unpack(node), set(node.absent)
     for holds, atom in self._planner.apply(operator):
+      true[self._index[atom]] = holds
       if atom[0] in self._negated:
         (absent.discard if holds else absent.add)(atom)
-    after = self._arrive(node, operator, frozenset(absent))
+    if operator.action in self._program.conditional:
+      true = self._planner.mask()
+    after = self._arrive(node, operator, true, frozenset(absent))
     template = self._grammar.actions[operator.action].feedback
-    return self._say(template, self._bindings(operator), after.absent), after
+    return self._say(template, self._bindings(operator), after), after
+
+  def _unpack(self, node: Node) -> Bool[np.ndarray, ' N']:
+    bits = np.frombuffer(node.true, np.uint8)
+    return np.unpackbits(bits, count=len(self._changing)).astype(bool)
 
   def facts(self, node: Node) -> Facts:
-    """What is true in a state; for solvers and tests, not for agents."""
-    self._go_to(node)
-    return self._facts(node.absent)
+    """What is true in a state; for texts and solvers, not for agents."""
+    true = itertools.compress(self._changing, self._unpack(node))
+    gone = ((f'not_{predicate}', arguments) for predicate, arguments in node.absent)
+    return self._lasting.extended([*true, *gone])
 
   def name(self, thing: str) -> str:
     """What a thing is called."""
@@ -150,16 +167,11 @@ class Play:
       self,
       template: Sequence[grammar_lib.Symbol],
       bindings: grammar_lib.Bindings,
-      absent: frozenset[Atom] = frozenset(),
+      node: Node,
   ) -> str:
-    facts = self._facts(absent)
+    facts = self.facts(node)
     text = self._grammar.write(template, bindings, facts, self._types, self._names)
     return self._game.fill_in(text)
-
-  def _facts(self, absent: frozenset[Atom]) -> Facts:
-    true = itertools.compress(self._changing, self._planner.mask())
-    missing = ((f'not_{predicate}', arguments) for predicate, arguments in absent)
-    return self._lasting.extended([*true, *missing])
 
   def _go_to(self, node: Node) -> None:
     planner = self._planner
@@ -173,16 +185,21 @@ class Play:
       planner.go_to(node.number)
 
   def _arrive(
-      self, parent: Node | None, operator: Operator | None, absent: frozenset[Atom]
+      self,
+      parent: Node | None,
+      operator: Operator | None,
+      true: Bool[np.ndarray, ' N'],
+      absent: frozenset[Atom],
   ) -> Node:
     """The node of the planner's present state."""
-    planner = self._planner
-    key = (np.packbits(planner.mask()).tobytes(), absent)
-    node = self._nodes.get(key)
+    # What follows from other atoms is left out: nothing reads it.
+    bits = np.packbits(true & self._plain).tobytes()
+    node = self._nodes.get((bits, absent))
     if node is None:
-      node = Node(parent, operator, absent, self._menu(), planner.is_won())
-      self._nodes[key] = node
-    node.load, node.number = planner.serial, planner.state()
+      won = self._planner.is_won()
+      node = Node(parent, operator, bits, absent, self._menu(), won)
+      self._nodes[bits, absent] = node
+    node.load, node.number = self._planner.serial, self._planner.state()
     return node
 
   def _menu(self) -> Menu:

@@ -38,12 +38,14 @@ class Program:
     initial: atoms that are true at the start, those that never change among them.
     types: the type of every thing.
     parameters: names and types of every action's placeholders.
+    conditional: actions of which some effects depend on the state.
   """
 
   sas: bytes
   initial: tuple[Atom, ...]
   types: Mapping[str, str]
   parameters: Mapping[str, tuple[tuple[str, str], ...]]
+  conditional: frozenset[str]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -65,7 +67,19 @@ def translate(domain: str, problem: str) -> Program:
       for action in task.actions
   }
   types = {thing.name: thing.type_name for thing in task.objects}
-  return Program(zlib.compress(sas.encode(), 1), tuple(initial), types, parameters)
+  conditional = {
+      action.name
+      for action in task.actions
+      if any(not _is_always(effect.condition) for effect in action.effects)
+  }
+  return Program(
+      zlib.compress(sas.encode(), 1), tuple(initial), types, parameters,
+      frozenset(conditional),
+  )  # fmt: skip
+
+
+def _is_always(condition: Any) -> bool:
+  return type(condition).__name__ == 'Truth'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,8 +160,8 @@ class Planner:
     """Atoms of the present problem that can change."""
     return self._table.atoms
 
-  def mask(self) -> Bool[np.ndarray, atoms]:
-    """Which of `changing` are true now."""
+  def mask(self) -> Bool[np.ndarray, ' N']:
+    """Which of `changing` are true now; 7 microseconds an atom, so ask rarely."""
     self._library.get_state(self._atoms)
     size = ctypes.sizeof(self._package.Atom)
     table = np.frombuffer(self._atoms, np.uint8).reshape(-1, size)
@@ -168,7 +182,11 @@ class Planner:
     return operator
 
   def apply(self, operator: Operator) -> list[tuple[bool, Atom]]:
-    """Does it; (whether it is true from now on, atom) of each effect."""
+    """Does it; (whether it is true from now on, atom) of each effect.
+
+    Effects of `Program.conditional` actions are listed whether they came about
+    or not.
+    """
     effects = (self._package.Atom * operator.num_effects)()
     self._library.apply_operator(operator.id, effects)
     return [_parse(effect.name) for effect in effects]

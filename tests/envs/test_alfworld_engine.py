@@ -13,7 +13,8 @@ import pytest
 
 from envs import registry
 from envs.alfworld import engine as engine_lib
-from envs.alfworld import package, problems, rooms
+from envs.alfworld import package, problems, rooms, solver
+from envs.alfworld import planner as planner_lib
 from envs.alfworld.problems import Goal, Receptacle, Room, Thing
 from tests.envs.alfworld_support import needs_engine
 
@@ -120,6 +121,30 @@ def test_a_thing_known_to_be_gone_reads_otherwise_in_the_same_state():
     ours.append(text)
   assert ours == theirs
   assert ours[1] != ours[-1]
+
+
+def test_what_is_true_is_what_the_planner_says():
+  """Lamps too, whose switch has effects that depend on the state."""
+  planner = planner_lib.shared()
+  for index in (1, 3):
+    engine = engine_lib.Engine()
+    game = games()[index]
+    plan = solver.solve(engine, game)
+    _, node = engine.start(game)
+    for command in plan:
+      _, node = engine.step(game, node, command)
+      fresh = engine_lib.Engine()
+      _, there = fresh.start(game)
+      for operator in node.path():
+        _, there = fresh.play(game).act(there, operator)
+      true = {a for a, holds in zip(planner.changing(), planner.mask()) if holds}
+      known = fresh.play(game).facts(node)
+      for predicate in {name for name, _ in planner.changing()}:
+        if not predicate.startswith('new-axiom'):
+          expected = {a for name, a in true if name == predicate}
+          assert expected <= set(known.of(predicate))
+          changing = {a for name, a in planner.changing() if name == predicate}
+          assert set(known.of(predicate)) & changing == expected
 
 
 @pytest.mark.parametrize('seed', ['1', '2'])

@@ -50,5 +50,5 @@ $(STAMP): requirements.lock setup.py
 
 # Backends of single environments, for their tests.
 $(OPTIONAL): requirements-optional.lock $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-optional.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-optional.lock
 	touch $@

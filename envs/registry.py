@@ -16,6 +16,7 @@ from typing import Any
 from envs.api import World
 
 _MAKERS = {
+    'alfworld': 'envs.alfworld.env:make',
     'codecontests': 'envs.codecontests.env:make',
     'gymnasium': 'envs.adapters.gymnasium_env:make',
     'scienceworld': 'envs.scienceworld.env:make',

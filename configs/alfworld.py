@@ -1,0 +1,113 @@
+"""ALFWorld: synthetic rooms for small policies, a quick look, and real games.
+
+    pip install --no-deps -r requirements-optional.lock     (the engine)
+
+    python -m leafe_jax.main --config=configs/alfworld.py --workdir=runs/alfworld
+      A policy of 0.2 M parameters from scratch on made-up rooms with all six types
+      of tasks (envs/alfworld/rooms.py), in a few words a turn; the real engine
+      judges. Hardware: 2 CPU cores, 4 GB of memory. Not run at this size yet.
+
+    python -m leafe_jax.main --config=configs/alfworld.py:debug \\
+        --workdir=runs/alfworld_debug
+      Every phase at toy size, to see that everything works. The figures mean
+      nothing. Hardware: 2 CPU cores.
+
+    python -m leafe_jax.main --config=configs/alfworld.py:qwen2_5_7b \\
+        --config.policy.checkpoint=/data/Qwen2.5-7B-Instruct \\
+        --config.env.options.data_dir=/data/alfworld --workdir=/runs/alfworld_7b
+      Game files, official or rebuilt (tools/build_alfworld_games.py), in ALFWorld's
+      own words, played by a real checkpoint. Meant for 8 accelerators with 80 GiB;
+      not run at this size yet.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from configs import base
+from envs.alfworld import env, expert, files, rooms
+from leafe_jax import settings
+
+# Of `env.make`, without meaning for synthetic rooms.
+_FILES_ONLY = ('data_dir',)
+
+
+def get_config(arg: str = '') -> ml_collections.ConfigDict:
+  """The config of a variant. ValueError, naming them, for another one."""
+  return base.choose(_VARIANTS, arg, __file__)
+
+
+def _synthetic() -> ml_collections.ConfigDict:
+  config = base.default()
+  with config.unlocked():
+    # The horizon ends episodes; the world has no limit of its own.
+    options = base.arguments(env.make, rooms.build, view='compact', max_steps=0)
+    for name in _FILES_ONLY:
+      del options[name]
+    config.env.options = options
+    config.env.teacher = base.arguments(expert.HouseholdTeacher)
+  config.env.name = 'alfworld'
+  # The script wins nine games of ten in so many turns.
+  config.env.horizon = 16
+  # A turn is some fourteen words.
+  config.policy.max_length = 448
+  config.sampler.length_buckets = (96, 192, 320, 448)
+  config.warm_start.update(num_demonstrations=20_000, row_length=448)
+  config.distill.row_length = 448
+  config.evaluate.num_tasks = 120
+  return config
+
+
+def _debug() -> ml_collections.ConfigDict:
+  config = _synthetic()
+  # Easy games: a policy of a few updates must solve some of them.
+  config.env.options.update(
+      task_types=('pick_and_place_simple',), num_things=4,
+      train_games=40, validation_games=8, test_games=8,
+  )
+  config.env.teacher.update(quality=0.95, search=0.8, patience=0.9)
+  config.env.horizon = 10
+  config.policy.max_length = 256
+  config.sampler.length_buckets = (96, 256)
+  config.warm_start.update(
+      steps=160, num_demonstrations=500, checkpoint_every=80, row_length=256
+  )
+  config.gate.update(num_tasks=8, min_parsed=0.0, min_diagnosis=0.0, min_follow=0.0)
+  config.explore.update(num_tasks=8, wave_tasks=4, attempts=6)
+  config.distill.update(steps=4, checkpoint_every=2, row_length=256)
+  config.evaluate.update(num_tasks=4, num_samples=8, wave_tasks=2, bootstrap=200)
+  config.sampler.update(num_pages=4096, max_rows=64)
+  return config
+
+
+def _qwen2_5_7b() -> ml_collections.ConfigDict:
+  config = base.default()
+  with config.unlocked():
+    config.env.name = 'alfworld'
+    config.env.options = base.arguments(
+        env.make, files.load, games='files', data_dir=settings.REQUIRED
+    )
+  config.env.horizon = 50
+  config.policy.checkpoint = settings.REQUIRED
+  # Layers, widths and heads are the checkpoint's own.
+  config.policy.update(
+      max_length=12_288, dtype='bfloat16', scan_layers=True, remat=True
+  )
+  config.sampler.update(
+      page_size=64, num_pages=8192, max_rows=128,
+      prefill_buckets=(256, 1024), length_buckets=(2048, 4096, 8192, 12_288),
+  )
+  config.explore.update(
+      num_tasks=2048, wave_tasks=128, max_response_tokens=256,
+      max_reflection_tokens=512, reflect_every=8,
+  )
+  config.experience.update(reh_fraction=0.2)
+  config.distill.update(
+      steps=200, batch_rows=128, row_length=12_288, grad_accumulation=16,
+      learning_rate=1e-6, checkpoint_every=50,
+  )
+  config.evaluate.update(split='validation', num_tasks=140, wave_tasks=10)
+  return config
+
+
+_VARIANTS = {'': _synthetic, 'debug': _debug, 'qwen2_5_7b': _qwen2_5_7b}

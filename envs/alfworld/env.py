@@ -1,0 +1,245 @@
+"""ALFWorld as a world of `envs.api`."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from envs import api
+from envs.alfworld import files, rooms
+from envs.alfworld.engine import Engine, Node
+from envs.alfworld.files import Entry
+from envs.alfworld.problems import Game, Goal
+from envs.alfworld.view import TextView
+
+SOURCES = ('synthetic', 'files')
+VIEWS = ('text', 'compact')
+
+
+class View(Protocol):
+  """How a session shows itself and what it understands."""
+
+  def first(self, text: str, node: Node, goal: Goal) -> str:
+    """The first observation."""
+    ...
+
+  def to_command(self, response: str, node: Node) -> str:
+    """The engine's command."""
+    ...
+
+  def render(self, text: str, node: Node) -> str:
+    """The observation that a text of the engine becomes."""
+    ...
+
+  def instructions(self) -> str:
+    """How to play, for language models."""
+    ...
+
+  def parse_response(self, response: str) -> str:
+    """The action in a response. Raises InvalidAction."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+  """All of a session: the game, its state, and the steps taken."""
+
+  game: Game = dataclasses.field(repr=False)
+  node: Node
+  steps: int
+
+
+class AlfworldSession(api.TextEnv):
+  """One episode; light, for games and what they answer are the world's."""
+
+  def __init__(self, world: AlfworldWorld):
+    self._world = world
+    self._state: State | None = None
+
+  def reset(self, task: api.Task, seed: int = 0) -> api.Step:
+    """Starts a game. Nothing is random, so `seed` is unused."""
+    del seed
+    game = self._world.game(task)
+    text, node = self._world.engine.start(game)
+    self._state = State(game, node, 0)
+    first = self._world.view.first(text, node, game.goal)
+    return api.Step(first, info={'valid': True})
+
+  def step(self, action: str) -> api.Step:
+    before = self._state
+    if before is None:
+      raise api.EpisodeOver('step before the first reset')
+    if self._world.is_over(before):
+      raise api.EpisodeOver('step after the end of the episode')
+    view = self._world.view
+    command = view.to_command(action, before.node)
+    text, node = self._world.engine.step(before.game, before.node, command)
+    self._state = State(before.game, node, before.steps + 1)
+    info: dict[str, Any] = {'valid': command.strip() in before.node.menu.operators}
+    over = self._world.is_over(self._state)
+    if over:
+      info |= {'success': node.won, 'score': float(node.won)}
+    return api.Step(
+        view.render(text, node), float(node.won), node.won, over and not node.won, info
+    )
+
+  def snapshot(self) -> api.Snapshot:
+    if self._state is None:
+      raise api.EpisodeOver('snapshot before the first reset')
+    size = sys.getsizeof(self._state) + sys.getsizeof(self._state.node)
+    return api.Snapshot(self._world.name, self._state, size)
+
+  def restore(self, snapshot: api.Snapshot) -> None:
+    if snapshot.world != self._world.name or not isinstance(snapshot.state, State):
+      raise api.SnapshotMismatch(
+          f'a snapshot of {snapshot.world!r} was restored into a session of '
+          f'{self._world.name!r}'
+      )
+    self._state = snapshot.state
+
+
+class AlfworldWorld(api.World):
+  """The shared part: games, the planners that play them, what they said.
+
+  Attributes:
+    name: identifies games and settings; snapshots carry it.
+    origin: where the games are from: 'synthetic rooms', 'official game files' or
+      'ALFWorld rebuilt from ALFRED, not the official game files'.
+    engine: plays.
+    view: how sessions show themselves.
+  """
+
+  def __init__(
+      self,
+      name: str,
+      origin: str,
+      games: Mapping[str, Sequence[Entry]],
+      engine: Engine,
+      view: View,
+      max_steps: int,
+  ):
+    self.name = name
+    self.origin = origin
+    self.engine = engine
+    self.view = view
+    self._max_steps = max_steps
+    self._games = {entry.id: entry for made in games.values() for entry in made}
+    self._tasks = {
+        split: tuple(_task(entry, split) for entry in games[split])
+        for split in api.SPLITS
+    }
+
+  def tasks(self, split: str) -> Sequence[api.Task]:
+    api.check_split(split)
+    return self._tasks[split]
+
+  def game(self, task: api.Task) -> Game:
+    """What the engine plays for a task."""
+    return self._games[task.id].load()
+
+  def session(self) -> AlfworldSession:
+    return AlfworldSession(self)
+
+  def is_over(self, state: State) -> bool:
+    return state.node.won or 0 < self._max_steps <= state.steps
+
+  def instructions(self) -> str:
+    return self.view.instructions()
+
+  def parse_response(self, response: str) -> str:
+    return self.view.parse_response(response)
+
+  def vocabulary(self) -> Sequence[str]:
+    """Every word of the compact view; the text view is open-ended."""
+    if isinstance(self.view, TextView):
+      return super().vocabulary()
+    from envs.alfworld import compact
+
+    return compact.vocabulary()
+
+  def teacher(self, **options: Any) -> api.Teacher:
+    if isinstance(self.view, TextView):
+      return super().teacher(**options)
+    from envs.alfworld import expert
+
+    return expert.HouseholdTeacher(**options)
+
+
+def _task(entry: Entry, split: str) -> api.Task:
+  """Many games share their words, so the instruction names the game instead."""
+  mark = api.observation_hash(entry.id)
+  return api.Task(
+      id=entry.id,
+      split=split,
+      instruction=f'Household game {mark}: do what the first observation asks for.',
+      payload={'task_type': entry.task_type},
+  )
+
+
+def make(
+    games: str = 'synthetic',
+    data_dir: str = '',
+    view: str = 'text',
+    show_commands: bool = False,
+    max_steps: int = 50,
+    **options: Any,
+) -> AlfworldWorld:
+  """The world of a source of games.
+
+  Args:
+    games: 'synthetic' (needs no data) or 'files'.
+    data_dir: directory of game files, official or rebuilt; see `files.load`.
+    view: 'text', or 'compact' for small policies.
+    show_commands: whether the text view lists what can be done.
+    max_steps: the environment's own limit, 0 for none (50: ALFWorld).
+    **options: of `rooms.build`; of these, game files take only `task_types` and
+      the most games per split (`train_games` ..; 0 for all).
+
+  Raises:
+    ValueError: names the bad option and the choices.
+    FileNotFoundError: `data_dir` has no games.
+    ModuleNotFoundError: the packages of ALFWorld are not installed.
+  """
+  for what, value, choices in (('games', games, SOURCES), ('view', view, VIEWS)):
+    if value not in choices:
+      raise ValueError(f'unknown {what} {value!r}; choose from {", ".join(choices)}')
+  if max_steps < 0:
+    raise ValueError(f'max_steps is {max_steps}; 0 means no limit')
+  build = rooms.build if games == 'synthetic' else files.load
+  options = _complete(build, options)
+  if games == 'synthetic':
+    origin = 'synthetic rooms'
+    found = {
+        split: [files.entry_of(game) for game in made]
+        for split, made in rooms.build(**options).items()
+    }
+  else:
+    origin, found = files.origin(data_dir), files.load(data_dir, **options)
+  if view == 'text':
+    shown: View = TextView(show_commands)
+  else:
+    from envs.alfworld import compact
+
+    shown = compact.CompactView()
+  settings = (view, show_commands, max_steps, data_dir, sorted(options.items()))
+  name = f'alfworld-{games}-{api.observation_hash(repr(settings))[:8]}'
+  return AlfworldWorld(name, origin, found, Engine(), shown, max_steps)
+
+
+def _complete(build: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+  """All options of a source of games, as given or at their defaults."""
+  known = {
+      name: parameter.default
+      for name, parameter in inspect.signature(build).parameters.items()
+      if parameter.default is not inspect.Parameter.empty
+  }
+  for name in options:
+    if name not in known:
+      own = [*inspect.signature(make).parameters][:-1]
+      raise ValueError(
+          f'unknown option {name!r}; choose from {", ".join([*own, *known])}'
+      )
+  return {**known, **options}

@@ -274,12 +274,18 @@ class Study:
   seeds: tuple[int, ...] = option((), 'runs to make and to pool, in place of `seed`; none: one run')
 
 
+METHODS = (
+    'leafe', 'iterated', 'controls', 'grpo', 'gigpo', 'leafe_grpo', 'jerp', 'ace',
+    'early_experience', 'study',
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Experiment:
   """The whole run."""
 
   seed: int = option(0, 'seed of weights, sampling and data order; never of tasks or splits')
-  method: str = option('leafe', 'which policies are compared', ('leafe', 'iterated', 'controls', 'early_experience', 'grpo', 'gigpo', 'leafe_grpo', 'jerp', 'ace'))
+  method: str = option('leafe', 'which policies are compared', METHODS)
   arms: tuple[str, ...] = option((), "policies to train and evaluate; none: the method's")
   env: Env = section(Env, 'the environment')
   policy: Policy = section(Policy, 'the transformer')

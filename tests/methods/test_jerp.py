@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 
-from leafe_jax.config import Jerp
+from leafe_jax.config import Evaluate, Jerp
 from leafe_jax.memory.book import read_book
 from leafe_jax.memory.rules import ADD, Edit, Pool, Rule
 from leafe_jax.methods import jerp, reflector
-from leafe_jax.methods.phases import evaluation
+from leafe_jax.methods.phases import evaluations
 from leafe_jax.methods.reflector import Case, Proposal
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.samples import play_groups
@@ -245,4 +245,5 @@ def test_learnt_rules_are_in_the_prompts_of_the_evaluation_if_wanted(tmp_path):
 
 def test_the_evaluation_depends_on_the_options_of_its_arm():
   [arm] = jerp.ARMS
-  assert {'grpo', 'jerp', 'evaluate'} <= set(evaluation(arm, 0).reads)
+  (phase,) = evaluations(arm, 0, Evaluate())
+  assert {'grpo', 'jerp', 'evaluate'} <= set(phase.reads)

@@ -64,7 +64,9 @@ def test_a_killed_run_ends_with_the_same_bits(trained, tmp_path, monkeypatch):
 
 
 def test_gigpo_trains_within_its_limit_of_environment_steps(tmp_path):
-  options = dataclasses.replace(bandit.GRPO, max_env_steps=80, old_logprobs='recomputed')
+  options = dataclasses.replace(
+      bandit.GRPO, max_env_steps=80, old_logprobs='recomputed'
+  )
   run = bandit.make_run(tmp_path, grpo=options)
   result = grpo.gigpo(run, run.directory.phase('gigpo').dir)
   per_step = 4 * 8 * 2  # at most

@@ -27,6 +27,11 @@ SMALL_GRPO = {
     'num_tasks': 256, 'learning_rate': 3e-4, 'kl': 0.01, 'steps': 60,
     'weight_decay': 0.0, 'b2': 0.95,
 }
+# To see that it works.
+DEBUG_GRPO = {
+    'steps': 3, 'tasks_per_step': 4, 'group_size': 4, 'minibatches': 2,
+    'checkpoint_every': 1,
+}
 
 
 def arguments(*functions: Callable[..., Any], **values: Any) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def _embedded() -> ml_collections.ConfigDict:
   # Four submissions leave no room for reflections in progress.
   config.explore.reflect_every = 0
   config.evaluate.num_tasks = 150
+  config.grpo.update(base.SMALL_GRPO)
   return config
 
 
@@ -63,6 +64,7 @@ def _debug() -> ml_collections.ConfigDict:
   config.gate.update(num_tasks=8, min_parsed=0.0, min_diagnosis=0.0, min_follow=0.0)
   config.explore.update(num_tasks=8, wave_tasks=4, attempts=6)
   config.distill.update(steps=4, checkpoint_every=2)
+  config.grpo.update(base.DEBUG_GRPO)
   config.evaluate.update(num_tasks=4, num_samples=8, wave_tasks=2, bootstrap=200)
   config.sampler.update(num_pages=4096, max_rows=64)
   return config

@@ -42,6 +42,7 @@ def _generated() -> ml_collections.ConfigDict:
   config.env.name = 'sokoban'
   # The room ends a game at the same turn.
   config.env.horizon = 15
+  config.grpo.update(base.SMALL_GRPO)
   return config
 
 
@@ -60,6 +61,7 @@ def _debug() -> ml_collections.ConfigDict:
   config.gate.update(num_tasks=8, min_parsed=0.0, min_diagnosis=0.0, min_follow=0.0)
   config.explore.update(num_tasks=8, wave_tasks=4, attempts=6)
   config.distill.update(steps=4, checkpoint_every=2)
+  config.grpo.update(base.DEBUG_GRPO)
   config.evaluate.update(num_tasks=4, num_samples=8, wave_tasks=2, bootstrap=200)
   config.sampler.update(num_pages=4096, max_rows=64)
   return config

@@ -67,9 +67,7 @@ def _debug() -> ml_collections.ConfigDict:
   config.gate.update(num_tasks=8, min_parsed=0.0, min_diagnosis=0.0, min_follow=0.0)
   config.explore.update(num_tasks=8, wave_tasks=4, attempts=6)
   config.distill.update(steps=4, checkpoint_every=2)
-  config.grpo.update(
-      steps=3, tasks_per_step=4, group_size=4, minibatches=2, checkpoint_every=1
-  )
+  config.grpo.update(base.DEBUG_GRPO)
   config.jerp.update(top_k=2)
   config.evaluate.update(num_tasks=4, num_samples=8, wave_tasks=2, bootstrap=200)
   config.sampler.update(num_pages=4096, max_rows=64)

@@ -75,11 +75,19 @@ def test_other_lines_are_refused_with_the_reason(line, reason):
     parse_edit(line)
 
 
-@given(st.text(max_size=40))
+@given(
+    st.one_of(
+        st.text(max_size=40),
+        st.tuples(
+            st.sampled_from(OPERATIONS), st.sampled_from(['', '1', '1, 2', '٣']),
+            st.text(max_size=9),
+        ).map(' | '.join),
+    )
+)
 def test_any_line_is_an_edit_or_an_error(line):
   try:
     edit = parse_edit(line)
-  except EditError:
+  except EditError:  # nothing else may be raised
     return
   assert parse_edit(edit.line()) == edit
 

@@ -47,15 +47,15 @@ Workload = workloads.Conversation | workloads.Tree
 def define_flags() -> None:
   """Defines the flags; by the program alone, as tools share their names."""
   flags.DEFINE_enum('preset', '4m', list(PRESETS), 'Shape of the policy.')
-  flags.DEFINE_multi_enum('against', list(_RIVALS), _RIVALS, 'Rivals.')
-  flags.DEFINE_multi_enum('workloads', list(_WORKLOADS), _WORKLOADS, 'What to run.')
+  _define_choices('against', _RIVALS, 'Rivals.')
+  _define_choices('workloads', _WORKLOADS, 'What to run.')
   flags.DEFINE_integer('repeats', 5, 'Timed runs of each, after one to compile.')
   flags.DEFINE_integer('episodes', 64, 'Episodes of multi_turn.')
   flags.DEFINE_integer('tasks', 64, 'Trees.')
   flags.DEFINE_integer('attempts', 16, 'Episodes per tree, the root included.')
-  flags.DEFINE_multi_integer('bounds', [1, 64], 'Batches to hold against the bounds.')
+  flags.DEFINE_list('bounds', ['1', '64'], 'Batches to hold against the bounds.')
   flags.DEFINE_boolean('rollback', True, 'Measure a rollback.')
-  flags.DEFINE_multi_integer('cores', [], 'Cores to stay on; none: all.')
+  flags.DEFINE_list('cores', [], 'Numbers of the cores to stay on; none: all.')
   flags.DEFINE_enum(
       'clock', 'wall', ['wall', 'cpu'],
       'What counts; cpu is steadier where neighbours take the cores, and fair on'
@@ -65,6 +65,15 @@ def define_flags() -> None:
   flags.DEFINE_string('torch_python', '', 'Interpreter with torch, transformers.')
   flags.DEFINE_string('json', '', 'File that takes the result.')
   flags.DEFINE_string('baseline', '', 'File to compare with.')
+
+
+def _define_choices(name: str, choices: Sequence[str], what: str) -> None:
+  flags.DEFINE_list(name, list(choices), f'{what} Of: {", ".join(choices)}.')
+  flags.register_validator(
+      name,
+      lambda chosen: set(chosen) <= set(choices),
+      f'choose from {", ".join(choices)}',
+  )
 
 
 def make_workload(name: str, vocab_size: int) -> Workload:
@@ -127,25 +136,23 @@ def measure(runs: dict[str, Run], repeats: int) -> dict[str, list[float]]:
   return times
 
 
-def measure_all(
-    preset: Preset, ours: Ours, others: Sequence[Peer]
-) -> dict[str, Any]:
-  """Times and ratios of every workload, printed as they come."""
+def measure_workload(
+    name: str, preset: Preset, ours: Ours, others: Sequence[Peer]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Times of a workload, printed, and the rivals' ratios."""
   values = flags.FLAGS
-  times: dict[str, dict[str, Any]] = {}
-  ratios: dict[str, dict[str, float]] = {}
-  for name in values.workloads:
-    workload = make_workload(name, preset.vocab_size)
-    runs = runs_of(workload, ours, others, 'no_reuse' in values.against)
-    seconds = measure(runs, values.repeats)
-    times[name] = {'sampled_tokens': workload.num_sampled, 'seconds': seconds}
-    for rival, theirs in seconds.items():
-      rate = workload.num_sampled / min(theirs)
-      print(f'  {name:<12}{rival:<14}{min(theirs):9.3f} s{rate:12,.0f} tokens/s')
-      if rival != 'ours':
-        pairs = zip(theirs, seconds['ours'], strict=True)
-        ratios[f'{name} vs {rival}'] = figures.spread([a / b for a, b in pairs])
-  return {'times': times, 'ratios': ratios}
+  workload = make_workload(name, preset.vocab_size)
+  runs = runs_of(workload, ours, others, 'no_reuse' in values.against)
+  seconds = measure(runs, values.repeats)
+  ratios = {}
+  for rival, theirs in seconds.items():
+    rate = workload.num_sampled / min(theirs)
+    print(f'  {name:<12}{rival:<14}{min(theirs):9.3f} s{rate:12,.0f} tokens/s')
+    if rival != 'ours':
+      pairs = zip(theirs, seconds['ours'], strict=True)
+      ratios[f'{name} vs {rival}'] = figures.spread([a / b for a, b in pairs])
+  times = {'rows': workload.num_rows, 'sampled_tokens': workload.num_sampled}
+  return times | {'seconds': seconds}, ratios
 
 
 def measure_machine(preset: Preset, ours: Ours) -> dict[str, Any]:
@@ -159,7 +166,7 @@ def measure_machine(preset: Preset, ours: Ours) -> dict[str, Any]:
     )
   found['bounds'] = [
       bounds.decode_bounds(preset, ours, rows, values.clock, values.repeats)
-      for rows in values.bounds
+      for rows in map(int, values.bounds)
   ]
   for row in [*found['bounds'], found.get('rollback', {})]:
     print('  ' + ', '.join(f'{name} {value:.4g}' for name, value in row.items()))
@@ -170,7 +177,7 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments {list(argv[1:])}')
   values = flags.FLAGS
-  machine.pin(values.cores)
+  machine.pin([int(core) for core in values.cores])
   runtime.keep_freed_memory()
   preset = PRESETS[values.preset]
   mesh = sharding.make_mesh(config_lib.Mesh())
@@ -182,17 +189,21 @@ def main(argv: Sequence[str]) -> None:
       'clock': values.clock,
       'weights': bounds.num_params(preset),
       'command': ' '.join(['python -m tools.bench_sampler', *sys.argv[1:]]),
+      'times': {},
+      'ratios': {},
   }
-  wanted = [name for name in NEEDS if name in values.against]
   print(f'{values.preset} on {result["machine"]["device"]}, {values.clock} time')
+  result |= measure_machine(preset, ours)
+  wanted = [name for name in NEEDS if name in values.against]
   with peers(preset, params, wanted) as others:
     result['peers'] = {peer.name: peer.versions for peer in others}
-    result |= measure_all(preset, ours, others)
-  result |= measure_machine(preset, ours)
+    for name in values.workloads:
+      result['times'][name], ratios = measure_workload(name, preset, ours, others)
+      result['ratios'] |= ratios
+      if values.json:  # what is there is kept when a later workload is killed
+        figures.save(values.json, values.preset, result)
   baseline = figures.load(values.baseline, values.preset) if values.baseline else None
   print('\n'.join(figures.ratio_lines(result, baseline)))
-  if values.json:
-    figures.save(values.json, values.preset, result)
 
 
 if __name__ == '__main__':

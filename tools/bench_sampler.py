@@ -52,7 +52,9 @@ def define_flags() -> None:
   flags.DEFINE_integer('repeats', 5, 'Timed runs of each, after one to compile.')
   flags.DEFINE_integer('episodes', 64, 'Episodes of multi_turn.')
   flags.DEFINE_integer('tasks', 64, 'Trees.')
+  flags.DEFINE_integer('turns', 14, 'Turns of the episodes in trees.')
   flags.DEFINE_integer('attempts', 16, 'Episodes per tree, the root included.')
+  flags.DEFINE_integer('history', 1000, 'Tokens before the decision gone back to.')
   flags.DEFINE_list('bounds', ['1', '64'], 'Batches to hold against the bounds.')
   flags.DEFINE_boolean('rollback', True, 'Measure a rollback.')
   flags.DEFINE_list('cores', [], 'Numbers of the cores to stay on; none: all.')
@@ -82,7 +84,7 @@ def make_workload(name: str, vocab_size: int) -> Workload:
   if name == 'multi_turn':
     return workloads.conversation(values.episodes, 10, 60, 12, vocab_size)
   if name == 'tree':
-    shape = (values.tasks, values.attempts, 14)
+    shape = (values.tasks, values.attempts, values.turns)
     return workloads.tree(*shape, 60, 12, vocab_size)
   return workloads.conversation(int(name.split('_')[1]), 1, 64, 48, vocab_size)
 
@@ -160,9 +162,8 @@ def measure_machine(preset: Preset, ours: Ours) -> dict[str, Any]:
   values = flags.FLAGS
   found: dict[str, Any] = {}
   if values.rollback:
-    history = min(1000, preset.policy.max_length - 1)
     found['rollback'] = rollback.measure(
-        ours, history, preset.vocab_size, values.clock, values.repeats
+        ours, values.history, preset.vocab_size, values.clock, values.repeats
     )
   found['bounds'] = [
       bounds.decode_bounds(preset, ours, rows, values.clock, values.repeats)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -82,7 +83,7 @@ def measure(preset: Preset, rows: int, length: int) -> dict[str, Any]:
   seconds, peaks = [], []
   for batch in batches[1:]:
     peaks.append(_peak(preset.policy.dtype))
-    spent, (state, metrics) = machine.timed(lambda batch=batch: update(state, batch))
+    spent, (state, metrics) = machine.timed(functools.partial(update, state, batch))
     seconds.append(getattr(spent, values.clock))
   if not np.isfinite(float(metrics['loss'])):
     raise FloatingPointError('the loss is not finite')

@@ -94,7 +94,6 @@ def peers(
     preset: Preset, params: model.Params, names: Sequence[str]
 ) -> Iterator[list[Peer]]:
   """The other samplers that can be run here, with our weights."""
-  pythons = {name: flags.FLAGS[flag].value for name, (flag, _) in NEEDS.items()}
   with contextlib.ExitStack() as stack:
     directory = stack.enter_context(tempfile.TemporaryDirectory())
     checkpoint = pathlib.Path(directory) / 'policy'
@@ -104,7 +103,8 @@ def peers(
     started = []
     for name in names:
       try:
-        peer = Peer(name, pythons[name], checkpoint)
+        python = str(flags.FLAGS[NEEDS[name][0]].value)
+        peer = Peer(name, python, checkpoint)
       except PeerUnavailable as error:
         print(error)
         continue

@@ -64,10 +64,13 @@ class Ours:
     """
     sampler = self.sampler(workload)
 
-    play = _grow if isinstance(workload, Tree) else _converse
+    def play() -> int:
+      if isinstance(workload, Tree):
+        return _grow(sampler, workload, reuse)
+      return _converse(sampler, workload, reuse)
 
     def run() -> machine.Seconds:
-      seconds, sampled = machine.timed(lambda: play(sampler, workload, reuse))
+      seconds, sampled = machine.timed(play)
       if sampled != workload.num_sampled:
         raise ValueError(f'sampled {sampled} tokens, not {workload.num_sampled}')
       return seconds

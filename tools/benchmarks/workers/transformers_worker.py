@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import protocol
 import torch
@@ -12,8 +13,8 @@ import transformers
 def make(directory: str) -> protocol.Generate:
   torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
-  model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype='auto')
-  model = model.to(device).eval()
+  loader: Any = transformers.AutoModelForCausalLM
+  model = loader.from_pretrained(directory, dtype='auto').to(device).eval()
 
   def generate(prompts, new_tokens):
     ids = torch.tensor(prompts, device=device)  # all of one length

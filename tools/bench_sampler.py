@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -189,7 +188,7 @@ def main(argv: Sequence[str]) -> None:
       'machine': machine.description(),
       'clock': values.clock,
       'weights': bounds.num_params(preset),
-      'command': ' '.join(['python -m tools.bench_sampler', *sys.argv[1:]]),
+      'command': figures.command('bench_sampler'),
       'times': {},
       'ratios': {},
   }

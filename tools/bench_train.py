@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -143,7 +142,7 @@ def main(argv: Sequence[str]) -> None:
   result = {
       'machine': machine.description(),
       'clock': values.clock,
-      'command': ' '.join(['python -m tools.bench_train', *sys.argv[1:]]),
+      'command': figures.command('bench_train'),
       **measure(preset, rows, length),
   }
   rate = result['tokens_per_second']

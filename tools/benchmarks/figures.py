@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pathlib
 import statistics
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,6 +23,13 @@ def spread(values: Sequence[float]) -> dict[str, float]:
       'median': statistics.median(values),
       'max': max(values),
   }
+
+
+def command(program: str) -> str:
+  """How this process was called, without the paths of this machine."""
+  paths = ('--json', '--baseline', '--tunix_python', '--torch_python')
+  kept = [argument for argument in sys.argv[1:] if not argument.startswith(paths)]
+  return ' '.join([f'python -m tools.{program}', *kept])
 
 
 def save(path: str, preset: str, result: dict[str, Any]) -> None:

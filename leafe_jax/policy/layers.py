@@ -70,7 +70,7 @@ def query(
     config: config_lib.Policy,
 ) -> Float[Array, 'B N T H']:
   """Query heads of normed inputs, heads leading."""
-  q = jnp.einsum('btd,dnh->bnth', x, weights['q_weight_ldnh'].astype(x.dtype))
+  q = _project_heads(x, weights['q_weight_ldnh'])
   if config.qkv_bias:
     q = q + weights['q_bias_lnh'].astype(x.dtype)[None, :, None]
   if config.qk_norm:
@@ -85,14 +85,23 @@ def key_value(
     config: config_lib.Policy,
 ) -> tuple[Float[Array, 'B K T H'], Float[Array, 'B K T H']]:
   """Key and value heads of normed inputs, heads leading."""
-  k = jnp.einsum('btd,dkh->bkth', x, weights['k_weight_ldkh'].astype(x.dtype))
-  v = jnp.einsum('btd,dkh->bkth', x, weights['v_weight_ldkh'].astype(x.dtype))
+  k = _project_heads(x, weights['k_weight_ldkh'])
+  v = _project_heads(x, weights['v_weight_ldkh'])
   if config.qkv_bias:
     k = k + weights['k_bias_lkh'].astype(x.dtype)[None, :, None]
     v = v + weights['v_bias_lkh'].astype(x.dtype)[None, :, None]
   if config.qk_norm:
     k = rms_norm(k, weights['k_norm_lh'], config.norm_eps)
   return rotate(k, *angles), v
+
+
+def _project_heads(
+    x: Float[Array, 'B T D'], weight: Float[Array, 'D N H']
+) -> Float[Array, 'B N T H']:
+  # Transposed apart: asked for heads first, einsum puts the weight on the left
+  # and XLA on CPU copies it, transposed, at every step of a decode loop.
+  heads = jnp.einsum('btd,dnh->btnh', x, weight.astype(x.dtype))
+  return heads.transpose(0, 2, 1, 3)
 
 
 def project_out(

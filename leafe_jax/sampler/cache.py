@@ -79,6 +79,14 @@ def before(kv: KV, length: Int[Array, ' B']) -> Bool[Array, 'B 1 S']:
   return (jnp.arange(kv.k.shape[3]) < length[:, None])[:, None]
 
 
+def join(prefix: KV, buffer: KV, length: int) -> KV:
+  """The prefix followed by the first `length` places of the buffer."""
+  return KV(
+      jnp.concatenate([prefix.k, buffer.k[..., :length]], axis=3),
+      jnp.concatenate([prefix.v, buffer.v[:, :, :length]], axis=2),
+  )
+
+
 def put_all(target: KV, new: KV, place: Int[Array, '']) -> KV:
   """Writes one token at the same place of every row."""
   return KV(

@@ -252,8 +252,14 @@ def _decode(
 ) -> tuple[Response, list[cache.KV]]:
   """Draws, reads, draws, ... until every row has stopped."""
   end = batch.offset + batch.num_new
+  # The buffer has room for the response too, which is not there yet.
+  page = buffers[0].k.shape[3] // batch.write_pages.shape[1]
+  num_read = -(-(page - 1 + batch.tokens.shape[1]) // page) * page
+  # What the loop only reads is put together before it: two parts, not three.
+  past = [cache.join(*pair, num_read) for pair in zip(prefix, buffers, strict=True)]
   in_prefix = cache.before(prefix[0], batch.prefix_length)
-  in_buffer = cache.before(buffers[0], end)
+  in_past = jnp.concatenate([in_prefix, cache.before(buffers[0], end)], axis=-1)
+  in_past = in_past[:, :, : past[0].k.shape[3]]
 
   def unfinished(carry: _Decoding) -> Array:
     open_rows = batch.active & ~carry.response.stopped
@@ -266,10 +272,10 @@ def _decode(
 
     def keep(layer: int, new: cache.KV) -> list[cache.KV]:
       spoken[layer] = cache.put_all(spoken[layer], new, place)
-      return [prefix[layer], buffers[layer], spoken[layer]]
+      return [past[layer], spoken[layer]]
 
     positions = (batch.prefix_length + end + place)[:, None]
-    masks = [in_prefix, in_buffer, in_response]
+    masks = [in_past, in_response]
     logits = _read(policy, carry.token[:, None], positions, keep, lambda _: masks, end)
     assert logits is not None  # asked for: `last` is given
     token, response = _draw(logits, uniform, rules, carry.index, carry.response)

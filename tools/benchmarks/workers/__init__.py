@@ -1,0 +1,1 @@
+"""Other samplers, each in a Python of its own (see `protocol`)."""

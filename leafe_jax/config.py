@@ -60,6 +60,7 @@ class Policy:
   dtype: str = option('float32', 'compute type', ('float32', 'bfloat16'))
   param_dtype: str = option('float32', 'type of the stored weights', ('float32', 'bfloat16'))
   scan_layers: bool = option(False, 'lax.scan over layers: compiles deep models fast')
+  attention: str = option('auto', 'attention of training: cuDNN on GPUs and Pallas splash attention on TPUs, or XLA', ('auto', 'xla', 'cudnn', 'splash'))
   remat: bool = option(False, 'recompute activations in the backward pass')
 
 

@@ -24,7 +24,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from leafe_jax import config as config_lib
 from leafe_jax.policy import model, sharding
-from leafe_jax.sampler import cache
+from leafe_jax.sampler import cache, scanned
 from leafe_jax.sampler import turn as turn_lib
 from leafe_jax.sampler.batching import Buckets, Row, advance
 from leafe_jax.sampler.pages import Page, PagePool
@@ -71,8 +71,9 @@ class Sampler:
     self._buckets = Buckets(sampler_config, policy_config.max_length)
     self._pages = PagePool(sampler_config.num_pages)
     self._pool = _make_pool(policy_config, sampler_config, mesh)
+    program = scanned.turn if policy_config.scan_layers else turn_lib.turn
     self._turn: Any = jax.jit(
-        functools.partial(turn_lib.turn, policy_config, sampler_config.page_size),
+        functools.partial(program, policy_config, sampler_config.page_size),
         static_argnums=0,
     )
     self._write: Any = jax.jit(

@@ -46,6 +46,7 @@ class Policy:
   num_kv_heads: int = option(2, 'key and value heads (divides num_heads)')
   head_dim: int = option(32, 'size of a head')
   mlp_dim: int = option(192, 'hidden width of the SwiGLU block')
+  vocab_size: int = option(0, "rows of the embedding table; 0: the tokenizer's")
   rope_theta: float = option(10_000.0, 'base of the rotary embedding')
   rope_type: str = option('default', 'scaling of its frequencies (llama3: Llama 3.1 and 3.2)', ('default', 'llama3'))
   rope_factor: float = option(8.0, 'llama3: by how much low frequencies are slowed')

@@ -35,6 +35,7 @@ ARROWS = {
     'rollout': ('sampler', 'text'),
     'experience': (),
     'learner': ('policy', 'experience'),
+    'planning': ('policy', 'sampler', 'learner'),
     'evaluation': ('rollout',),
 }
 PLAIN = ('config', 'files', 'progress', 'rundir', 'settings', 'tree')
@@ -193,7 +194,9 @@ def test_arrows_between_rooms_point_one_way(room):
   assert not wrong, wrong
 
 
-@pytest.mark.parametrize('room', ['text', 'policy', 'sampler', 'learner', 'experience'])
+@pytest.mark.parametrize(
+    'room', ['text', 'policy', 'sampler', 'learner', 'experience', 'planning']
+)
 def test_environments_are_reached_from_the_host_loop_alone(room):
   wrong = [
       f'{source}: {name}'

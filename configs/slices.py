@@ -49,17 +49,14 @@ class Slice:
   param_dtype: str = 'float32'
 
 
+# Plain names stand for the smallest slice that fits.
 SLICES = {
-    'qwen2_5_7b_v5e_16': Slice('qwen2_5_7b', 'v5e:4x4', 4, 32, 2048, 16),
+    'qwen2_5_7b': Slice('qwen2_5_7b', 'v5e:4x4', 4, 32, 2048, 16),
     'qwen2_5_7b_v6e_16': Slice('qwen2_5_7b', 'v6e:4x4', 4, 32, 8192, 32),
     'qwen2_5_7b_v5p_16': Slice('qwen2_5_7b', 'v5p:2x2x4', 4, 8, 16_384, 64),
-    'llama3_70b_v5p_64': Slice('llama3_70b', 'v5p:4x4x4', 8, 8, 4096, 32),
-    'llama3_70b_v6e_64': Slice('llama3_70b', 'v6e:8x8', 8, 16, 1024, 16),
-    'llama3_70b_v5e_256': Slice('llama3_70b', 'v5e:16x16', 8, 4, 1024, 32),
+    'llama3_70b': Slice('llama3_70b', 'v5p:4x4x4', 8, 8, 4096, 32),
+    'llama3_70b_v6e_256': Slice('llama3_70b', 'v6e:16x16', 8, 4, 1024, 32),
 }
-# What a model's plain name stands for.
-SLICES['qwen2_5_7b'] = SLICES['qwen2_5_7b_v5e_16']
-SLICES['llama3_70b'] = SLICES['llama3_70b_v5p_64']
 
 
 def apply(config: ml_collections.ConfigDict, name: str) -> None:

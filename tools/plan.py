@@ -4,8 +4,8 @@
         --hbm_gb=16
 
 Weights, optimizer, batch and KV pages are exact; the rest is estimated. Without
---hbm_gb the memory is that of this machine's devices. Exits with 1 if it does
-not fit.
+--hbm_gb the memory is that of this machine's devices. Exits with 1 if what is
+exact exceeds it; the estimates alone only say so.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
   except (ValueError, OSError) as error:
     sys.exit(str(error))
   print(memory.table(found, limit))
-  sys.exit(int(found.peak > limit))
+  sys.exit(int(found.certain > limit))
 
 
 if __name__ == '__main__':

@@ -79,6 +79,12 @@ class Plan:
     """What is needed at least."""
     return max(self.total(p, exact_only=True) for p in (TRAINING, SAMPLING))
 
+  def verdict(self, limit: float) -> str:
+    """'fits', or whether only the estimates or already the exact parts do not."""
+    if self.peak <= limit:
+      return 'fits'
+    return 'TIGHT: estimates exceed it' if self.certain <= limit else 'DOES NOT FIT'
+
   def pages_that_fit(self, limit: float) -> int:
     """KV pages that a device of `limit` bytes has room for; at least 0."""
     rest = limit - (self.peak - self.page * self.num_pages)
@@ -132,9 +138,8 @@ def table(plan: Plan, limit: float) -> str:
     sizes = [part.size if phase in part.phases else None for phase in _PHASES]
     lines.append(_line(part.name, sizes, '' if part.exact else '  (estimate)'))
   lines.append(_line('total', [plan.total(phase) for phase in _PHASES]))
-  fits = plan.peak <= limit
   lines += [
-      _line('memory', [limit, limit], '  fits' if fits else '  DOES NOT FIT'),
+      _line('memory', [limit, limit], f'  {plan.verdict(limit)}'),
       f'KV pages: {plan.num_pages} asked for, room for {plan.pages_that_fit(limit)}',
   ]
   return '\n'.join(lines)
@@ -220,9 +225,9 @@ def _activations(target: Target, platform: str) -> int:
 
 
 def _logits(target: Target) -> int:
-  """Logits, their softmax and their gradient in float32."""
+  """Logits and their gradient in float32."""
   vocab = _share(target, 'vocab', target.vocab_size)
-  return 3 * _micro_tokens(target) * vocab * _WORD
+  return 2 * _micro_tokens(target) * vocab * _WORD
 
 
 def _dense_rows(target: Target) -> int:

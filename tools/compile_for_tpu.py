@@ -22,7 +22,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 from absl import app, flags
+from jax.experimental import topologies
 
 from leafe_jax.planning import chips, flops, hlo, programs
 from tools import targets
@@ -124,9 +126,6 @@ def topology_devices(name: str) -> Sequence[Any]:
     ImportError: libtpu is not installed.
     ValueError: no such topology, or an unknown chip.
   """
-  import jax
-  from jax.experimental import topologies
-
   chips.find_chip(name)
   try:
     import libtpu  # noqa: F401
@@ -152,7 +151,7 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments {list(argv[1:])}')
-  os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+  jax.config.update('jax_platforms', 'cpu')  # the slice is not here
   values = flags.FLAGS
   unknown = set(values.programs) - set(programs.NAMES)
   if unknown:
@@ -172,11 +171,9 @@ def main(argv: Sequence[str]) -> None:
 def _compile_and_print(
     target: programs.Target, name: programs.Name, chip: chips.Chip
 ) -> bool:
-  from jax.errors import JaxRuntimeError
-
   try:
     report = compile_program(target, name, chip)
-  except JaxRuntimeError as error:
+  except jax.errors.JaxRuntimeError as error:
     text = '\n  '.join(str(error).splitlines()[:12])
     if flags.FLAGS.json:
       text = json.dumps({'program': name, 'error': text})

@@ -8,6 +8,7 @@ Pallas call has no sharding rules of its own, so under a mesh it runs inside
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +91,7 @@ def _attend_rows(
       block_sizes=sizes, interpret=interpret,
   )
 
-  def attend_row(q: Array, k: Array, v: Array, ids: Array) -> Array:
+  def attend_row(q: Array, k: Array, v: Array, ids: Array) -> Any:
     return kernel(q, k, v, kernels.SegmentIds(ids, ids))
 
   return jax.vmap(attend_row)(q, k, v, segment_ids).astype(v.dtype)

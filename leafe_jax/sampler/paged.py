@@ -12,7 +12,7 @@ is another layout of the pool, the one that
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,10 +27,10 @@ _POOL_AXES = ('kv_heads', 'pages', None, None)
 
 
 class Pool(NamedTuple):
-  """Keys and values [K, L * pages, P, H]."""
+  """Keys and values [K, L * pages, P, H]; arrays, or their shapes."""
 
-  k: Array
-  v: Array
+  k: Any
+  v: Any
 
 
 class Rows(NamedTuple):

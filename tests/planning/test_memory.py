@@ -6,10 +6,13 @@ import math
 import jax
 import pytest
 
-from configs import slices, webshop
+from configs import slices, sokoban, webshop
 from leafe_jax import config as config_lib
+from leafe_jax import settings
+from leafe_jax.methods.run import Run
 from leafe_jax.planning import memory, programs
 from leafe_jax.policy import sharding
+from leafe_jax.rundir import RunDirectory, RunStopped
 from tools import targets
 
 VOCAB = 600
@@ -99,3 +102,15 @@ def test_the_defaults_fit_this_machine():
   assert limit > 2**30
   plan = memory.plan(make_target(config_lib.Experiment()))
   assert plan.certain < 2**30
+
+
+def test_a_run_checks_its_memory_at_the_start(tmp_path):
+  config = settings.from_config_dict(sokoban.get_config('debug'))
+  fits = Run(config, RunDirectory(tmp_path / 'a'), '')
+  fits.check_memory()
+  deep = dataclasses.replace(config.policy, num_layers=10**8)
+  huge = Run(
+      dataclasses.replace(config, policy=deep), RunDirectory(tmp_path / 'b'), ''
+  )
+  with pytest.raises(RunStopped, match='GB a device at least(.|\n)*optimizer'):
+    huge.check_memory()

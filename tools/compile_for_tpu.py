@@ -92,7 +92,7 @@ def compile_program(
   """Compiles one program. `jax.errors.JaxRuntimeError`: it does not fit."""
   traced = programs.trace(target, name)
   start = time.perf_counter()
-  compiled = traced.lower().compile()
+  compiled = programs.compile_uncached(traced.lower())
   elapsed = time.perf_counter() - start
   steps = target.num_decode - 1 if name == 'decode' else 0
   # A loop that ends by data is the decode loop.

@@ -7,6 +7,7 @@ nothing is allocated, and the devices of the mesh need not exist here.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 import jax
@@ -76,6 +77,21 @@ def trace(target: Target, name: Name) -> Any:
   if name == 'train':
     return _trace_update(target)
   return _trace_turn(target, target.num_decode if name == 'decode' else 0)
+
+
+def compile_uncached(lowered: Any) -> Any:
+  """Compiles without leaving the program in the compilation cache.
+
+  A program for devices that are not here can be written there, but reading it
+  back fails.
+  """
+  option = 'jax_persistent_cache_min_compile_time_secs'
+  before = getattr(jax.config, option)
+  jax.config.update(option, math.inf)
+  try:
+    return lowered.compile()
+  finally:
+    jax.config.update(option, before)
 
 
 def _trace_update(target: Target) -> Any:

@@ -13,15 +13,18 @@
     python -m leafe_jax.main --config=configs/webshop.py:qwen2_5_7b \\
         --config.policy.checkpoint=/data/Qwen2.5-7B-Instruct \\
         --config.env.options.data_dir=/data/webshop --workdir=/runs/webshop_7b
-      The official catalogue, played and learnt by a real checkpoint.
-      Meant for 8 accelerators with 80 GiB; not run at this size yet.
+      The official catalogue, played and learnt by a real checkpoint; also
+      :llama3_70b, and the other slices of configs/slices.py. Compiled for these
+      slices (tools.compile_for_tpu), not run at this size yet.
 """
 
 from __future__ import annotations
 
+import functools
+
 import ml_collections
 
-from configs import base
+from configs import base, slices
 from envs.webshop import embedded, env, expert
 from leafe_jax import settings
 
@@ -74,7 +77,8 @@ def _debug() -> ml_collections.ConfigDict:
   return config
 
 
-def _qwen2_5_7b() -> ml_collections.ConfigDict:
+def _official(name: str) -> ml_collections.ConfigDict:
+  """The paper's setting, with a policy on a slice of `slices.SLICES`."""
   config = base.default()
   with config.unlocked():
     config.env.options = base.arguments(
@@ -82,25 +86,17 @@ def _qwen2_5_7b() -> ml_collections.ConfigDict:
         page_size=10,
     )
   config.policy.checkpoint = settings.REQUIRED
-  # Layers, widths and heads are the checkpoint's own.
-  config.policy.update(
-      max_length=8192, dtype='bfloat16', scan_layers=True, remat=True
-  )
-  config.sampler.update(
-      page_size=64, num_pages=8192, max_rows=128,
-      prefill_buckets=(256, 1024), length_buckets=(2048, 4096, 8192),
-  )
+  slices.apply(config, name)
   config.explore.update(
       num_tasks=2048, wave_tasks=128, max_response_tokens=512,
       max_reflection_tokens=512,
   )
   config.experience.update(reh_fraction=0.2)
-  config.distill.update(
-      steps=200, batch_rows=128, row_length=8192, grad_accumulation=16,
-      learning_rate=1e-6, checkpoint_every=50,
-  )
+  config.distill.update(steps=200, learning_rate=1e-6, checkpoint_every=50)
   config.evaluate.update(num_tasks=500, wave_tasks=10)
   return config
 
 
-_VARIANTS = {'': _embedded, 'debug': _debug, 'qwen2_5_7b': _qwen2_5_7b}
+_VARIANTS = {'': _embedded, 'debug': _debug} | {
+    name: functools.partial(_official, name) for name in slices.SLICES
+}

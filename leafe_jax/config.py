@@ -46,6 +46,7 @@ class Policy:
   num_kv_heads: int = option(2, 'key and value heads (divides num_heads)')
   head_dim: int = option(32, 'size of a head')
   mlp_dim: int = option(192, 'hidden width of the SwiGLU block')
+  vocab_size: int = option(0, "rows of the embedding table; 0: the tokenizer's")
   rope_theta: float = option(10_000.0, 'base of the rotary embedding')
   rope_type: str = option('default', 'scaling of its frequencies (llama3: Llama 3.1 and 3.2)', ('default', 'llama3'))
   rope_factor: float = option(8.0, 'llama3: by how much low frequencies are slowed')
@@ -60,6 +61,7 @@ class Policy:
   dtype: str = option('float32', 'compute type', ('float32', 'bfloat16'))
   param_dtype: str = option('float32', 'type of the stored weights', ('float32', 'bfloat16'))
   scan_layers: bool = option(False, 'lax.scan over layers: compiles deep models fast')
+  attention: str = option('auto', 'attention of training: cuDNN on GPUs and Pallas splash attention on TPUs, or XLA', ('auto', 'xla', 'cudnn', 'splash'))
   remat: bool = option(False, 'recompute activations in the backward pass')
 
 

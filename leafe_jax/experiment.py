@@ -58,11 +58,15 @@ def run(config: Experiment, workdir: pathlib.Path, config_sha256: str) -> None:
     run_study(config, workdir, run)
     return
   context = Run(config, RunDirectory(workdir), config_sha256)
+  checked = False
   for phase in phases_of(config):
     place = context.directory.phase(phase.name)
     if hosts.first(place.done):
       logging.info('phase %s: done before', phase.name)
       continue
+    if not checked:  # a run that is done needs no memory
+      context.check_memory()
+      checked = True
     logging.info('phase %s: starts', phase.name)
     start = time.monotonic()
     result = phase.body(context, place.dir)

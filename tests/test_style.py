@@ -36,6 +36,7 @@ ARROWS = {
     'rollout': ('sampler', 'text'),
     'experience': ('text',),
     'learner': ('policy', 'experience'),
+    'planning': ('policy', 'sampler', 'learner'),
     'evaluation': ('rollout',),
 }
 PLAIN = ('config', 'files', 'hosts', 'progress', 'rundir', 'settings', 'tree')
@@ -195,7 +196,8 @@ def test_arrows_between_rooms_point_one_way(room):
 
 
 @pytest.mark.parametrize(
-    'room', ['text', 'memory', 'policy', 'sampler', 'learner', 'experience']
+    'room',
+    ['text', 'memory', 'policy', 'sampler', 'learner', 'experience', 'planning'],
 )
 def test_environments_are_reached_from_the_host_loop_alone(room):
   wrong = [

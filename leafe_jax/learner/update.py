@@ -133,13 +133,17 @@ class Update:
 
   def lower(self, state: TrainState, rows: int, length: int) -> Any:
     """Lowers for an `abstract_state` and batches of [rows, length]."""
+    return self.trace(state, rows, length).lower()
+
+  def trace(self, state: TrainState, rows: int, length: int) -> Any:
+    """The program (`jax.stages.Traced`) for such a state and such batches."""
     place = sharding.batch_sharding(self._mesh, (rows, length))
     batch = {
         name: jax.ShapeDtypeStruct((rows, length), dtype, sharding=place)
         for name, dtype in _BATCH_TYPES.items()
     }
     with jax.set_mesh(self._mesh):
-      return self._compiled(state).lower(state, batch)
+      return self._compiled(state).trace(state, batch)
 
   def num_compilations(self) -> int:
     return 0 if self._jitted is None else self._jitted._cache_size()

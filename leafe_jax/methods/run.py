@@ -15,6 +15,8 @@ from leafe_jax import hosts
 from leafe_jax.config import Experiment
 from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.learner.metrics import Writer, make_writer
+from leafe_jax.planning import memory
+from leafe_jax.planning.programs import Target
 from leafe_jax.policy import huggingface
 from leafe_jax.policy.model import abstract_params
 from leafe_jax.policy.sharding import make_mesh
@@ -88,7 +90,22 @@ class Run:
     if policy.checkpoint:
       with self._naming_the_checkpoint():
         return huggingface.read_shape(policy.checkpoint, policy)
-    return huggingface.Shape(policy, len(self.tokenizer))
+    words = len(self.tokenizer)
+    if 0 < policy.vocab_size < words:
+      raise RunStopped(
+          f'policy.vocab_size={policy.vocab_size}: the tokenizer has {words} tokens'
+      )
+    return huggingface.Shape(policy, policy.vocab_size or words)
+
+  def check_memory(self) -> None:
+    """Logs what the run takes. RunStopped if no device can hold it."""
+    shape = self.shape
+    target = Target(self.config, shape.policy, shape.vocab_size, self.mesh)
+    try:
+      found = memory.check(target, memory.device_limit())
+    except memory.DoesNotFit as error:
+      raise RunStopped(str(error)) from error
+    logging.info('memory:\n%s', found)
 
   @contextlib.contextmanager
   def _naming_the_checkpoint(self) -> Iterator[None]:

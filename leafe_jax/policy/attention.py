@@ -1,10 +1,19 @@
 """Causal attention within packed segments, for training.
 
-One function chooses the form. On CPU, heads lead ([B, N, T, H], so that both
-products are plain batched matrix products) and queries go in causal chunks:
-measured on two cores at B=24, T=256, two heads of 32, forward + backward take
-5.0 ms a layer against 9.2 ms unchunked, 12.3 ms with heads inside and 17 ms
-with `jax.nn.dot_product_attention`.
+`attend` is the one way in; it chooses the form:
+
+  xla     plain products, everywhere. Heads lead ([B, N, T, H], so that both
+          products are plain batched matrix products) and queries go in causal
+          chunks: measured on two CPU cores at B=24, T=256, two heads of 32,
+          forward + backward take 5.0 ms a layer against 9.2 ms unchunked,
+          12.3 ms with heads inside and 17 ms with
+          `jax.nn.dot_product_attention`.
+  cudnn   the fused kernel of cuDNN, on GPUs, in half precision.
+  splash  Pallas splash attention on TPUs: no scores in memory, and blocks
+          above the diagonal are never computed. On CPU it is interpreted,
+          which is slow and meant for tests.
+
+All of them see the same keys, whatever the platform.
 """
 
 from __future__ import annotations
@@ -13,9 +22,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from leafe_jax.policy import splash
+
 MASKED = -1e30
 _MIN_CHUNK = 64
 _MAX_CHUNKS = 8  # every chunk is unrolled: more would only slow compilation
+_PLATFORMS = {
+    'xla': ('cpu', 'gpu', 'tpu'),
+    'cudnn': ('gpu',),
+    'splash': ('tpu', 'cpu'),
+}
+_HALF = (jnp.bfloat16, jnp.float16)
 
 
 def attend(
@@ -23,12 +40,72 @@ def attend(
     k: Float[Array, 'B K T H'],
     v: Float[Array, 'B K T H'],
     segment_ids: Int[Array, 'B T'],
+    form: str = 'auto',
 ) -> Float[Array, 'B N T H']:
   """Scaled dot-product attention; softmax in float32.
 
   A query sees keys at or before its place in the row that carry its segment
   id. Query heads n of group g = N // K share the KV head n // g.
+
+  Raises:
+    ValueError: see `choose_form`.
   """
+  platform = target_platform()
+  form = choose_form(form, platform, q.dtype)
+  if form == 'cudnn':
+    return _attend_cudnn(q, k, v, segment_ids)
+  if form == 'splash':
+    return splash.attend(q, k, v, segment_ids, interpret=platform != 'tpu')
+  return _attend_xla(q, k, v, segment_ids)
+
+
+def target_platform() -> str:
+  """'cpu', 'gpu' or 'tpu': of the mesh in context, else of this process.
+
+  A program may be compiled for devices that this process does not have.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  device = None if mesh.empty else mesh.abstract_device
+  return jax.default_backend() if device is None else str(device.platform)
+
+
+def choose_form(form: str, platform: str, dtype: jnp.dtype) -> str:
+  """What `policy.attention` means on a platform: 'xla', 'cudnn' or 'splash'.
+
+  Args:
+    form: one of these, or 'auto': the fastest one that the platform has.
+    platform: 'cpu', 'gpu' or 'tpu'.
+    dtype: of the queries; cuDNN takes half precision only.
+
+  Raises:
+    ValueError: an unknown form, or one that the platform or type rules out.
+  """
+  half = dtype in _HALF
+  if form == 'auto':
+    return {'tpu': 'splash', 'gpu': 'cudnn' if half else 'xla'}.get(platform, 'xla')
+  possible = [
+      name
+      for name, platforms in _PLATFORMS.items()
+      if platform in platforms and (half or name != 'cudnn')
+  ]
+  if form not in possible:
+    raise ValueError(
+        f'policy.attention is {form!r}; on {platform} in {jnp.dtype(dtype).name}'
+        f' choose from auto, {", ".join(possible)}'
+    )
+  return form
+
+
+def _attend_cudnn(q: Array, k: Array, v: Array, segment_ids: Array) -> Array:
+  q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+  same = (segment_ids[:, :, None] == segment_ids[:, None])[:, None]
+  mixed = jax.nn.dot_product_attention(
+      q, k, v, mask=same, is_causal=True, implementation='cudnn'
+  )
+  return mixed.swapaxes(1, 2)
+
+
+def _attend_xla(q: Array, k: Array, v: Array, segment_ids: Array) -> Array:
   length = q.shape[2]
   chunk = max(_MIN_CHUNK, -(-length // _MAX_CHUNKS))
   outputs = [

@@ -183,10 +183,11 @@ def abstract_params(
 
 def layer_weights(params: Params, index: int) -> Params:
   """Weights of one layer, without the layer axis."""
-  return {name: stack[index] for name, stack in _stacks(params).items()}
+  return {name: stack[index] for name, stack in stacks(params).items()}
 
 
-def _stacks(params: Params) -> Params:
+def stacks(params: Params) -> Params:
+  """The weights that every layer has, stacked along axis l."""
   return {k: v for k, v in params.items() if k.rsplit('_', 1)[1].startswith('l')}
 
 
@@ -214,7 +215,7 @@ def forward(
   if config.remat:
     layer = jax.checkpoint(layer)
   if config.scan_layers:
-    x, _ = jax.lax.scan(lambda x, w: (layer(x, w), None), x, _stacks(params))
+    x, _ = jax.lax.scan(lambda x, w: (layer(x, w), None), x, stacks(params))
   else:
     for index in range(config.num_layers):
       x = layer(x, layer_weights(params, index))
@@ -231,7 +232,7 @@ def _layer(
   normed = layers.rms_norm(x, weights['attn_norm_ld'], config.norm_eps)
   q = layers.query(normed, weights, angles, config)
   k, v = layers.key_value(normed, weights, angles, config)
-  mixed = attention.attend(q, k, v, segment_ids)
+  mixed = attention.attend(q, k, v, segment_ids, config.attention)
   x = x + layers.project_out(mixed, weights)
   normed = layers.rms_norm(x, weights['mlp_norm_ld'], config.norm_eps)
   x = x + layers.feed_forward(normed, weights)

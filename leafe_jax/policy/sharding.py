@@ -14,7 +14,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.experimental import mesh_utils
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from leafe_jax import config as config_lib
 
@@ -52,10 +53,18 @@ def make_mesh(
   """
   devices = list(jax.devices() if devices is None else devices)
   sizes = _fill_in([config.data, config.fsdp, config.tensor], len(devices))
-  # Auto: the compiler propagates shardings (GSPMD) from inputs and constraints.
-  return jax.make_mesh(
-      sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
+  # A torus axis may be split: 8 tensor shards on a 4x4x4 slice are 4 by 2.
+  grid = mesh_utils.create_device_mesh(
+      sizes, devices, allow_split_physical_axes=True
   )
+  # Auto: the compiler propagates shardings (GSPMD) from inputs and constraints.
+  return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def make_abstract_mesh(config: config_lib.Mesh, num_devices: int) -> AbstractMesh:
+  """The same mesh over devices that need not exist. ValueError as above."""
+  sizes = _fill_in([config.data, config.fsdp, config.tensor], num_devices)
+  return AbstractMesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def _fill_in(sizes: Sequence[int], num_devices: int) -> tuple[int, ...]:
@@ -72,7 +81,7 @@ def _fill_in(sizes: Sequence[int], num_devices: int) -> tuple[int, ...]:
 
 
 def partition_spec(
-    axes: LogicalAxes, shape: Sequence[int], mesh: Mesh | jax.sharding.AbstractMesh
+    axes: LogicalAxes, shape: Sequence[int], mesh: Mesh | AbstractMesh
 ) -> PartitionSpec:
   """Mesh axes for an array with these logical axes and this shape.
 

@@ -106,27 +106,38 @@ class Buckets:
       num_decode: room for responses, 0 to read only.
       num_pages: size of the pool; as an id it means 'write nowhere'.
     """
-    page = self.page_size
-    num_rows = self.rows
     width = _bucket(max(row.num_new for row in rows), self.new_tokens)
-    prefix = max(row.state.cached // page for row in rows)
-    num_prefix = _bucket(prefix * page, self.lengths) // page
+    prefix = max(row.state.cached // self.page_size for row in rows)
+    length = _bucket(prefix * self.page_size, self.lengths)
+    batch = self.blank(width, length, num_decode, num_pages)
+    batch.active[: len(rows)] = True
+    for place, (row, pages) in enumerate(zip(rows, fresh, strict=True)):
+      _fill_row(batch, place, row, pages, self.page_size)
+    return batch
+
+  def blank(self, width: int, length: int, num_decode: int, num_pages: int) -> Batch:
+    """A dispatch without rows.
+
+    Args:
+      width: new tokens a row, one of `new_tokens`.
+      length: places of the prefix, one of `lengths` or 0.
+      num_decode: room for responses, 0 to read only.
+      num_pages: size of the pool.
+    """
+    rows, page = self.rows, self.page_size
     num_write = -(-(page - 1 + width + num_decode) // page)
     arrays: dict[str, Any] = dict(
-        prefix_pages=np.zeros((num_rows, num_prefix), np.int32),
-        prefix_length=np.zeros(num_rows, np.int32),
-        tail_page=np.zeros(num_rows, np.int32),
-        offset=np.zeros(num_rows, np.int32),
-        tokens=np.zeros((num_rows, width), np.int32),
-        num_new=np.ones(num_rows, np.int32),
-        write_pages=np.full((num_rows, num_write), num_pages, np.int32),
-        keys=np.zeros((num_rows, 2), np.uint32),
-        active=np.arange(num_rows) < len(rows),
+        prefix_pages=np.zeros((rows, length // page), np.int32),
+        prefix_length=np.zeros(rows, np.int32),
+        tail_page=np.zeros(rows, np.int32),
+        offset=np.zeros(rows, np.int32),
+        tokens=np.zeros((rows, width), np.int32),
+        num_new=np.ones(rows, np.int32),
+        write_pages=np.full((rows, num_write), num_pages, np.int32),
+        keys=np.zeros((rows, 2), np.uint32),
+        active=np.zeros(rows, bool),
     )
-    batch = Batch(**arrays)
-    for place, (row, pages) in enumerate(zip(rows, fresh, strict=True)):
-      _fill_row(batch, place, row, pages, page)
-    return batch
+    return Batch(**arrays)
 
 
 def _fill_row(

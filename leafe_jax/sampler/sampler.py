@@ -25,14 +25,14 @@ from jax.sharding import Mesh, NamedSharding
 from leafe_jax import config as config_lib
 from leafe_jax import hosts
 from leafe_jax.policy import model, sharding
-from leafe_jax.sampler import cache
+from leafe_jax.sampler import cache, scanned
 from leafe_jax.sampler import turn as turn_lib
 from leafe_jax.sampler.batching import Buckets, Row, advance
 from leafe_jax.sampler.pages import Page, PagePool
 from leafe_jax.sampler.state import Request, Rules, Sample, StaleState, State, Stats
 
 _MAX_STOP_IDS = 8
-_MAX_UNDER_WAY = 4  # dispatches that read the pool before any writes to it
+MAX_UNDER_WAY = 4  # dispatches that read the pool before any writes to it
 _POOL_AXES = ('pages', 'layers', None, 'kv_heads', None)
 
 T = TypeVar('T')
@@ -72,15 +72,8 @@ class Sampler:
     self._buckets = Buckets(sampler_config, policy_config.max_length)
     self._pages = PagePool(sampler_config.num_pages)
     self._pool = _make_pool(policy_config, sampler_config, mesh)
-    self._turn: Any = jax.jit(
-        functools.partial(turn_lib.turn, policy_config, sampler_config.page_size),
-        static_argnums=0,
-        # Every process reads all responses.
-        out_shardings=(None, sharding.replicated(mesh)),
-    )
-    self._write: Any = jax.jit(
-        cache.write, donate_argnums=0, out_shardings=self._pool.sharding
-    )
+    self._turn: Any = turn_program(policy_config, sampler_config.page_size, mesh)
+    self._write: Any = write_program(self._pool.sharding)
 
   @property
   def num_programs(self) -> int:
@@ -144,7 +137,7 @@ class Sampler:
       OutOfPages: the pool is too small for what is alive.
       ValueError: a state without a pending token, or too many stop ids.
     """
-    drawing = _drawing_arrays(rules)
+    drawing = drawing_arrays(rules)
     states = [request.state for request in requests]
     for state in states:
       self._check(state)
@@ -193,7 +186,7 @@ class Sampler:
       ]
       if not rows:
         return states
-      for row, state in self._run(rows, self._states, 0, _drawing_arrays(Rules())):
+      for row, state in self._run(rows, self._states, 0, drawing_arrays(Rules())):
         states[row.index] = state
 
   def _run(
@@ -208,8 +201,8 @@ class Sampler:
     whole = sharding.replicated(self._mesh)
     drawing = jax.tree.map(lambda x: sharding.place(x, whole), drawing)
     groups = self._buckets.split(rows)
-    for first in range(0, len(groups), _MAX_UNDER_WAY):
-      wave = groups[first : first + _MAX_UNDER_WAY]
+    for first in range(0, len(groups), MAX_UNDER_WAY):
+      wave = groups[first : first + MAX_UNDER_WAY]
       under_way = [self._launch(group, max_tokens, drawing) for group in wave]
       self._store(under_way)
       for dispatch in under_way:
@@ -227,7 +220,7 @@ class Sampler:
     num_decode = buckets.num_decode(max_tokens) if max_tokens else 0
     batch = buckets.fill(rows, fresh, num_decode, self._pages.num_pages)
     hosts.witness(*batch)
-    batch = jax.tree.map(sharding.place, batch, _row_shardings(self._mesh, batch))
+    batch = jax.tree.map(sharding.place, batch, row_shardings(self._mesh, batch))
     with jax.set_mesh(self._mesh):
       pages, response = self._turn(
           num_decode, self._params, self._pool, batch, drawing
@@ -278,7 +271,8 @@ class Sampler:
     return samples
 
 
-def _drawing_arrays(rules: Rules) -> turn_lib.Drawing:
+def drawing_arrays(rules: Rules) -> turn_lib.Drawing:
+  """The rules as a program takes them. ValueError: too many stop ids."""
   if len(rules.stop_ids) > _MAX_STOP_IDS:
     raise ValueError(f'{len(rules.stop_ids)} stop ids; at most {_MAX_STOP_IDS}')
   stop_ids: Any = np.full(_MAX_STOP_IDS, -1, np.int32)
@@ -288,16 +282,40 @@ def _drawing_arrays(rules: Rules) -> turn_lib.Drawing:
   return turn_lib.Drawing(temperature, max_tokens, stop_ids)
 
 
-def _row_shardings(mesh: Mesh, batch: turn_lib.Batch) -> turn_lib.Batch:
+def row_shardings(mesh: Mesh, batch: turn_lib.Batch) -> turn_lib.Batch:
+  """Where the arrays of a dispatch lie: rows over data and fsdp."""
   return jax.tree.map(lambda x: sharding.batch_sharding(mesh, x.shape), batch)
+
+
+def turn_program(policy: config_lib.Policy, page_size: int, mesh: Mesh) -> Any:
+  """jit of (num_decode, params, pool, batch, drawing), see `turn.turn`."""
+  turn = scanned.turn if policy.scan_layers else turn_lib.turn
+  return jax.jit(
+      functools.partial(turn, policy, page_size),
+      static_argnums=0,
+      # Every process reads all responses.
+      out_shardings=(None, sharding.replicated(mesh)),
+  )
+
+
+def write_program(pool_sharding: jax.sharding.Sharding) -> Any:
+  """jit of (pool, ids, pages), see `cache.write`; donates the pool."""
+  return jax.jit(cache.write, donate_argnums=0, out_shardings=pool_sharding)
+
+
+def abstract_pool(
+    policy: config_lib.Policy, sampler: config_lib.Sampler, mesh: Mesh
+) -> jax.ShapeDtypeStruct:
+  """Shape, type and sharding of the KV pages, nothing allocated."""
+  block = policy.head_dim * sampler.page_size
+  shape = (sampler.num_pages, policy.num_layers, 2, policy.num_kv_heads, block)
+  place = NamedSharding(mesh, sharding.partition_spec(_POOL_AXES, shape, mesh))
+  return jax.ShapeDtypeStruct(shape, jnp.dtype(policy.dtype), sharding=place)
 
 
 def _make_pool(
     policy: config_lib.Policy, sampler: config_lib.Sampler, mesh: Mesh
 ) -> jax.Array:
-  block = policy.head_dim * sampler.page_size
-  shape = (sampler.num_pages, policy.num_layers, 2, policy.num_kv_heads, block)
-  spec = sharding.partition_spec(_POOL_AXES, shape, mesh)
-  target = NamedSharding(mesh, spec)
-  make = functools.partial(jnp.zeros, shape, policy.dtype)
-  return jax.jit(make, out_shardings=target)()
+  target = abstract_pool(policy, sampler, mesh)
+  make = functools.partial(jnp.zeros, target.shape, target.dtype)
+  return jax.jit(make, out_shardings=target.sharding)()

@@ -196,23 +196,23 @@ def _read(
     if index == config.num_layers - 1:
       if last is None:
         return None
-      x, normed, positions = (_pick(a, last) for a in (x, normed, positions))
+      x, normed, positions = (pick(a, last) for a in (x, normed, positions))
       angles = layers.rope_angles(positions, config)
     q = layers.query(normed, weights, angles, config)
-    x = x + layers.project_out(_attend(q, parts, see(positions)), weights)
+    x = x + layers.project_out(attend(q, parts, see(positions)), weights)
     normed = layers.rms_norm(x, weights['mlp_norm_ld'], config.norm_eps)
     x = x + layers.feed_forward(normed, weights)
   return layers.unembed(policy.params, x[:, 0], config)
 
 
-def _pick(x: Array, place: Int[Array, ' B']) -> Array:
+def pick(x: Array, place: Int[Array, ' B']) -> Array:
   """[B, T, ...] -> [B, 1, ...] at each row's place."""
   if x.shape[1] == 1:
     return x
   return jnp.take_along_axis(x, place.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
 
 
-def _attend(
+def attend(
     q: Float[Array, 'B N T H'], parts: Sequence[cache.KV], masks: Sequence[Array]
 ) -> Float[Array, 'B N T H']:
   """Softmax attention over several parts at once, softmax in float32."""
@@ -278,19 +278,21 @@ def _decode(
     masks = [in_past, in_response]
     logits = _read(policy, carry.token[:, None], positions, keep, lambda _: masks, end)
     assert logits is not None  # asked for: `last` is given
-    token, response = _draw(logits, uniform, rules, carry.index, carry.response)
+    token, response = draw_next(logits, uniform, rules, carry.index, carry.response)
     return _Decoding(carry.index + 1, token, response, spoken)
 
   zero = jnp.zeros((), jnp.int32)
   uniform = drawing.uniforms(batch.keys, num_decode)
-  token, response = _draw(logits, uniform, rules, zero, _no_response(batch, num_decode))
+  empty = no_response(batch, num_decode)
+  token, response = draw_next(logits, uniform, rules, zero, empty)
   spoken = [cache.no_tokens(buffer, num_decode) for buffer in buffers]
   start = _Decoding(zero + 1, token, response, spoken)
   done = jax.lax.while_loop(unfinished, step, start)
   return done.response, done.spoken
 
 
-def _no_response(batch: Batch, num_decode: int) -> Response:
+def no_response(batch: Batch, num_decode: int) -> Response:
+  """Room for `num_decode` tokens a row, none drawn yet."""
   rows = batch.tokens.shape[0]
   return Response(
       tokens=jnp.zeros((rows, num_decode), jnp.int32),
@@ -300,7 +302,7 @@ def _no_response(batch: Batch, num_decode: int) -> Response:
   )
 
 
-def _draw(
+def draw_next(
     logits: Array, uniform: Array, rules: Drawing, index: Array, response: Response
 ) -> tuple[Array, Response]:
   """Draws token `index` and records it for rows that have not stopped."""

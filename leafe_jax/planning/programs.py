@@ -1,0 +1,130 @@
+"""The device programs of a run, lowered from shapes alone.
+
+These are the programs that a run dispatches, made by the same functions;
+nothing is allocated, and the devices of the mesh need not exist here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from leafe_jax.config import Experiment, Policy
+from leafe_jax.learner import losses, optimizers
+from leafe_jax.learner.update import TrainState, abstract_state, make_update
+from leafe_jax.policy import model, sharding
+from leafe_jax.sampler import Rules
+from leafe_jax.sampler import sampler as sampler_lib
+from leafe_jax.sampler.batching import Buckets
+
+Name = Literal['train', 'prefill', 'decode']
+NAMES: tuple[Name, ...] = ('train', 'prefill', 'decode')
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """What programs are made for.
+
+  Attributes:
+    config: the run.
+    policy: sizes of the policy (the config's, or a checkpoint's).
+    vocab_size: rows of its embedding table.
+    mesh: the devices.
+  """
+
+  config: Experiment
+  policy: Policy
+  vocab_size: int
+  mesh: Mesh
+
+  @property
+  def buckets(self) -> Buckets:
+    return Buckets(self.config.sampler, self.policy.max_length)
+
+  @property
+  def num_decode(self) -> int:
+    """Room for the longest response that the run asks for."""
+    explore = self.config.explore
+    return self.buckets.num_decode(
+        max(explore.max_response_tokens, explore.max_reflection_tokens)
+    )
+
+  def params(self) -> dict[str, jax.ShapeDtypeStruct]:
+    return model.abstract_params(self.policy, self.vocab_size, self.mesh)
+
+  def state(self) -> TrainState:
+    """Weights and optimizer state of a distillation."""
+    optimizer = optimizers.from_config(self.config.distill)
+    return abstract_state(self.params(), optimizer, self.mesh)
+
+  def pool(self) -> jax.ShapeDtypeStruct:
+    return sampler_lib.abstract_pool(self.policy, self.config.sampler, self.mesh)
+
+
+def trace(target: Target, name: Name) -> Any:
+  """The traced program (`jax.stages.Traced`): `.jaxpr`, `.lower().compile()`.
+
+  Args:
+    target: shapes and devices.
+    name: 'train', one update; 'prefill', the longest read; 'decode', a turn
+      with the longest prompt and response.
+  """
+  if name == 'train':
+    return _trace_update(target)
+  return _trace_turn(target, target.num_decode if name == 'decode' else 0)
+
+
+def compile_uncached(lowered: Any) -> Any:
+  """Compiles without leaving the program in the compilation cache.
+
+  A program for devices that are not here can be written there, but reading it
+  back fails.
+  """
+  option = 'jax_persistent_cache_min_compile_time_secs'
+  before = getattr(jax.config, option)
+  jax.config.update(option, math.inf)
+  try:
+    return lowered.compile()
+  finally:
+    jax.config.update(option, before)
+
+
+def _trace_update(target: Target) -> Any:
+  config = target.config.distill
+  update = make_update(
+      target.policy, optimizers.from_config(config), losses.weighted_nll, target.mesh,
+      grad_accumulation=config.grad_accumulation,
+  )
+  shards = target.mesh.shape['data'] * target.mesh.shape['fsdp']
+  multiple = shards * config.grad_accumulation
+  rows = -(-config.batch_rows // multiple) * multiple  # as `put_batch` pads
+  return update.trace(target.state(), rows, config.row_length)
+
+
+def _trace_turn(target: Target, num_decode: int) -> Any:
+  buckets, mesh = target.buckets, target.mesh
+  num_pages = target.config.sampler.num_pages
+  # A response needs less new prompt than the longest read, but may have it.
+  batch = buckets.blank(
+      buckets.new_tokens[-1], buckets.lengths[-1], num_decode, num_pages
+  )
+  batch = _abstract(batch, sampler_lib.row_shardings(mesh, batch))
+  drawing = sampler_lib.drawing_arrays(Rules())
+  whole = jax.tree.map(lambda _: sharding.replicated(mesh), drawing)
+  program = sampler_lib.turn_program(target.policy, buckets.page_size, target.mesh)
+  with jax.set_mesh(mesh):
+    return program.trace(
+        num_decode, target.params(), target.pool(), batch, _abstract(drawing, whole)
+    )
+
+
+def _abstract(arrays: Any, places: Any) -> Any:
+  def describe(x: Any, place: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype, sharding=place)
+
+  return jax.tree.map(describe, arrays, places)

@@ -1,0 +1,54 @@
+"""The loop over layers samples what the unrolled layers sample."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from leafe_jax.sampler import Request, Rules, Sampler, scanned
+from tests.sampler.tiny import POLICY, SAMPLER, VOCAB
+
+
+def play(sampler, turns=3):
+  """Transcripts of ragged lengths, each branched and grown for some turns."""
+  rng = np.random.default_rng(0)
+  texts = [rng.integers(0, VOCAB, n).tolist() for n in (1, 4, 7, 13, 21)]
+  states = [sampler.extend(sampler.empty(), text) for text in texts]
+  seen = []
+  for turn in range(turns):
+    requests = [Request(state, (turn, i)) for i, state in enumerate(states)]
+    samples = sampler.sample(requests, Rules(max_tokens=5, stop_ids=(3,)))
+    seen += samples
+    more = rng.integers(0, VOCAB, 2 + turn).tolist()
+    states = [sampler.extend(sample.state, more) for sample in samples]
+  return seen
+
+
+def test_scanned_layers_sample_the_same(sampler, params, mesh):
+  policy = dataclasses.replace(POLICY, scan_layers=True)
+  deep = Sampler(policy, SAMPLER, mesh, VOCAB)
+  deep.load(params, 7)
+  for ours, theirs in zip(play(deep), play(sampler), strict=True):
+    assert ours.tokens == theirs.tokens
+    assert ours.stopped == theirs.stopped
+    assert ours.state.cached == theirs.state.cached
+    np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=1e-5)
+
+
+def test_queries_in_chunks_change_nothing(monkeypatch):
+  rng = np.random.default_rng(0)
+  q = jnp.asarray(rng.standard_normal((2, 4, 24, 8)), jnp.float32)
+  kv = scanned.cache.KV(
+      jnp.asarray(rng.standard_normal((2, 2, 8, 40)), jnp.float32),
+      jnp.asarray(rng.standard_normal((2, 2, 40, 8)), jnp.float32),
+  )
+  known = jnp.arange(40)[None, None] < jnp.asarray([3, 40])[:, None, None]
+  causal = jnp.broadcast_to(jnp.arange(40) <= jnp.arange(24)[:, None], (2, 24, 40))
+
+  def mix():
+    return jax.jit(scanned._attend)(q, [kv, kv], [known, causal])
+
+  whole = mix()
+  monkeypatch.setattr(scanned, '_QUERIES', 8)
+  np.testing.assert_allclose(mix(), whole, atol=1e-6)

@@ -1,0 +1,49 @@
+"""Says what a run takes per device before anything is allocated.
+
+    python -m tools.plan --config=configs/webshop.py:qwen2_5_7b --devices=16 \\
+        --hbm_gb=16
+
+Weights, optimizer, batch and KV pages are exact; the rest is estimated. Without
+--hbm_gb the memory is that of this machine's devices. Exits with 1 if what is
+exact exceeds it; the estimates alone only say so.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags
+
+from leafe_jax.planning import memory
+from tools import targets
+
+
+def define_flags() -> None:
+  targets.define_config()
+  flags.DEFINE_integer('devices', 1, 'Devices of the mesh.', lower_bound=1)
+  flags.DEFINE_float(
+      'hbm_gb', 0.0, 'Memory per device in GiB; 0: that of the devices here.'
+  )
+  flags.DEFINE_enum(
+      'platform', 'tpu', ['cpu', 'gpu', 'tpu'], 'Which attention will run.'
+  )
+
+
+def main(argv: Sequence[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected arguments {list(argv[1:])}')
+  values = flags.FLAGS
+  limit = values.hbm_gb * 2**30 or memory.device_limit()
+  try:
+    target = targets.make_target(values.config, values.devices)
+    found = memory.plan(target, values.platform)
+  except (ValueError, OSError) as error:
+    sys.exit(str(error))
+  print(memory.table(found, limit))
+  sys.exit(int(found.certain > limit))
+
+
+if __name__ == '__main__':
+  define_flags()
+  app.run(main)

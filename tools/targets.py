@@ -1,0 +1,65 @@
+"""What the planning tools share: a config file, and the sizes of its policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+from ml_collections import config_flags
+
+from envs import registry
+from leafe_jax import settings
+from leafe_jax.config import Experiment
+from leafe_jax.planning.programs import Target
+from leafe_jax.policy import huggingface, sharding
+from leafe_jax.text.tokenizers import build_word_tokenizer
+
+
+def define_config() -> None:
+  """Defines --config and its overrides."""
+  config_flags.DEFINE_config_file(
+      'config', None, 'Config file, FILE[:VARIANT].', lock_config=True
+  )
+
+
+def make_target(
+    values: ml_collections.ConfigDict, devices: Sequence[Any] | int
+) -> Target:
+  """A target from a config whose checkpoint and data may be missing here.
+
+  Args:
+    values: the config; without a checkpoint the policy's sizes come from it.
+    devices: of the mesh, or only their number.
+
+  Raises:
+    ValueError: the config or the mesh cannot be.
+  """
+  config = settings.from_config_dict(_drop_required(values.to_dict()))
+  if isinstance(devices, int):
+    mesh: Any = sharding.make_abstract_mesh(config.mesh, devices)
+  else:
+    mesh = sharding.make_mesh(config.mesh, devices)
+  shape = _shape(config)
+  return Target(config, shape.policy, shape.vocab_size, mesh)
+
+
+def _drop_required(values: dict[str, Any]) -> dict[str, Any]:
+  """Empty where a run would ask for a path."""
+  return {
+      name: _drop_required(value) if isinstance(value, dict)
+      else '' if value == settings.REQUIRED else value
+      for name, value in values.items()
+  }
+
+
+def _shape(config: Experiment) -> huggingface.Shape:
+  policy = config.policy
+  if policy.checkpoint:
+    return huggingface.read_shape(policy.checkpoint, policy)
+  if policy.vocab_size:
+    return huggingface.Shape(policy, policy.vocab_size)
+  world = registry.make(config.env.name, **config.env.options)
+  words = build_word_tokenizer(world.vocabulary(), config.env.horizon)
+  world.close()
+  return huggingface.Shape(policy, len(words))

@@ -12,17 +12,15 @@ from absl import logging
 from envs import api
 from leafe_jax.config import Explore
 from leafe_jax.experience import dataset
-from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.methods import leafe
 from leafe_jax.methods.assess import assess
 from leafe_jax.methods.collect import collect, independent, load_trees
 from leafe_jax.methods.gate import run_gate
 from leafe_jax.methods.leafe import Arm
 from leafe_jax.methods.reporting import report
-from leafe_jax.methods.run import Run
+from leafe_jax.methods.run import BASE, Run
 from leafe_jax.methods.training import train_on
 from leafe_jax.methods.warm_start import import_checkpoint, warm_start
-from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.grow import Limits
 from leafe_jax.rollout.ledger import total
 from leafe_jax.rundir import RunStopped
@@ -30,8 +28,6 @@ from leafe_jax.rundir import RunStopped
 Body = Callable[[Run, pathlib.Path], dict]
 
 __all__ = ['base', 'distill', 'evaluate', 'explore', 'gate', 'report', 'sample']
-
-_BASE = leafe.ARMS['base']
 
 
 def base(run: Run, directory: pathlib.Path) -> dict:
@@ -41,18 +37,13 @@ def base(run: Run, directory: pathlib.Path) -> dict:
   return warm_start(run, directory)
 
 
-def _base_player(run: Run) -> Player:
-  params = load_params(run.params_path('warm_start'), run.abstract_params())
-  return run.player(params, _BASE.version)
-
-
 def gate(run: Run, directory: pathlib.Path) -> dict:
   """Refuses to explore with a base that cannot reflect."""
   del directory
   config = run.config
   tasks = run.tasks('validation', config.gate.num_tasks)
   teacher = run.teacher(reflection_quality=1.0)  # the script without its mistakes
-  result = run_gate(_base_player(run), tasks, teacher, config)
+  result = run_gate(run.base_player(), tasks, teacher, config)
   logging.info('gate: %s', result)
   return dataclasses.asdict(result)
 
@@ -86,7 +77,7 @@ def _collect(
   tasks = run.tasks('train', config.num_tasks)
   with contextlib.closing(run.writer(name)) as writer:
     trees = collect(
-        name, directory, _base_player(run), tasks, config, limits,
+        name, directory, run.base_player(), tasks, config, limits,
         run.config.sampler.max_rows, writer,
     )
   return {'budget': total(tree.budget for tree in trees).as_dict()}
@@ -106,9 +97,8 @@ def distill(arm: Arm) -> Body:
           '(--config.explore.num_tasks) or start from a better base.'
       )
     dataset.write(directory / 'data', found)
-    params = load_params(run.params_path('warm_start'), run.abstract_params())
     metrics = train_on(
-        run, f'distill {arm.name}', directory, params,
+        run, f'distill {arm.name}', directory, run.start(),
         dataset.read(directory / 'data'), config.distill,
         {'reh': config.distill.beta if arm.counterfactual else 1.0},
     )
@@ -122,8 +112,7 @@ def evaluate(arm: Arm) -> Body:
 
   def body(run: Run, directory: pathlib.Path) -> dict:
     config = run.config
-    phase = f'distill/{arm.name}' if arm.source else 'warm_start'
-    params = load_params(run.params_path(phase), run.abstract_params())
+    params = run.trained(f'distill/{arm.name}' if arm.source else BASE)
     outcomes = assess(
         f'evaluate {arm.name}', directory, run.player(params, arm.version),
         run.tasks(config.evaluate.split, config.evaluate.num_tasks),

@@ -20,6 +20,7 @@ from leafe_jax.config import Experiment
 from leafe_jax.methods import phases
 from leafe_jax.methods.leafe import find_arm
 from leafe_jax.methods.run import Run
+from leafe_jax.policy import lora
 from leafe_jax.rundir import RunDirectory
 
 _BASE_READS = ('seed', 'env', 'policy', 'mesh', 'warm_start', 'explore.reflect_every')
@@ -70,7 +71,11 @@ def phases_of(config: Experiment) -> list[Phase]:
 
 
 def phase_inputs(config: Experiment) -> Mapping[str, tuple[str, ...]]:
-  """Phase name -> config paths it reads, in the order of the phases."""
+  """Phase name -> config paths it reads, in the order of the phases.
+
+  ValueError for options that do not go together.
+  """
+  lora.check(config.policy)
   return {phase.name: phase.reads for phase in phases_of(config)}
 
 

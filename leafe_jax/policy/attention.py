@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 MASKED = -1e30
 _MIN_CHUNK = 64
 _MAX_CHUNKS = 8  # every chunk is unrolled: more would only slow compilation
-_MAX_ROWS = 512  # queries whose scores are in memory at a time
+_MAX_ROWS = 256  # queries whose scores are in memory at a time
 
 
 def attend(

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from leafe_jax.policy import layers
+
 # Architecture -> (biases on q, k, v; norms on q and k heads).
 ARCHITECTURES: Mapping[str, tuple[bool, bool]] = {
     'Qwen2ForCausalLM': (True, False),
@@ -56,16 +58,38 @@ _LAYER: Mapping[str, Place] = {
 }
 
 
+def _adapters() -> Iterator[tuple[str, Place]]:
+  """Of every matrix, as peft names them: A is [rank, in], B is [out, rank]."""
+  for weight in layers.INPUTS:
+    place = _LAYER[weight]
+    module = place.theirs.removesuffix('.weight')
+    outputs, inputs = place.axes.split()
+    into, out_of = layers.adapter_names(weight)
+    yield into, Place(f'{module}.lora_A.weight', f'r {inputs}')
+    yield out_of, Place(f'{module}.lora_B.weight', f'{outputs} r')
+
+
+_ADAPTER: Mapping[str, Place] = dict(_adapters())
+_STACKED: Mapping[str, Place] = {**_LAYER, **_ADAPTER}
+
+
 def is_stacked(ours: str) -> bool:
   """Whether a weight has a leading axis of layers."""
-  return ours in _LAYER
+  return ours in _STACKED
 
 
 def their_names(ours: str, num_layers: int) -> list[str]:
   """The tensors that make up one of our weights, in the order of layers."""
   if not is_stacked(ours):
     return [_GLOBAL[ours].theirs]
-  return [f'model.layers.{i}.{_LAYER[ours].theirs}' for i in range(num_layers)]
+  theirs = _STACKED[ours].theirs
+  before = 'base_model.model.' if ours in _ADAPTER else ''  # peft's wrappers
+  return [f'{before}model.layers.{i}.{theirs}' for i in range(num_layers)]
+
+
+def their_module(ours: str) -> str:
+  """The last name of the module that a matrix belongs to: 'q_proj'."""
+  return _STACKED[ours].theirs.split('.')[-2]
 
 
 def their_shape(ours: str, shape: Sequence[int]) -> tuple[int, ...]:
@@ -105,7 +129,7 @@ def split(ours: str, weight: Any, num_layers: int) -> Iterator[tuple[str, np.nda
 
 
 def _place(ours: str) -> Place:
-  return _LAYER[ours] if is_stacked(ours) else _GLOBAL[ours]
+  return _STACKED[ours] if is_stacked(ours) else _GLOBAL[ours]
 
 
 def _letters(ours: str) -> str:

@@ -33,8 +33,8 @@ def check(config: config_lib.Policy) -> None:
   """Refuses options of adapters that do not go together.
 
   Raises:
-    ValueError: names the option, its value and the choices.
-    ModuleNotFoundError: `quantize` needs a package that is not there.
+    ValueError: names the option, its value and the choices, or the package
+      that is missing.
   """
   unknown = [name for name in config.lora_targets if name not in TARGETS]
   if unknown or (config.lora_rank and not config.lora_targets):

@@ -30,13 +30,13 @@ def _qwix() -> Any:
   try:
     return importlib.import_module('qwix')
   except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
+    raise ValueError(
         'policy.quantize needs the package qwix: pip install qwix==0.1.8'
     ) from error
 
 
 def check(form: str) -> None:
-  """ValueError for an unknown form, ModuleNotFoundError without qwix."""
+  """ValueError for an unknown form, or without the package that it needs."""
   if form == 'none':
     return
   if form not in _TILES:

@@ -61,6 +61,7 @@ setuptools.setup(
         'webshop': _WEBSHOP,
         'scienceworld': _SCIENCEWORLD,
         'dev': _WEBSHOP + _DEV,
+        'quantize': ['qwix==0.1.8'],
         'cuda': ['jax[cuda12]'],
         'tpu': ['jax[tpu]'],
     },

@@ -20,7 +20,7 @@ from absl import app, flags
 
 from leafe_jax import settings
 from leafe_jax.config import Experiment, Mesh
-from leafe_jax.learner.checkpoints import DamagedCheckpoint, load_params
+from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.methods.run import BASE, Run
 from leafe_jax.policy import hf_export, huggingface, lora, model
 from leafe_jax.rundir import RunDirectory, RunStopped
@@ -124,7 +124,7 @@ def main(argv: Sequence[str]) -> None:
       name = 'adapter'
     else:
       name = export(rundir, values.phase, out, values.max_shard_mb * 10**6)
-  except (OSError, RunStopped, DamagedCheckpoint, settings.ConfigError) as error:
+  except (OSError, RunStopped, ValueError) as error:
     sys.exit(f'{rundir}: {error}')
   print(f'{name} in {out}')
 

@@ -101,8 +101,37 @@ def their_shape(ours: str, shape: Sequence[int]) -> tuple[int, ...]:
   )
 
 
+def their_part(
+    ours: str, part: Sequence[slice], shape: Sequence[int]
+) -> tuple[slice, ...]:
+  """Where in their tensor a part of our weight is, as slices of its dimensions.
+
+  Args:
+    ours: name of the weight.
+    part: a slice per axis, without the layer axis.
+    shape: of the whole weight, without the layer axis.
+
+  Raises:
+    ValueError: the part is not one block there (heads cut inside).
+  """
+  sizes = dict(zip(_letters(ours), shape, strict=True))
+  cuts = dict(zip(_letters(ours), part, strict=True))
+  found = []
+  for first, *rest in _place(ours).axes.split():
+    whole = {letter: (0, sizes[letter], 1) for letter in rest}
+    if any(cuts[letter].indices(sizes[letter]) != whole[letter] for letter in rest):
+      raise ValueError(f'{ours} is cut within its axes {"".join(rest)}')
+    inner = math.prod(sizes[letter] for letter in rest)
+    start, stop, _ = cuts[first].indices(sizes[first])
+    found.append(slice(start * inner, stop * inner))
+  return tuple(found)
+
+
 def to_ours(ours: str, tensor: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-  """A view of their tensor with our axes, without the layer axis."""
+  """A view of their tensor with our axes, without the layer axis.
+
+  Of a part of their tensor, when `shape` is that of the part.
+  """
   letters = _letters(ours)
   sizes = dict(zip(letters, shape, strict=True))
   order = _place(ours).axes.replace(' ', '')

@@ -92,7 +92,7 @@ class Episode:
   @classmethod
   def start(
       cls, player: Player, node: Node, task: api.Task, root: State | None,
-      ledger: Ledger, memory: str = '', **options,
+      ledger: Ledger, **options,
   ) -> Episode | None:
     """A root episode; None, noted on the node, if the environment fails.
 
@@ -102,14 +102,13 @@ class Episode:
       task: to play.
       root: h_1 already read, shared by all roots; None: read it here.
       ledger: pays.
-      memory: lessons in the prompt, one a line; part of `root` if that is given.
       **options: of `Episode`.
     """
     session = player.world.session()
 
     def open_task() -> Decision:
       observation = session.reset(task).observation
-      ids = first_prompt(player, task, observation, memory)
+      ids = first_prompt(player, task, observation)
       state = root or player.sampler.extend(player.sampler.empty(), ids)
       return Decision(1, observation, ids, state, session.snapshot())
 
@@ -274,15 +273,7 @@ def _stillborn(
   session.close()
 
 
-def first_prompt(
-    player: Player, task: api.Task, observation: str, memory: str = ''
-) -> list[int]:
+def first_prompt(player: Player, task: api.Task, observation: str) -> list[int]:
   """Token ids of h_1."""
   rules = player.world.instructions()
-  return player.transcript.first(rules, task.instruction, observation, memory)
-
-
-def no_memory(task: api.Task) -> str:
-  """The memory of a policy without one."""
-  del task
-  return ''
+  return player.transcript.first(rules, task.instruction, observation)

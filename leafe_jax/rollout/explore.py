@@ -12,13 +12,7 @@ from collections.abc import Callable, Sequence
 
 from envs import api
 from leafe_jax.config import Explore
-from leafe_jax.rollout.episode import (
-  Episode,
-  Player,
-  attempt,
-  first_prompt,
-  no_memory,
-)
+from leafe_jax.rollout.episode import Episode, Player, attempt, first_prompt
 from leafe_jax.rollout.grow import Growth, Limits
 from leafe_jax.rollout.play import take_turn
 from leafe_jax.rollout.reflect import Question, reflect
@@ -26,11 +20,7 @@ from leafe_jax.sampler import Rules, State
 from leafe_jax.tree import Tree
 
 
-def prefill_roots(
-    player: Player,
-    tasks: Sequence[api.Task],
-    memory: Callable[[api.Task], str] = no_memory,
-) -> list[State | None]:
+def prefill_roots(player: Player, tasks: Sequence[api.Task]) -> list[State | None]:
   """h_1 of every task, read once however many episodes share it.
 
   None for a task that cannot be opened: its episodes will say why.
@@ -40,7 +30,7 @@ def prefill_roots(
   for i, task in enumerate(tasks):
     step, _ = attempt(lambda task=task: session.reset(task))
     if step is not None:
-      ids = first_prompt(player, task, step.observation, memory(task))
+      ids = first_prompt(player, task, step.observation)
       states[i] = player.sampler.extend(player.sampler.empty(), ids)
   session.close()
   read = dict(zip(states, player.sampler.prefill(list(states.values())), strict=True))

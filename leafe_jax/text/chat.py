@@ -20,7 +20,6 @@ _HINT = (
     '\n\nLesson from an earlier attempt at this same task: {experience}\n'
     'Use it now; do not mention it.'
 )
-_MEMORY = '\n\nLessons from earlier attempts:\n{memory}'
 _REFLECT = """
 
 {status} Look back over the numbered steps above. Find the earliest step whose \
@@ -65,11 +64,8 @@ class ChatTranscript:
   def _decode(self, ids: Sequence[int]) -> str:
     return str(self.tokenizer.decode(ids))
 
-  def first(
-      self, rules: str, instruction: str, observation: str, memory: str = ''
-  ) -> list[int]:
-    lessons = _MEMORY.format(memory=memory) if memory else ''
-    task = f'{rules}\n\nTask: {instruction}{lessons}\n\nStep 1\n{observation}'
+  def first(self, rules: str, instruction: str, observation: str) -> list[int]:
+    task = f'{rules}\n\nTask: {instruction}\n\nStep 1\n{observation}'
     return self._encode(self._head + task.strip())
 
   def next(self, turn: int, observation: str) -> list[int]:

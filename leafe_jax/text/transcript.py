@@ -4,9 +4,6 @@ A transcript only grows at its end (design: prefixes stay whole):
 
     first(o_1) opener a_1  next(o_2) opener a_2  ...  next(o_t) opener a_t
 
-A memory, lessons that hold for the whole episode, stands in first(o_1), before
-o_1, and stays there.
-
 h_t is everything up to and including o_t, without the opener. A hint e goes
 between o_tau and the opener and is gone afterwards; a reflection is asked for
 at the end of a fork of h_t. Pieces are tokenised one by one and never again.
@@ -45,13 +42,8 @@ class Transcript(Protocol):
   stop_ids: tuple[int, ...]
   opener_ids: tuple[int, ...]
 
-  def first(
-      self, rules: str, instruction: str, observation: str, memory: str = ''
-  ) -> list[int]:
-    """The prompt of turn 1: rules of the game, the task, memory, o_1.
-
-    `memory` holds one lesson a line.
-    """
+  def first(self, rules: str, instruction: str, observation: str) -> list[int]:
+    """The prompt of turn 1: rules of the game, the task, o_1."""
     ...
 
   def next(self, turn: int, observation: str) -> list[int]:
@@ -92,7 +84,6 @@ class WordTranscript:
   """Special tokens around words; for policies trained from scratch.
 
       <bos> <t1> o_1 <act> a_1 <end> <t2> o_2 <act> ...
-      memory:      <bos> <hint> lesson <use> <hint> lesson <use> <t1> o_1 <act> ...
       hint:        <hint> e <use>
       reflection:  <reflect> <failed> -> <t3> e <end>   or   <none> <end>
   """
@@ -117,12 +108,9 @@ class WordTranscript:
       raise ValueError(f'words outside the vocabulary: {unknown} in {text!r}')
     return tuple(ids)
 
-  def first(
-      self, rules: str, instruction: str, observation: str, memory: str = ''
-  ) -> list[int]:
+  def first(self, rules: str, instruction: str, observation: str) -> list[int]:
     del rules, instruction  # the first observation of a compact view is the task
-    lessons = [i for line in memory.splitlines() for i in self.hint(line)]
-    return [self._id(tok.BOS), *lessons, *self.next(1, observation)]
+    return [self._id(tok.BOS), *self.next(1, observation)]
 
   def next(self, turn: int, observation: str) -> list[int]:
     return [self._id(tok.turn_mark(turn)), *self._encode(observation)]

@@ -67,6 +67,7 @@ setuptools.setup(
         'textarena': ['textarena>=0.7,<0.8'],
         'alfworld': _ALFWORLD,
         'dev': _WEBSHOP + _DEV,
+        'quantize': ['qwix==0.1.8'],
         'cuda': ['jax[cuda12]'],
         'tpu': ['jax[tpu]'],
     },

@@ -62,7 +62,13 @@ class Policy:
   param_dtype: str = option('float32', 'type of the stored weights', ('float32', 'bfloat16'))
   scan_layers: bool = option(False, 'lax.scan over layers: compiles deep models fast')
   attention: str = option('auto', 'attention of training: cuDNN on GPUs and Pallas splash attention on TPUs, or XLA', ('auto', 'xla', 'cudnn', 'splash'))
-  remat: bool = option(False, 'recompute activations in the backward pass')
+  remat: str = option('none', 'what the backward pass recomputes: nothing, whole layers, or all but the products with weights', ('none', 'full', 'dots'))
+  logit_chunk: int = option(512, 'tokens per row whose logits are in memory at a time in training; 0: all')
+  lora_rank: int = option(0, 'rank of the adapters that are trained over a frozen base; 0: all weights are trained')
+  lora_alpha: float = option(16.0, 'adapters count alpha / rank times')
+  lora_targets: tuple[str, ...] = option(('q', 'k', 'v', 'o', 'gate', 'up', 'down'), 'matrices of each layer that get adapters')
+  lora_rate_scale: float = option(10.0, 'learning rate of adapters, in those of training all weights')
+  quantize: str = option('none', 'how the frozen matrices are kept under adapters (needs qwix)', ('none', 'int8', 'nf4'))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +101,7 @@ class Training:
   weight_decay: float = option(0.0, 'decoupled weight decay')
   clip_norm: float = option(1.0, 'gradient clipping by global norm')
   b2: float = option(0.95, 'second moment of Adam')
+  momentum_dtype: str = option('float32', 'type of the first moment; the second is float32', ('float32', 'bfloat16'))
   grad_accumulation: int = option(1, 'micro-batches per update')
   checkpoint_every: int = option(50, 'updates between checkpoints')
 

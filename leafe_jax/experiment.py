@@ -25,6 +25,7 @@ from leafe_jax.methods.catalogue import arms_of
 from leafe_jax.methods.reporting import report
 from leafe_jax.methods.run import Run
 from leafe_jax.methods.study import run_study, seeds_of
+from leafe_jax.policy import lora
 from leafe_jax.rundir import RunDirectory
 
 
@@ -44,7 +45,11 @@ def phases_of(config: Experiment) -> list[Phase]:
 
 
 def phase_inputs(config: Experiment) -> Mapping[str, tuple[str, ...]]:
-  """Phase name -> config paths it reads, in the order of the phases."""
+  """Phase name -> config paths it reads, in the order of the phases.
+
+  ValueError for options that do not go together.
+  """
+  lora.check(config.policy)
   own = {phase.name: phase.reads for phase in phases_of(config)}
   seeds = seeds_of(config)
   if not seeds:

@@ -3,7 +3,9 @@
     python -m tools.export_hf --checkpoint=RUNDIR --phase=distill/leafe --out=DIR
 
 RUNDIR is the workdir of a run, --phase=warm_start its base. DIR gets
-config.json, safetensors and the tokenizer; transformers loads it.
+config.json, safetensors and the tokenizer; transformers loads it. Adapters are
+merged into the base that they were trained on. With --adapter they are written
+alone, as peft loads them: adapter_config.json and adapter_model.safetensors.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from absl import app, flags
 
 from leafe_jax import settings
 from leafe_jax.config import Experiment, Mesh
-from leafe_jax.learner.checkpoints import DamagedCheckpoint, load_params
-from leafe_jax.methods.run import Run
-from leafe_jax.policy import hf_export, huggingface
+from leafe_jax.learner.checkpoints import load_params
+from leafe_jax.methods.run import BASE, Run
+from leafe_jax.policy import hf_export, huggingface, lora, model
 from leafe_jax.rundir import RunDirectory, RunStopped
 
 
@@ -32,19 +34,49 @@ def export(
   Raises:
     FileNotFoundError: no run in `rundir`, or no weights of that phase.
   """
+  run = _open(rundir, phase)
+  config, policy = run.config, run.shape.policy
+  source = config.policy.checkpoint or rundir / 'tokenizer'
+  hf_export.write(
+      out, _whole(run, phase), run.shape, source, _further_fields(run, config),
+      max_shard_bytes,
+  )
+  return hf_export.architecture(policy)
+
+
+def export_adapter(rundir: pathlib.Path, phase: str, out: pathlib.Path) -> None:
+  """Writes the adapters of a phase alone.
+
+  Raises:
+    FileNotFoundError: as `export`, or the phase has no adapters.
+  """
+  run = _open(rundir, phase)
+  adapters = run.trained(phase)
+  if not lora.are_adapters(adapters):
+    raise FileNotFoundError(f'phase {phase!r} in {rundir} has no adapters')
+  hf_export.write_adapter(
+      out, adapters, run.shape.policy, run.config.policy.checkpoint
+  )
+
+
+def _open(rundir: pathlib.Path, phase: str) -> Run:
   saved = RunDirectory(rundir).config() if rundir.is_dir() else None
   if saved is None:
     raise FileNotFoundError(f'no config.json of a run in {rundir}')
   _check_phase(rundir, phase)
   # The weights fit any mesh; the run's own may not fit this machine.
   config = dataclasses.replace(settings.from_config_dict(saved), mesh=Mesh())
-  run = Run(config, RunDirectory(rundir), settings.sha256(config))
-  params = load_params(run.params_path(phase), run.abstract_params())
-  source = config.policy.checkpoint or rundir / 'tokenizer'
-  hf_export.write(
-      out, params, run.shape, source, _further_fields(run, config), max_shard_bytes
-  )
-  return hf_export.architecture(run.shape.policy)
+  return Run(config, RunDirectory(rundir), settings.sha256(config))
+
+
+def _whole(run: Run, phase: str) -> model.Params:
+  """All weights of a phase's policy; the base as it was before it was frozen."""
+  if phase == BASE:
+    return load_params(run.params_path(phase), run.abstract_params())
+  params = run.trained(phase)
+  if not lora.are_adapters(params):
+    return params
+  return lora.merge(run.frozen, params, run.shape.policy)
 
 
 def _check_phase(rundir: pathlib.Path, phase: str) -> None:
@@ -75,6 +107,7 @@ def define_flags() -> None:
   )
   flags.DEFINE_string('phase', 'distill/leafe', 'Phase whose policy to write.')
   flags.DEFINE_string('out', None, 'Directory to write.', required=True)
+  flags.DEFINE_bool('adapter', False, 'Write the adapters alone, for peft.')
   flags.DEFINE_integer(
       'max_shard_mb', 5000, 'Largest safetensors file, in MB.', lower_bound=1
   )
@@ -86,8 +119,12 @@ def main(argv: Sequence[str]) -> None:
   values = flags.FLAGS
   rundir, out = pathlib.Path(values.checkpoint), pathlib.Path(values.out)
   try:
-    name = export(rundir, values.phase, out, values.max_shard_mb * 10**6)
-  except (OSError, RunStopped, DamagedCheckpoint, settings.ConfigError) as error:
+    if values.adapter:
+      export_adapter(rundir, values.phase, out)
+      name = 'adapter'
+    else:
+      name = export(rundir, values.phase, out, values.max_shard_mb * 10**6)
+  except (OSError, RunStopped, ValueError) as error:
     sys.exit(f'{rundir}: {error}')
   print(f'{name} in {out}')
 

@@ -4,18 +4,25 @@ A loss returns a sum and a weight instead of a mean: both are added up over
 tokens, micro-batches and devices before the one division, so that the result
 does not depend on how a batch was cut up.
 
-A loss is a function (logits, batch) -> `Terms`; a new one (a clipped
-surrogate, a pair loss) reads what else it needs from the batch.
+A loss is a function (outputs, batch) -> `Terms`; a new one (a clipped
+surrogate, a pair loss) reads what else it needs from the batch. The outputs
+are those of the forward pass that `update.make_update` was given: `Scores` of
+every token from `model.token_scores`, which is what to use, since the logits
+of long rows do not fit into memory; or logits [B, T, V] from `model.forward`.
+`scores_of` makes the former of either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+
+from leafe_jax.policy import scores as scores_lib
+from leafe_jax.policy.scores import Scores
 
 
 class Terms(NamedTuple):
@@ -33,34 +40,44 @@ class Terms(NamedTuple):
 
 
 Arrays = Mapping[str, jax.Array]
-Loss = Callable[[jax.Array, Arrays], Terms]
+Outputs = Scores | jax.Array
+Loss = Callable[[Any, Arrays], Terms]
 
 
-def weighted_nll(
-    logits: Float[Array, 'B T V'], batch: Mapping[str, Array]
-) -> Terms:
+def weighted_nll(outputs: Outputs, batch: Mapping[str, Array]) -> Terms:
   """sum_i w_i * -log p(token_i | tokens before it), in float32.
 
   With w = 1 on D_cf and w = beta on D_reh this is L_cf + beta * L_reh
   (arXiv 2603.16843, section 3.2) up to the division.
 
   Args:
-    logits: [B, T, V], at position t for token t + 1.
+    outputs: see `scores_of`.
     batch: 'tokens', 'weights' and 'segment_ids', each [B, T]; weights[t]
       belongs to the prediction of token t.
 
   Returns:
     Terms with `sums['accuracy']`: weight of the tokens that were most likely.
   """
-  targets = batch['tokens'][:, 1:]
   weights = target_weights(batch)
-  log_probs = token_log_probs(logits[:, :-1], targets)
-  hits = jnp.argmax(logits[:, :-1], axis=-1) == targets
+  found = scores_of(outputs, batch)
   return Terms(
-      total=-jnp.sum(weights * log_probs),
+      total=-jnp.sum(weights * found.logprobs[:, 1:]),
       weight=jnp.sum(weights),
-      sums={'accuracy': jnp.sum(weights * hits)},
+      sums={'accuracy': jnp.sum(weights * found.likeliest[:, 1:])},
   )
+
+
+def scores_of(outputs: Outputs, batch: Mapping[str, Array]) -> Scores:
+  """Scores [B, T] of the batch's tokens.
+
+  Args:
+    outputs: these already, or logits [B, T, V], at position t for token t + 1.
+    batch: 'tokens' and 'segment_ids', each [B, T].
+  """
+  if isinstance(outputs, Scores):
+    return outputs
+  found = scores_lib.of_logits(outputs, scores_lib.next_tokens(batch['tokens']))
+  return scores_lib.align(found, batch['segment_ids'])
 
 
 def target_weights(batch: Mapping[str, Array]) -> Float[Array, 'B T-1']:
@@ -74,6 +91,4 @@ def token_log_probs(
     logits: Float[Array, 'B T V'], targets: Int[Array, 'B T']
 ) -> Float[Array, 'B T']:
   """Natural log-probability of each target, softmax in float32."""
-  logits = logits.astype(jnp.float32)
-  picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-  return picked - jax.nn.logsumexp(logits, axis=-1)
+  return scores_lib.of_logits(logits, targets).logprobs

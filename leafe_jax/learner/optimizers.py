@@ -20,6 +20,7 @@ def make_optimizer(
     weight_decay: float = 0.0,
     clip_norm: float = 1.0,
     b2: float = 0.95,
+    momentum_dtype: str = 'float32',
 ) -> optax.GradientTransformation:
   """Clipping by global norm, then AdamW; decay on matrices only.
 
@@ -31,6 +32,8 @@ def make_optimizer(
     weight_decay: decoupled, times the learning rate.
     clip_norm: largest global norm of the gradients.
     b2: second moment of Adam.
+    momentum_dtype: type of the first moment. The second is float32 whatever
+      the type of the weights: in bfloat16 it would hardly move.
 
   Raises:
     ValueError: unknown schedule.
@@ -38,20 +41,47 @@ def make_optimizer(
   rate = make_schedule(learning_rate, steps, warmup_fraction, schedule)
   return optax.chain(
       optax.clip_by_global_norm(clip_norm),
-      optax.adamw(rate, b2=b2, weight_decay=weight_decay, mask=is_matrix),
+      _in_float32(
+          optax.adamw(
+              rate, b2=b2, weight_decay=weight_decay, mask=is_matrix,
+              mu_dtype=jnp.dtype(momentum_dtype),
+          )
+      ),
   )
 
 
-def from_config(config: config_lib.Training) -> optax.GradientTransformation:
-  """The optimizer of a supervised phase."""
+def _in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+  """`inner` on float32 weights and gradients, whatever type these have."""
+
+  def init(params: optax.Params) -> optax.OptState:
+    return inner.init(widen(params))
+
+  def update(
+      updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+  ) -> tuple[optax.Updates, optax.OptState]:
+    return inner.update(widen(updates), state, widen(params))
+
+  return optax.GradientTransformation(init, update)
+
+
+def widen(tree: Any) -> Any:
+  """The same pytree in float32."""
+  return jax.tree.map(lambda x: x.astype(jnp.float32), tree)
+
+
+def from_config(
+    config: config_lib.Training, rate_scale: float = 1.0
+) -> optax.GradientTransformation:
+  """The optimizer of a supervised phase, `rate_scale` times as fast."""
   return make_optimizer(
-      config.learning_rate,
+      rate_scale * config.learning_rate,
       config.steps,
       warmup_fraction=config.warmup_fraction,
       schedule=config.schedule,
       weight_decay=config.weight_decay,
       clip_norm=config.clip_norm,
       b2=config.b2,
+      momentum_dtype=config.momentum_dtype,
   )
 
 

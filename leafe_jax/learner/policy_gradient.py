@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float
 from leafe_jax import config as config_lib
 from leafe_jax.learner import losses, update
 from leafe_jax.learner.losses import Terms
-from leafe_jax.policy import model, sharding
+from leafe_jax.policy import lora, model, sharding
 
 _EPSILON = 1e-6
 # As in verl: keeps exp() finite where policies have drifted far apart.
@@ -154,7 +154,7 @@ def normalise(values: Float[np.ndarray, ' n'], std: str) -> Float[np.ndarray, ' 
 
 
 def clipped_surrogate(
-    logits: Float[Array, 'B T V'],
+    outputs: losses.Outputs,
     batch: Mapping[str, Array],
     *,
     clip: float,
@@ -167,16 +167,16 @@ def clipped_surrogate(
   low-variance estimate of KL(pi || pi_ref), see `low_variance_kl`.
 
   Args:
-    logits: [B, T, V], at position t for token t + 1.
+    outputs: see `losses.scores_of`.
     batch: as for `losses.weighted_nll`, and 'old_logprobs', 'ref_logprobs' and
       'advantages', each [B, T].
     clip: epsilon.
     kl: coefficient of the KL term.
     entropy: coefficient of the entropy bonus; 0 leaves it out.
   """
-  targets = batch['tokens'][:, 1:]
   weights = losses.target_weights(batch)
-  log_probs = losses.token_log_probs(logits[:, :-1], targets)
+  scores = losses.scores_of(outputs, batch)
+  log_probs = scores.logprobs[:, 1:]
   advantage = batch['advantages'][:, 1:]
   log_ratio = log_probs - batch['old_logprobs'][:, 1:]
   ratio = jnp.exp(jnp.clip(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
@@ -191,7 +191,7 @@ def clipped_surrogate(
   }
   loss = kl * penalty - gain
   if entropy:
-    terms['entropy'] = token_entropy(logits[:, :-1])
+    terms['entropy'] = scores.entropy[:, 1:]
     loss -= entropy * terms['entropy']
   # Where nothing is trained, logprobs are absent: 0 * inf must not be summed.
   trained = weights > 0
@@ -214,17 +214,23 @@ def low_variance_kl(
   return jnp.clip(jnp.exp(d) - d - 1, -_MAX_KL, _MAX_KL)
 
 
-def token_entropy(logits: Float[Array, '*B V']) -> Float[Array, '*B']:
-  """Entropy of each token's distribution in nats, in float32."""
-  log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-  return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
-
-
 class Scorer:
-  """scorer(params, batch) -> log-probabilities by the training forward."""
+  """scorer(params, batch) -> log-probabilities by the training forward.
 
-  def __init__(self, policy_config: config_lib.Policy, mesh: Mesh):
+  Args:
+    policy_config: of the policy.
+    mesh: of the weights.
+    frozen: weights beneath adapters, as for `update.make_update`.
+  """
+
+  def __init__(
+      self,
+      policy_config: config_lib.Policy,
+      mesh: Mesh,
+      frozen: Mapping[str, Any] | None = None,
+  ):
     self._mesh = mesh
+    self._frozen = dict(frozen or {})
     self._jitted: Any = jax.jit(
         functools.partial(_score, policy_config=policy_config),
         out_shardings=sharding.replicated(mesh),
@@ -245,15 +251,17 @@ class Scorer:
     rows = batch['tokens'].shape[0]
     with jax.set_mesh(self._mesh):
       on_device = update.put_batch({n: batch[n] for n in names}, self._mesh)
-      return np.asarray(self._jitted(params, on_device))[:rows]
+      return np.asarray(self._jitted(params, self._frozen, on_device))[:rows]
 
 
 def _score(
     params: model.Params,
+    frozen: model.Params,
     batch: Mapping[str, Array],
     policy_config: config_lib.Policy,
 ) -> Array:
+  weights = lora.join(frozen, params, policy_config)
   return model.token_logprobs(
-      params, policy_config, batch['tokens'], batch['positions'],
+      weights, policy_config, batch['tokens'], batch['positions'],
       batch['segment_ids'],
   )

@@ -14,6 +14,7 @@ import os
 import pathlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -55,6 +56,7 @@ class PolicyUpdate:
       mesh: Mesh,
       seed: int,
       failure_dir: str | os.PathLike[str],
+      frozen: Mapping[str, Any] | None = None,
   ):
     self._config = config
     self._mesh = mesh
@@ -64,9 +66,10 @@ class PolicyUpdate:
         config.old_logprobs == 'recomputed'
         or (config.old_logprobs == 'auto' and policy_config.dtype != 'float32')
     )
-    self._score = policy_gradient.Scorer(policy_config, mesh)
+    self._score = policy_gradient.Scorer(policy_config, mesh, frozen)
     self._optimizer = optimizers.make_optimizer(
-        config.learning_rate, config.steps * config.epochs * config.minibatches,
+        config.learning_rate * (policy_config.lora_rate_scale if frozen else 1.0),
+        config.steps * config.epochs * config.minibatches,
         warmup_fraction=config.warmup_fraction, schedule='constant',
         weight_decay=config.weight_decay, clip_norm=config.clip_norm, b2=config.b2,
     )
@@ -76,7 +79,8 @@ class PolicyUpdate:
     )
     self._update = make_update(
         policy_config, self._optimizer, loss, mesh,
-        grad_accumulation=config.grad_accumulation,
+        grad_accumulation=config.grad_accumulation, forward=model.token_scores,
+        frozen=frozen,
     )
 
   def init_state(self, params: model.Params) -> TrainState:

@@ -6,6 +6,7 @@ the sum of the weights, through an optax chain. The old state is donated.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -18,10 +19,11 @@ from jax.sharding import Mesh
 
 from leafe_jax import config as config_lib
 from leafe_jax import hosts
+from leafe_jax.learner import optimizers
 from leafe_jax.learner.losses import Loss, Terms
-from leafe_jax.policy import model, sharding
+from leafe_jax.policy import lora, model, sharding
 
-Forward = Callable[..., jax.Array]
+Forward = Callable[..., Any]
 Metrics = dict[str, jax.Array]
 _BATCH_TYPES = {
     'tokens': jnp.int32,
@@ -35,7 +37,8 @@ class TrainState(NamedTuple):
   """What an update changes: a pytree, saved and donated as one.
 
   Attributes:
-    params: weights, a dict of arrays by name.
+    params: what is trained, a dict of arrays by name: all weights, or the
+      adapters over a frozen base.
     opt_state: of the optax chain, sharded like the weights.
     step: int32 scalar, updates done.
   """
@@ -106,8 +109,15 @@ class Update:
   Compiled once, at the first call, whose shardings the new state keeps.
   """
 
-  def __init__(self, step: Callable[..., Any], mesh: Mesh, grad_accumulation: int):
+  def __init__(
+      self,
+      step: Callable[..., Any],
+      mesh: Mesh,
+      grad_accumulation: int,
+      frozen: Mapping[str, Any],
+  ):
     self._step = step
+    self._frozen = dict(frozen)
     self._mesh = mesh
     self._count = grad_accumulation
     self._jitted: Any = None
@@ -129,7 +139,7 @@ class Update:
     """
     on_device = put_batch(batch, self._mesh, self._count)
     with jax.set_mesh(self._mesh):
-      return self._compiled(state)(state, on_device)
+      return self._compiled(state)(state, on_device, self._frozen)
 
   def lower(self, state: TrainState, rows: int, length: int) -> Any:
     """Lowers for an `abstract_state` and batches of [rows, length]."""
@@ -143,7 +153,7 @@ class Update:
         for name, dtype in _BATCH_TYPES.items()
     }
     with jax.set_mesh(self._mesh):
-      return self._compiled(state).trace(state, batch)
+      return self._compiled(state).trace(state, batch, self._frozen)
 
   def num_compilations(self) -> int:
     return 0 if self._jitted is None else self._jitted._cache_size()
@@ -164,6 +174,7 @@ def make_update(
     *,
     grad_accumulation: int = 1,
     forward: Forward = model.forward,
+    frozen: Mapping[str, Any] | None = None,
 ) -> Update:
   """The jitted update of a policy.
 
@@ -173,22 +184,31 @@ def make_update(
     loss: see `losses`.
     mesh: of the state.
     grad_accumulation: micro-batches per update.
-    forward: (params, policy_config, tokens, positions, segment_ids) -> logits
-      [B, T, V].
+    forward: (params, policy_config, tokens, positions, segment_ids) -> what
+      the loss takes: `model.token_scores`, or `model.forward` for logits.
+    frozen: weights beneath the state's adapters (`lora.freeze`); an update
+      reads them, has no gradients for them, and neither changes nor donates
+      them. None: the state's weights are the whole policy.
   """
 
-  def micro_loss(params: Any, micro: Any) -> tuple[jax.Array, Terms]:
-    logits = forward(
-        params, policy_config, micro['tokens'], micro['positions'],
+  def micro_loss(frozen: Any, params: Any, micro: Any) -> tuple[jax.Array, Terms]:
+    weights = lora.join(frozen, params, policy_config)
+    outputs = forward(
+        weights, policy_config, micro['tokens'], micro['positions'],
         micro['segment_ids'],
     )
-    terms = loss(logits, micro)
+    terms = loss(outputs, micro)
     return terms.total, terms
 
-  def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-    grads, terms = _accumulate(micro_loss, state.params, batch, grad_accumulation)
+  def step(
+      state: TrainState, batch: Any, frozen: Any
+  ) -> tuple[TrainState, Metrics]:
+    grads, terms = _accumulate(
+        functools.partial(micro_loss, frozen), state.params, batch, grad_accumulation
+    )
     weight = jnp.maximum(terms.weight, 1e-9)  # a batch of padding moves nothing
-    grads = jax.tree.map(lambda g, p: (g / weight).astype(p.dtype), grads, state.params)
+    # float32 from here on, also for bfloat16 weights.
+    grads = jax.tree.map(lambda g: g / weight, optimizers.widen(grads))
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = {
@@ -197,11 +217,11 @@ def make_update(
         'weight': terms.weight,
         'grad_norm': optax.tree.norm(grads),
         'update_norm': optax.tree.norm(updates),
-        'param_norm': optax.tree.norm(params),
+        'param_norm': optax.tree.norm(optimizers.widen(params)),
     }
     return TrainState(params, opt_state, state.step + 1), metrics
 
-  return Update(step, mesh, grad_accumulation)
+  return Update(step, mesh, grad_accumulation, frozen or {})
 
 
 def _accumulate(

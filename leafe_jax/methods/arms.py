@@ -13,12 +13,11 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
 
-from leafe_jax.methods.run import Run
+from leafe_jax.methods.run import BASE, Run
 from leafe_jax.rollout.samples import Memory
 
 Body = Callable[[Run, pathlib.Path], dict]
 
-BASE = 'warm_start'
 # Config paths that the outcome of a phase depends on.
 BASE_READS = ('seed', 'env', 'policy', 'mesh', 'warm_start', 'explore.reflect_every')
 STAGE1_READS = (*BASE_READS, 'sampler', 'explore')

@@ -17,7 +17,6 @@ from leafe_jax import hosts
 from leafe_jax.config import Distill, Experience
 from leafe_jax.experience import build, dataset
 from leafe_jax.experience.examples import Example
-from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.methods import stage1
 from leafe_jax.methods.arms import BASE, STAGE2_READS, Arm, Phase
 from leafe_jax.methods.collect import load_trees
@@ -133,10 +132,10 @@ def distill_on(
     config = dataclasses.replace(config, steps=steps)
 
   def fit(config: Distill, directory: pathlib.Path) -> dict[str, Any]:
-    params = load_params(run.params_path(start), run.abstract_params())
     label = phase.replace('/', ' ')
     return train_on(
-        run, label, directory, params, dataset.read(data), config, kind_weights
+        run, label, directory, run.start(start), dataset.read(data), config,
+        kind_weights,
     )
 
   return tuned(run, phase, config, fit)

@@ -22,7 +22,7 @@ from envs import api
 from leafe_jax.config import Grpo
 from leafe_jax.experience import pipeline, trajectories
 from leafe_jax.learner import policy_gradient
-from leafe_jax.learner.checkpoints import Checkpoints, load_params, save_params
+from leafe_jax.learner.checkpoints import Checkpoints, save_params
 from leafe_jax.learner.policy_gradient import Outcome
 from leafe_jax.learner.policy_update import PolicyUpdate, Rows
 from leafe_jax.learner.update import TrainState
@@ -122,7 +122,8 @@ class OnlineTraining:
     )
     self._tasks = run.tasks('train', config.num_tasks or len(run.world.tasks('train')))
     self._update = PolicyUpdate(
-        run.shape.policy, config, run.mesh, run.config.seed, directory
+        run.shape.policy, config, run.mesh, run.config.seed, directory,
+        run.frozen if run.shape.policy.lora_rank else None,
     )
 
   def train(self) -> dict[str, Any]:
@@ -162,7 +163,7 @@ class OnlineTraining:
 
   def _base(self) -> dict[str, Any]:
     run = self._run
-    return load_params(run.params_path(BASE), run.abstract_params())
+    return run.start(BASE)
 
   def _start(self, checkpoints: Checkpoints) -> tuple[TrainState, int, _Progress]:
     state = self._update.init_state(self._base())

@@ -8,7 +8,6 @@ import pathlib
 from absl import logging
 
 from leafe_jax.config import Evaluate
-from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.methods.arms import (
   BASE,
   BASE_READS,
@@ -60,7 +59,7 @@ def evaluate_name(arm: str, temperature: float | None = None) -> str:
 def _evaluation(name: str, arm: Arm, version: int, temperature: float | None) -> Phase:
   def body(run: Run, directory: pathlib.Path) -> dict:
     config = run.config
-    params = load_params(run.params_path(arm.weights), run.abstract_params())
+    params = run.trained(arm.weights)
     evaluate = config.evaluate
     if temperature is not None:
       evaluate = dataclasses.replace(evaluate, temperature=temperature)

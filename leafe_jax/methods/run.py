@@ -6,6 +6,7 @@ import contextlib
 import functools
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 from absl import logging
@@ -17,8 +18,8 @@ from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.learner.metrics import Writer, make_writer
 from leafe_jax.planning import memory
 from leafe_jax.planning.programs import Target
-from leafe_jax.policy import huggingface
-from leafe_jax.policy.model import abstract_params
+from leafe_jax.policy import huggingface, lora
+from leafe_jax.policy.model import Params, abstract_params
 from leafe_jax.policy.sharding import make_mesh
 from leafe_jax.rollout.episode import Player
 from leafe_jax.rundir import RunDirectory, RunStopped
@@ -26,6 +27,8 @@ from leafe_jax.sampler import Sampler
 from leafe_jax.text.chat import ChatTranscript, TemplateError
 from leafe_jax.text.tokenizers import Tokenizer, build_word_tokenizer, load_tokenizer
 from leafe_jax.text.transcript import Transcript, WordTranscript
+
+BASE = 'warm_start'  # the phase whose weights everything starts from
 
 
 class Run:
@@ -121,27 +124,63 @@ class Run:
     shape = self.shape
     return Sampler(shape.policy, self.config.sampler, self.mesh, shape.vocab_size)
 
-  def player(self, params: dict[str, jax.Array], version: int) -> Player:
-    """A player with these weights; the players before it are stale."""
-    self.sampler.load(params, version)
+  def player(self, params: Params, version: int) -> Player:
+    """A player with these weights; the players before it are stale.
+
+    Args:
+      params: of a whole policy, or adapters over the frozen base.
+      version: of the policy.
+    """
+    frozen = self.frozen_beneath(params)
+    self.sampler.load(lora.join(frozen, params, self.shape.policy), version)
     return Player(
         self.sampler, self.transcript, self.world, self.config.env.horizon,
         self.config.seed, version,
     )
 
-  def player_of(self, phase: str) -> Player:
-    """A player with the final weights of a phase, policy version 0."""
-    return self.player(
-        load_params(self.params_path(phase), self.abstract_params()), 0
+  def abstract_params(self) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, types and shardings of the weights of a whole policy."""
+    return abstract_params(self.shape.policy, self.shape.vocab_size, self.mesh)
+
+  @functools.cached_property
+  def frozen(self) -> dict[str, Any]:
+    """The base's weights as adapters lie over them, perhaps quantised."""
+    base = load_params(self.params_path(BASE), self.abstract_params())
+    return lora.freeze(base, self.shape.policy, self.mesh)
+
+  def frozen_beneath(self, params: Params) -> dict[str, Any]:
+    """The frozen base where `params` are adapters or nothing, else nothing."""
+    whole = params and not lora.are_adapters(params)
+    return {} if whole else self.frozen
+
+  def trained(self, phase: str) -> Params:
+    """What a phase trained, for `player`: all weights, or adapters.
+
+    Where adapters are trained, the base itself has none: nothing.
+    """
+    shape = self.shape
+    if not shape.policy.lora_rank:
+      return load_params(self.params_path(phase), self.abstract_params())
+    if phase == BASE:
+      return {}
+    target = lora.abstract_params(shape.policy, shape.vocab_size, self.mesh)
+    return load_params(self.params_path(phase), target)
+
+  def start(self, phase: str = BASE) -> Params:
+    """What training that starts from a phase trains on; free to be donated."""
+    shape = self.shape
+    key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
+    return self.trained(phase) or lora.init_params(
+        shape.policy, shape.vocab_size, key, self.mesh
     )
+
+  def player_of(self, phase: str) -> Player:
+    """A player with what a phase trained, policy version 0."""
+    return self.player(self.trained(phase), 0)
 
   def base_player(self) -> Player:
     """A player with the base's weights, policy version 0."""
-    return self.player_of('warm_start')
-
-  def abstract_params(self) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes, types and shardings of the policy's weights."""
-    return abstract_params(self.shape.policy, self.shape.vocab_size, self.mesh)
+    return self.player_of(BASE)
 
   def writer(self, name: str) -> Writer:
     """TensorBoard scalars of one part of the run."""

@@ -12,7 +12,8 @@ from leafe_jax.learner import losses, optimizers
 from leafe_jax.learner.checkpoints import Checkpoints, save_params
 from leafe_jax.learner.train import train
 from leafe_jax.learner.update import init_state, make_update
-from leafe_jax.methods.run import Run
+from leafe_jax.methods.run import BASE, Run
+from leafe_jax.policy import model
 
 
 def train_on(
@@ -26,6 +27,9 @@ def train_on(
 ) -> dict[str, Any]:
   """Trains `params` on `source` and saves the result as the phase's weights.
 
+  Adapters (from `run.start`) are trained over the run's frozen base, and are
+  all that checkpoints and the phase's weights hold.
+
   Args:
     run: the run.
     label: of the progress bar and of the metrics.
@@ -36,14 +40,18 @@ def train_on(
     kind_weights: loss weight per kind of example.
 
   Returns:
-    Number of updates and of examples.
+    Number of updates and of examples, and the phase whose weights stayed
+    frozen beneath the trained ones, if any.
   """
   packing = pipeline.Packing(config.batch_rows, config.row_length)
   batches = pipeline.batches([source], packing, run.config.seed, kind_weights)
-  optimizer = optimizers.from_config(config)
+  frozen = run.frozen_beneath(params)
+  scale = run.shape.policy.lora_rate_scale if frozen else 1.0
+  optimizer = optimizers.from_config(config, scale)
   update = make_update(
       run.shape.policy, optimizer, losses.weighted_nll, run.mesh,
-      grad_accumulation=config.grad_accumulation,
+      grad_accumulation=config.grad_accumulation, forward=model.token_scores,
+      frozen=frozen,
   )
   checkpoints = Checkpoints(directory / 'checkpoints')
   writer = run.writer(label.replace(' ', '_'))
@@ -56,4 +64,5 @@ def train_on(
   checkpoints.close()
   writer.close()
   save_params(directory / 'params', state.params)
-  return {'updates': config.steps, 'examples': len(source)}
+  result = {'updates': config.steps, 'examples': len(source)}
+  return {**result, 'frozen': BASE} if frozen else result

@@ -15,9 +15,9 @@ from absl import logging
 from leafe_jax import hosts
 from leafe_jax.evaluation import results
 from leafe_jax.files import PARTIAL, replace
-from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.methods.assess import assess
 from leafe_jax.methods.run import Run
+from leafe_jax.rundir import Phase
 
 C = TypeVar('C', bound=Any)  # a config section with a learning_rate
 
@@ -63,24 +63,23 @@ def _try(
   place = run.directory.phase(f'{phase}/rate_{rate:g}')
   if not hosts.first(place.done):
     found = fit(dataclasses.replace(config, learning_rate=rate), place.dir)
-    score = {**found, 'validation': _judge(run, place.dir)}
+    score = {**found, 'validation': _judge(run, place)}
     hosts.first(functools.partial(place.complete, score))
   return place.result()
 
 
-def _judge(run: Run, directory: pathlib.Path) -> float:
+def _judge(run: Run, place: Phase) -> float:
   """Mean of Pass@1 and Pass@n on validation tasks."""
   tune = run.config.tune
-  params = load_params(directory / 'params', run.abstract_params())
   evaluate = dataclasses.replace(run.config.evaluate, num_samples=tune.num_samples)
-  episodes = directory / 'validation'
+  episodes = place.dir / 'validation'
   episodes.mkdir(exist_ok=True)
   outcomes = assess(
-      f'judge {directory.parent.name}', episodes, run.player(params, 1),
+      f'judge {place.dir.parent.name}', episodes, run.player_of(place.name),
       run.tasks('validation', tune.num_tasks), evaluate,
       run.config.explore.max_response_tokens, run.config.sampler.max_rows,
   )
-  counts = results.count(directory.name, outcomes, evaluate.temperature)
+  counts = results.count(place.name, outcomes, evaluate.temperature)
   return float(np.mean(counts.pass_at((1, tune.num_samples))))
 
 

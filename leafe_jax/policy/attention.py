@@ -18,6 +18,8 @@ All of them see the same keys, whatever the platform.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -33,6 +35,7 @@ _PLATFORMS = {
     'splash': ('tpu', 'cpu'),
 }
 _HALF = (jnp.bfloat16, jnp.float16)
+_MAX_ROWS = 256  # queries whose scores are in memory at a time
 
 
 def attend(
@@ -118,25 +121,57 @@ def _attend_xla(q: Array, k: Array, v: Array, segment_ids: Array) -> Array:
 def _attend_chunk(
     q: Array, k: Array, v: Array, segment_ids: Array, start: int, stop: int
 ) -> Array:
-  """Queries start..stop against keys 0..stop."""
-  batch, num_heads, _, head_dim = q.shape
-  num_kv_heads = k.shape[1]
+  """Queries start..stop against keys 0..stop, a block of them at a time.
+
+  Scores of long rows are not kept for the backward pass but computed anew, so
+  that memory grows with the length and not with its square.
+  """
   rows = stop - start
+  q, keys = q[:, :, start:stop], (k[:, :, :stop], v[:, :, :stop])
+  own, seen = segment_ids[:, start:stop], segment_ids[:, :stop]
+  count = -(-rows // _MAX_ROWS)
+  if count == 1:
+    return _attend_block(q, *keys, own, seen, start)
+  size = -(-rows // count)
+  pad = count * size - rows
+  q = jnp.pad(q, ((0, 0), (0, 0), (0, pad), (0, 0)))
+  own = jnp.pad(own, ((0, 0), (0, pad)))
+
+  @functools.partial(jax.checkpoint, prevent_cse=False)
+  def block(index: Array) -> Array:
+    queries = jax.lax.dynamic_slice_in_dim(q, index * size, size, axis=2)
+    segments = jax.lax.dynamic_slice_in_dim(own, index * size, size, axis=1)
+    return _attend_block(queries, *keys, segments, seen, start + index * size)
+
+  blocks = jax.lax.map(block, jnp.arange(count))
+  mixed = jnp.moveaxis(blocks, 0, 2).reshape(*q.shape)
+  return mixed[:, :, :rows]
+
+
+def _attend_block(
+    q: Float[Array, 'B N R H'],
+    k: Float[Array, 'B K S H'],
+    v: Float[Array, 'B K S H'],
+    own: Int[Array, 'B R'],
+    seen: Int[Array, 'B S'],
+    start: int | Array,
+) -> Float[Array, 'B N R H']:
+  """Queries at places start.. of segments `own` against the keys given."""
+  batch, num_heads, rows, head_dim = q.shape
+  num_kv_heads, stop = k.shape[1], k.shape[2]
   # Groups fold into the rows: one matrix product per KV head.
-  q = q[:, :, start:stop].reshape(batch, num_kv_heads, -1, head_dim)
-  scores = jnp.einsum(
-      'bkrh,bksh->bkrs', q, k[:, :, :stop], preferred_element_type=jnp.float32
-  )
+  q = q.reshape(batch, num_kv_heads, -1, head_dim)
+  scores = jnp.einsum('bkrh,bksh->bkrs', q, k, preferred_element_type=jnp.float32)
   scores = scores.reshape(batch, num_kv_heads, -1, rows, stop) * head_dim**-0.5
-  visible = jnp.arange(start, stop)[:, None] >= jnp.arange(stop)[None]
-  same = segment_ids[:, start:stop, None] == segment_ids[:, None, :stop]
+  visible = start + jnp.arange(rows)[:, None] >= jnp.arange(stop)[None]
+  same = own[:, :, None] == seen[:, None]
   scores = jnp.where((visible & same)[:, None, None], scores, MASKED)
   top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
   weights = jnp.exp(scores - top)
   total = jnp.sum(weights, axis=-1, keepdims=True)
   weights = weights.astype(v.dtype).reshape(batch, num_kv_heads, -1, stop)
   mixed = jnp.einsum(
-      'bkrs,bksh->bkrh', weights, v[:, :, :stop], preferred_element_type=jnp.float32
+      'bkrs,bksh->bkrh', weights, v, preferred_element_type=jnp.float32
   )
   mixed = mixed.reshape(batch, num_heads, rows, head_dim)
   return (mixed / total.reshape(batch, num_heads, rows, 1)).astype(v.dtype)

@@ -7,6 +7,7 @@ what those trained from scratch are.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import pathlib
@@ -19,7 +20,7 @@ import safetensors.numpy
 
 from leafe_jax import config as config_lib
 from leafe_jax.files import PARTIAL, replace
-from leafe_jax.policy import hf_names
+from leafe_jax.policy import hf_names, lora
 from leafe_jax.policy.huggingface import Shape
 from leafe_jax.policy.model import Params, Weight, weight_table
 
@@ -58,17 +59,71 @@ def write(
     FileExistsError: `directory` holds something.
     ValueError: no supported architecture has these parts.
   """
-  directory = pathlib.Path(directory).absolute()
+  config = {**(fields or {}), **config_fields(shape)}
+  with _written_whole(pathlib.Path(directory)) as partial:
+    if tokenizer is not None:
+      _copy_tokenizer(pathlib.Path(tokenizer), partial)
+    (partial / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+    _write_weights(partial, params, shape, max_shard_bytes)
+
+
+def write_adapter(
+    directory: str | pathlib.Path,
+    adapters: Params,
+    policy: config_lib.Policy,
+    base: str,
+) -> None:
+  """Writes adapters as peft loads them; all of it or nothing.
+
+  Args:
+    directory: to write; must not exist, or be empty.
+    adapters: see `lora`.
+    policy: `lora_rank`, `lora_alpha`, `lora_targets`.
+    base: the checkpoint that they belong to, by name or path; '' if it has none.
+
+  Raises:
+    FileExistsError: `directory` holds something.
+  """
+  config = {
+      'peft_type': 'LORA',
+      'task_type': 'CAUSAL_LM',
+      'base_model_name_or_path': base,
+      'r': policy.lora_rank,
+      'lora_alpha': policy.lora_alpha,
+      'lora_dropout': 0.0,
+      'target_modules': [
+          hf_names.their_module(lora.TARGETS[name]) for name in policy.lora_targets
+      ],
+      'bias': 'none',
+      'fan_in_fan_out': False,
+      'use_rslora': False,
+      'inference_mode': True,
+  }
+  tensors = {
+      name: tensor
+      for ours, array in adapters.items()
+      for name, tensor in hf_names.split(ours, array, policy.num_layers)
+  }
+  with _written_whole(pathlib.Path(directory)) as partial:
+    (partial / 'adapter_config.json').write_text(json.dumps(config, indent=2) + '\n')
+    file = partial / 'adapter_model.safetensors'
+    safetensors.numpy.save_file(tensors, file, metadata={'format': 'pt'})
+
+
+@contextlib.contextmanager
+def _written_whole(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+  """An empty directory that takes the place of `directory` at the end.
+
+  Raises:
+    FileExistsError: `directory` holds something.
+  """
+  directory = directory.absolute()
   if directory.exists() and any(directory.iterdir()):
     raise FileExistsError(f'{directory} is not empty')
-  config = {**(fields or {}), **config_fields(shape)}
   partial = directory.with_name(f'{directory.name}{PARTIAL}')
   shutil.rmtree(partial, ignore_errors=True)
   partial.mkdir(parents=True)
-  if tokenizer is not None:
-    _copy_tokenizer(pathlib.Path(tokenizer), partial)
-  (partial / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
-  _write_weights(partial, params, shape, max_shard_bytes)
+  yield partial
   replace(partial, directory)
 
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from leafe_jax.policy import layers
+
 # Architecture -> (biases on q, k, v; norms on q and k heads).
 ARCHITECTURES: Mapping[str, tuple[bool, bool]] = {
     'Qwen2ForCausalLM': (True, False),
@@ -56,16 +58,38 @@ _LAYER: Mapping[str, Place] = {
 }
 
 
+def _adapters() -> Iterator[tuple[str, Place]]:
+  """Of every matrix, as peft names them: A is [rank, in], B is [out, rank]."""
+  for weight in layers.INPUTS:
+    place = _LAYER[weight]
+    module = place.theirs.removesuffix('.weight')
+    outputs, inputs = place.axes.split()
+    into, out_of = layers.adapter_names(weight)
+    yield into, Place(f'{module}.lora_A.weight', f'r {inputs}')
+    yield out_of, Place(f'{module}.lora_B.weight', f'{outputs} r')
+
+
+_ADAPTER: Mapping[str, Place] = dict(_adapters())
+_STACKED: Mapping[str, Place] = {**_LAYER, **_ADAPTER}
+
+
 def is_stacked(ours: str) -> bool:
   """Whether a weight has a leading axis of layers."""
-  return ours in _LAYER
+  return ours in _STACKED
 
 
 def their_names(ours: str, num_layers: int) -> list[str]:
   """The tensors that make up one of our weights, in the order of layers."""
   if not is_stacked(ours):
     return [_GLOBAL[ours].theirs]
-  return [f'model.layers.{i}.{_LAYER[ours].theirs}' for i in range(num_layers)]
+  theirs = _STACKED[ours].theirs
+  before = 'base_model.model.' if ours in _ADAPTER else ''  # peft's wrappers
+  return [f'{before}model.layers.{i}.{theirs}' for i in range(num_layers)]
+
+
+def their_module(ours: str) -> str:
+  """The last name of the module that a matrix belongs to: 'q_proj'."""
+  return _STACKED[ours].theirs.split('.')[-2]
 
 
 def their_shape(ours: str, shape: Sequence[int]) -> tuple[int, ...]:
@@ -77,8 +101,37 @@ def their_shape(ours: str, shape: Sequence[int]) -> tuple[int, ...]:
   )
 
 
+def their_part(
+    ours: str, part: Sequence[slice], shape: Sequence[int]
+) -> tuple[slice, ...]:
+  """Where in their tensor a part of our weight is, as slices of its dimensions.
+
+  Args:
+    ours: name of the weight.
+    part: a slice per axis, without the layer axis.
+    shape: of the whole weight, without the layer axis.
+
+  Raises:
+    ValueError: the part is not one block there (heads cut inside).
+  """
+  sizes = dict(zip(_letters(ours), shape, strict=True))
+  cuts = dict(zip(_letters(ours), part, strict=True))
+  found = []
+  for first, *rest in _place(ours).axes.split():
+    whole = {letter: (0, sizes[letter], 1) for letter in rest}
+    if any(cuts[letter].indices(sizes[letter]) != whole[letter] for letter in rest):
+      raise ValueError(f'{ours} is cut within its axes {"".join(rest)}')
+    inner = math.prod(sizes[letter] for letter in rest)
+    start, stop, _ = cuts[first].indices(sizes[first])
+    found.append(slice(start * inner, stop * inner))
+  return tuple(found)
+
+
 def to_ours(ours: str, tensor: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-  """A view of their tensor with our axes, without the layer axis."""
+  """A view of their tensor with our axes, without the layer axis.
+
+  Of a part of their tensor, when `shape` is that of the part.
+  """
   letters = _letters(ours)
   sizes = dict(zip(letters, shape, strict=True))
   order = _place(ours).axes.replace(' ', '')
@@ -105,7 +158,7 @@ def split(ours: str, weight: Any, num_layers: int) -> Iterator[tuple[str, np.nda
 
 
 def _place(ours: str) -> Place:
-  return _LAYER[ours] if is_stacked(ours) else _GLOBAL[ours]
+  return _STACKED[ours] if is_stacked(ours) else _GLOBAL[ours]
 
 
 def _letters(ours: str) -> str:

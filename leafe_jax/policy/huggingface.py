@@ -11,13 +11,13 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import safetensors
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from leafe_jax import config as config_lib
 from leafe_jax.policy import hf_names
@@ -142,8 +142,9 @@ def _refuse_unsupported(fields: Mapping[str, Any]) -> None:
 def load_params(directory: str | pathlib.Path, shape: Shape, mesh: Mesh) -> Params:
   """The checkpoint's weights on the mesh.
 
-  The host holds one of their tensors at a time, and the part of one of our
-  weights that goes to one device.
+  The host holds the part of one weight that goes to one device, and of one of
+  their tensors what is in it: files are read in slices, one device after the
+  other.
 
   Raises:
     UnsupportedCheckpoint: lists missing and surplus tensors, or names one of a
@@ -161,8 +162,30 @@ def load_params(directory: str | pathlib.Path, shape: Shape, mesh: Mesh) -> Para
     read = functools.partial(
         _read_part, tensors, name, wanted[name], weight.shape, dtype
     )
-    params[name] = jax.make_array_from_callback(weight.shape, placement[name], read)
+    params[name] = _place(weight.shape, placement[name], read)
   return params
+
+
+def _place(
+    shape: tuple[int, ...],
+    target: NamedSharding,
+    read: Callable[[tuple[slice, ...]], np.ndarray],
+) -> jax.Array:
+  """An array made of its parts; one of them on the host at a time.
+
+  `jax.make_array_from_callback` would hold those of all devices at once.
+  """
+  devices: dict[tuple[Any, ...], list[Any]] = {}
+  parts = target.addressable_devices_indices_map(shape)
+  for device, part in parts.items():
+    assert part is not None  # jax's type allows it, for arrays without a value
+    devices.setdefault(tuple((cut.start, cut.stop) for cut in part), []).append(device)
+  arrays = []
+  for cuts, group in devices.items():  # replicas share what was read
+    value = read(tuple(slice(*cut) for cut in cuts))
+    arrays += [jax.device_put(value, device) for device in group]
+    jax.block_until_ready(arrays)  # or the host would hold what is under way
+  return jax.make_array_from_single_device_arrays(shape, target, arrays)
 
 
 def _index(directory: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -204,7 +227,7 @@ def _read_part(
     theirs: list[str],
     shape: tuple[int, ...],
     dtype: np.dtype,
-    part: tuple[slice, ...] | None,
+    part: tuple[slice, ...],
 ) -> np.ndarray:
   """`part` of one of our weights, in the type that it is kept in.
 
@@ -216,22 +239,28 @@ def _read_part(
     dtype: type wanted.
     part: what to read, a slice per axis.
   """
-  assert part is not None  # jax's type allows it, for arrays without a value
-  if not hf_names.is_stacked(ours):
-    view = hf_names.to_ours(ours, _read(tensors, ours, theirs[0], shape), shape)
-    return np.array(view[part], dtype, order='C')
   sizes = [len(range(*cut.indices(n))) for cut, n in zip(part, shape)]
+  if not hf_names.is_stacked(ours):
+    tensor = _read(tensors, ours, theirs[0], shape, part)
+    return np.array(hf_names.to_ours(ours, tensor, sizes), dtype, order='C')
   result = np.empty(sizes, dtype)
   for i, name in enumerate(theirs[part[0]]):
-    tensor = _read(tensors, ours, name, shape[1:])
-    result[i] = hf_names.to_ours(ours, tensor, shape[1:])[part[1:]]
+    tensor = _read(tensors, ours, name, shape[1:], part[1:])
+    result[i] = hf_names.to_ours(ours, tensor, sizes[1:])
   return result
 
 
 def _read(
-    tensors: Mapping[str, pathlib.Path], ours: str, name: str, shape: tuple[int, ...]
+    tensors: Mapping[str, pathlib.Path],
+    ours: str,
+    name: str,
+    shape: tuple[int, ...],
+    part: tuple[slice, ...],
 ) -> np.ndarray:
-  """One tensor, checked to be what our weight without layers is made of."""
+  """What one tensor has of a part of our weight without layers.
+
+  The tensor is checked to be what that weight is made of.
+  """
   expected = hf_names.their_shape(ours, shape)
   with safetensors.safe_open(tensors[name], 'np') as file:
     header = file.get_slice(name)
@@ -244,4 +273,4 @@ def _read(
       raise UnsupportedCheckpoint(
           f'tensor {name} has shape {tuple(header.get_shape())}, not {expected}'
       )
-    return file.get_tensor(name)
+    return header[hf_names.their_part(ours, part, shape)]

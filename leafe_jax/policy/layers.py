@@ -1,7 +1,9 @@
 """The pieces of a decoder layer, shared by training and sampling.
 
 Weights come as a plain dict per layer, without the leading layer axis. Norms
-run in float32; products run in the type of their input.
+run in float32; products run in the type of their input. A matrix may be
+quantised (see `quantize`), and it may have an adapter beside it (see `lora`):
+training and sampling meet both here and nowhere else.
 """
 
 from __future__ import annotations
@@ -13,6 +15,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from leafe_jax import config as config_lib
+from leafe_jax.policy import quantize
+
+# The matrices of a layer, and the axes that each of them contracts.
+INPUTS: Mapping[str, str] = {
+    'q_weight_ldnh': 'd',
+    'k_weight_ldkh': 'd',
+    'v_weight_ldkh': 'd',
+    'o_weight_lnhd': 'nh',
+    'gate_weight_ldf': 'd',
+    'up_weight_ldf': 'd',
+    'down_weight_lfd': 'f',
+}
 
 Weights = Mapping[str, Array]
 
@@ -70,7 +84,7 @@ def query(
     config: config_lib.Policy,
 ) -> Float[Array, 'B N T H']:
   """Query heads of normed inputs, heads leading."""
-  q = _project_heads(x, weights['q_weight_ldnh'])
+  q = _project_heads(x, weights, 'q_weight_ldnh')
   if config.qkv_bias:
     q = q + weights['q_bias_lnh'].astype(x.dtype)[None, :, None]
   if config.qk_norm:
@@ -85,8 +99,8 @@ def key_value(
     config: config_lib.Policy,
 ) -> tuple[Float[Array, 'B K T H'], Float[Array, 'B K T H']]:
   """Key and value heads of normed inputs, heads leading."""
-  k = _project_heads(x, weights['k_weight_ldkh'])
-  v = _project_heads(x, weights['v_weight_ldkh'])
+  k = _project_heads(x, weights, 'k_weight_ldkh')
+  v = _project_heads(x, weights, 'v_weight_ldkh')
   if config.qkv_bias:
     k = k + weights['k_bias_lkh'].astype(x.dtype)[None, :, None]
     v = v + weights['v_bias_lkh'].astype(x.dtype)[None, :, None]
@@ -96,11 +110,12 @@ def key_value(
 
 
 def _project_heads(
-    x: Float[Array, 'B T D'], weight: Float[Array, 'D N H']
+    x: Float[Array, 'B T D'], weights: Weights, name: str
 ) -> Float[Array, 'B N T H']:
   # Transposed apart: asked for heads first, einsum puts the weight on the left
   # and XLA on CPU copies it, transposed, at every step of a decode loop.
-  heads = jnp.einsum('btd,dnh->btnh', x, weight.astype(x.dtype))
+  axes = name.rsplit('_l', 1)[1]  # dnh or dkh
+  heads = _project(f'btd,{axes}->bt{axes[1:]}', x, weights, name)
   return heads.transpose(0, 2, 1, 3)
 
 
@@ -108,15 +123,37 @@ def project_out(
     mixed: Float[Array, 'B N T H'], weights: Weights
 ) -> Float[Array, 'B T D']:
   """Attention output back to the residual stream."""
-  weight = weights['o_weight_lnhd'].astype(mixed.dtype)
-  return jnp.einsum('bnth,nhd->btd', mixed, weight)
+  return _project('bnth,nhd->btd', mixed, weights, 'o_weight_lnhd')
 
 
 def feed_forward(x: Float[Array, 'B T D'], weights: Weights) -> Float[Array, 'B T D']:
   """SwiGLU (arXiv 2002.05202)."""
-  gate = x @ weights['gate_weight_ldf'].astype(x.dtype)
-  up = x @ weights['up_weight_ldf'].astype(x.dtype)
-  return (jax.nn.silu(gate) * up) @ weights['down_weight_lfd'].astype(x.dtype)
+  gate = _project('btd,df->btf', x, weights, 'gate_weight_ldf')
+  up = _project('btd,df->btf', x, weights, 'up_weight_ldf')
+  return _project('btf,fd->btd', jax.nn.silu(gate) * up, weights, 'down_weight_lfd')
+
+
+def adapter_names(weight: str) -> tuple[str, str]:
+  """Of a matrix's adapter: 'q_weight_ldnh' -> 'q_lora_a_ldr', 'q_lora_b_lrnh'."""
+  kind, _, axes = weight.split('_')
+  inputs = INPUTS[weight]
+  outputs = axes.removeprefix('l').replace(inputs, '')
+  return f'{kind}_lora_a_l{inputs}r', f'{kind}_lora_b_lr{outputs}'
+
+
+def _project(form: str, x: Array, weights: Weights, name: str) -> Array:
+  """Product with a matrix, plus that with its adapter where there is one."""
+  whole = jnp.einsum(form, x, quantize.dense(weights[name], x.dtype))
+  into, out_of = adapter_names(name)
+  if into not in weights:
+    return whole
+  given, rest = form.split(',')
+  low = jnp.einsum(
+      f'{given},{INPUTS[name]}r->btr', x, weights[into].astype(x.dtype)
+  )
+  outputs = out_of.rsplit('_lr', 1)[1]
+  form = f'btr,r{outputs}->{rest.split("->")[1]}'
+  return whole + jnp.einsum(form, low, weights[out_of].astype(x.dtype))
 
 
 def embed(

@@ -5,13 +5,15 @@ axes). Everything jitted takes `params`, a flat dict of arrays: walking an NNX
 graph on every call costs more than a small update does. Weights of all layers
 are stacked along a leading axis l; the suffix of a name spells its axes:
 
-    l layer, d embed, n query head, k KV head, h head_dim, f mlp, v vocabulary
+    l layer, d embed, n query head, k KV head, h head_dim, f mlp, v vocabulary,
+    r rank of an adapter
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import attention, layers, sharding
+from leafe_jax.policy import attention, layers, scores, sharding
 
 Params = dict[str, Array]
 
@@ -32,6 +34,12 @@ _AXIS_OF_SUFFIX = {
     'h': 'head_dim',
     'f': 'mlp',
     'v': 'vocab',
+    'r': 'rank',
+}
+# Under remat 'dots' the products with weights are kept, those of attention not.
+_KEPT = {
+    'full': None,
+    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 
 
@@ -87,6 +95,13 @@ def weight_table(config: config_lib.Policy, vocab_size: int) -> dict[str, Weight
     stds |= {'q_norm_lh': None, 'k_norm_lh': None}
   if not config.tie_embeddings:
     stds['head_weight_dv'] = into
+  return make_table(stds, config, vocab_size)
+
+
+def make_table(
+    stds: Mapping[str, float | None], config: config_lib.Policy, vocab_size: int
+) -> dict[str, Weight]:
+  """Weights from their names and spreads; the names spell the shapes."""
   sizes = _axis_sizes(config, vocab_size)
   return {name: _weight(name, std, sizes) for name, std in stds.items()}
 
@@ -105,6 +120,7 @@ def _axis_sizes(config: config_lib.Policy, vocab_size: int) -> dict[str, int]:
       'h': config.head_dim,
       'f': config.mlp_dim,
       'v': vocab_size,
+      'r': config.lora_rank,
   }
 
 
@@ -143,7 +159,13 @@ def param_shardings(
     config: config_lib.Policy, vocab_size: int, mesh: Mesh
 ) -> dict[str, NamedSharding]:
   """Where every weight lives on the mesh."""
-  table = weight_table(config, vocab_size)
+  return table_shardings(weight_table(config, vocab_size), mesh)
+
+
+def table_shardings(
+    table: Mapping[str, Weight], mesh: Mesh
+) -> dict[str, NamedSharding]:
+  """Where the weights of a table live on the mesh."""
   axes = {name: weight.axes for name, weight in table.items()}
   shapes = {name: weight.shape for name, weight in table.items()}
   return sharding.shardings(mesh, axes, shapes)
@@ -172,18 +194,26 @@ def abstract_params(
     config: config_lib.Policy, vocab_size: int, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes, types and shardings of the weights, nothing allocated."""
-  placement = param_shardings(config, vocab_size, mesh)
+  return abstract_table(weight_table(config, vocab_size), config.param_dtype, mesh)
+
+
+def abstract_table(
+    table: Mapping[str, Weight], dtype: str, mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes, types and shardings of the weights of a table."""
+  placement = table_shardings(table, mesh)
   return {
       name: jax.ShapeDtypeStruct(
-          weight.shape, jnp.dtype(config.param_dtype), sharding=placement[name]
+          weight.shape, jnp.dtype(dtype), sharding=placement[name]
       )
-      for name, weight in weight_table(config, vocab_size).items()
+      for name, weight in table.items()
   }
 
 
 def layer_weights(params: Params, index: int) -> Params:
   """Weights of one layer, without the layer axis."""
-  return {name: stack[index] for name, stack in stacks(params).items()}
+  # A quantised weight is a tree of arrays.
+  return jax.tree.map(lambda stack: stack[index], stacks(params))
 
 
 def stacks(params: Params) -> Params:
@@ -208,18 +238,33 @@ def forward(
     segment_ids: sequence of each token in its row, from 1; 0 is padding.
       Attention stays inside a segment.
   """
+  x = hidden(params, config, tokens, positions, segment_ids)
+  return layers.unembed(params, x, config)
+
+
+def hidden(
+    params: Params,
+    config: config_lib.Policy,
+    tokens: Int[Array, 'B T'],
+    positions: Int[Array, 'B T'],
+    segment_ids: Int[Array, 'B T'],
+) -> Float[Array, 'B T D']:
+  """Output of the last layer; arguments as for `forward`."""
   x = layers.embed(params, tokens, config)
   x = sharding.constrain(x, ('batch', 'length', None))
   angles = layers.rope_angles(positions, config)
   layer = functools.partial(_layer, config, angles, segment_ids)
-  if config.remat:
-    layer = jax.checkpoint(layer)
+  if config.remat != 'none':
+    # A scan keeps the compiler from undoing it; without one, it must not try.
+    layer = jax.checkpoint(
+        layer, policy=_KEPT[config.remat], prevent_cse=not config.scan_layers
+    )
   if config.scan_layers:
     x, _ = jax.lax.scan(lambda x, w: (layer(x, w), None), x, stacks(params))
   else:
     for index in range(config.num_layers):
       x = layer(x, layer_weights(params, index))
-  return layers.unembed(params, x, config)
+  return x
 
 
 def _layer(
@@ -239,6 +284,23 @@ def _layer(
   return sharding.constrain(x, ('batch', 'length', None))
 
 
+def token_scores(
+    params: Params,
+    config: config_lib.Policy,
+    tokens: Int[Array, 'B T'],
+    positions: Int[Array, 'B T'],
+    segment_ids: Int[Array, 'B T'],
+) -> scores.Scores:
+  """What losses need of every token; no array [B, T, V] when rows are long.
+
+  Arguments as for `forward`, from whose logits `scores.of_logits` would give
+  the same.
+  """
+  x = hidden(params, config, tokens, positions, segment_ids)
+  found = scores.of_hidden(params, config, x, scores.next_tokens(tokens))
+  return scores.align(found, segment_ids)
+
+
 def token_logprobs(
     params: Params,
     config: config_lib.Policy,
@@ -250,9 +312,4 @@ def token_logprobs(
 
   0 where nothing predicts the token: the first of a segment, and padding.
   """
-  logits = forward(params, config, tokens, positions, segment_ids)[:, :-1]
-  target = tokens[:, 1:, None]
-  chosen = jnp.take_along_axis(logits, target, axis=-1)[..., 0]
-  logprobs = chosen - jax.nn.logsumexp(logits, axis=-1)
-  known = (positions[:, 1:] > 0) & (segment_ids[:, 1:] > 0)
-  return jnp.pad(jnp.where(known, logprobs, 0.0), ((0, 0), (1, 0)))
+  return token_scores(params, config, tokens, positions, segment_ids).logprobs

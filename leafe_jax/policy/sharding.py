@@ -33,6 +33,7 @@ LOGICAL_RULES: Mapping[str, tuple[str, ...]] = {
     'kv_heads': ('tensor',),
     'head_dim': (),
     'mlp': ('tensor',),
+    'rank': (),
     'pages': (),
 }
 

@@ -343,9 +343,9 @@ def test_missing_and_surplus_tensors_are_listed(tmp_path):
 
 def test_options_of_the_run_survive(tmp_path):
   _write(tmp_path, 'Qwen3ForCausalLM')
-  options = dataclasses.replace(Policy(), max_length=99, remat=True, num_layers=17)
+  options = dataclasses.replace(Policy(), max_length=99, remat='full', num_layers=17)
   policy = huggingface.read_shape(tmp_path, options).policy
-  assert (policy.max_length, policy.remat, policy.num_layers) == (99, True, 3)
+  assert (policy.max_length, policy.remat, policy.num_layers) == (99, 'full', 3)
   assert policy.qk_norm and not policy.qkv_bias
 
 

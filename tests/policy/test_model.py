@@ -70,10 +70,12 @@ def test_packed_sequences_equal_sequences_alone(params):
     np.testing.assert_allclose(packed[start:stop], alone, atol=1e-5)
 
 
-@pytest.mark.parametrize('option', ['scan_layers', 'remat'])
-def test_scan_and_remat_change_neither_values_nor_gradients(params, option):
+@pytest.mark.parametrize(
+    'options', [{'scan_layers': True}, {'remat': 'full'}, {'remat': 'dots'}]
+)
+def test_scan_and_remat_change_neither_values_nor_gradients(params, options):
   rows = make_rows(6, 4)
-  other = dataclasses.replace(CONFIG, **{option: True})
+  other = dataclasses.replace(CONFIG, **options)
 
   def loss(params, config):
     return model.token_logprobs(params, config, *rows).sum()

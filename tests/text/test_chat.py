@@ -17,6 +17,23 @@ FORGETFUL = (
     "{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# As Qwen3: thinking before the last question is dropped when rendered again.
+FORGETS_THINKING = (
+    "{% set last = namespace(user=0) %}{% for m in messages %}"
+    "{% if m['role'] == 'user' %}{% set last.user = loop.index %}{% endif %}"
+    "{% endfor %}"
+    "{% for m in messages %}{% set text = m['content'] %}"
+    "{% if m['role'] == 'assistant' and loop.index < last.user %}"
+    "{% set text = text.split('</think>')[-1].lstrip('\n') %}{% endif %}"
+    "<|im_start|>{{ m['role'] }}\n{{ text }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if no_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+# Keeps the last message alone.
+SHORT_MEMORY = (
+    "<|im_start|>{{ messages[-1]['role'] }}\n{{ messages[-1]['content'] }}<|im_end|>\n"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def _tokenizer(template):
@@ -77,6 +94,37 @@ def test_reflections_are_parsed_strictly():
 def test_a_template_that_rewrites_history_is_refused():
   with pytest.raises(chat.TemplateError, match='changes earlier text'):
     chat.ChatTranscript(_tokenizer(FORGETFUL))
+
+
+@pytest.mark.parametrize('opens', ['', '<think>\n\n</think>\n\n'])
+def test_thinking_stays_as_sampled_where_the_template_would_drop_it(opens):
+  """What was sampled is what the next turn is asked on, token for token."""
+  template = FORGETS_THINKING.replace('{% if no_thinking %}', '{% if true %}')
+  tokenizer = _tokenizer(template if opens else FORGETS_THINKING)
+  spelt = chat.ChatTranscript(tokenizer)
+  first = [*spelt.first('', 'T', 'A page'), *spelt.opener_ids]
+  sampled = spelt.response('<think>\nhm\n</think>\n\nclick[a]')
+  second = [*spelt.next(2, 'More'), *spelt.opener_ids]
+  text = tokenizer.decode([*first, *sampled, *second])
+  start = '<|im_start|>user\nTask: T\n\nStep 1\nA page<|im_end|>\n'
+  assert text == (
+      f'{start}<|im_start|>assistant\n{opens}<think>\nhm\n</think>\n\nclick[a]'
+      '<|im_end|>\n<|im_start|>user\nStep 2\nMore<|im_end|>\n'
+      f'<|im_start|>assistant\n{opens}'
+  )
+  messages = [
+      {'role': 'user', 'content': 'Task: T\n\nStep 1\nA page'},
+      {'role': 'assistant', 'content': '<think>\nhm\n</think>\n\nclick[a]'},
+      {'role': 'user', 'content': 'Step 2\nMore'},
+  ]
+  again = str(tokenizer.apply_chat_template(messages, tokenize=False))
+  assert 'hm' not in again
+  assert 'click[a]' in again
+
+
+def test_a_template_that_drops_messages_is_refused():
+  with pytest.raises(chat.TemplateError, match='drops or repeats a message'):
+    chat.ChatTranscript(_tokenizer(SHORT_MEMORY))
 
 
 def test_a_missing_template_is_refused():

@@ -1,0 +1,182 @@
+"""Low-rank adapters over a frozen base (arXiv 2106.09685).
+
+A matrix W with an adapter acts as W + alpha / rank * A B; A starts random and
+B at zero, so a fresh adapter changes nothing. The base's weights and the
+adapters are two dicts of arrays; `join` makes the one that the forward pass
+and the sampler take, `merge` a policy without adapters. Adapters are float32
+whatever the type of the base: their updates are small.
+
+The base may be quantised (QLoRA, arXiv 2305.14314); what it then computes is
+the policy that is sampled, trained and merged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from leafe_jax import config as config_lib
+from leafe_jax.policy import layers, model, quantize
+from leafe_jax.policy.model import Params, Weight
+
+DTYPE = 'float32'
+# Option -> matrix: 'q' -> 'q_weight_ldnh'.
+TARGETS: Mapping[str, str] = {name.split('_')[0]: name for name in layers.INPUTS}
+
+
+def check(config: config_lib.Policy) -> None:
+  """Refuses options of adapters that do not go together.
+
+  Raises:
+    ValueError: names the option, its value and the choices, or the package
+      that is missing.
+  """
+  unknown = [name for name in config.lora_targets if name not in TARGETS]
+  if unknown or (config.lora_rank and not config.lora_targets):
+    raise ValueError(
+        f'policy.lora_targets is {",".join(unknown) or "empty"}; choose from '
+        + ', '.join(TARGETS)
+    )
+  if config.lora_rank < 0:
+    raise ValueError(f'policy.lora_rank is {config.lora_rank}; it is at least 0')
+  quantize.check(config.quantize)
+  if config.quantize != 'none' and not config.lora_rank:
+    raise ValueError(
+        f'policy.quantize={config.quantize} keeps the base frozen: give its '
+        'adapters a rank (policy.lora_rank)'
+    )
+
+
+def table(config: config_lib.Policy, vocab_size: int) -> dict[str, Weight]:
+  """Every adapter by name. ValueError: see `check`."""
+  check(config)
+  stds: dict[str, float | None] = {}
+  base = model.weight_table(config, vocab_size)
+  for target in config.lora_targets:
+    weight = TARGETS[target]
+    into, out_of = layers.adapter_names(weight)
+    width = _size(weight, base[weight].shape, layers.INPUTS[weight])
+    # The spread of peft's initial values, whose learning rates are well known.
+    stds |= {into: (3 * width) ** -0.5, out_of: 0.0}
+  return model.make_table(stds, config, vocab_size)
+
+
+def _size(name: str, shape: tuple[int, ...], letters: str) -> int:
+  """The product of the axes with these letters."""
+  axes = name.rsplit('_', 1)[1]
+  return math.prod(shape[axes.index(letter)] for letter in letters)
+
+
+def init_params(
+    config: config_lib.Policy, vocab_size: int, key: jax.Array, mesh: Mesh
+) -> Params:
+  """Fresh adapters, created on their devices; the same whatever the mesh.
+
+  Args:
+    config: `lora_rank` and `lora_targets`.
+    vocab_size: of the policy.
+    key: a typed random key.
+    mesh: that the base lives on.
+  """
+  weights = table(config, vocab_size)
+
+  def build(key: jax.Array) -> Params:
+    keys = jax.random.split(key, len(weights))
+    return {
+        name: weight.initial(keys[i], DTYPE)
+        for i, (name, weight) in enumerate(weights.items())
+    }
+
+  target = model.table_shardings(weights, mesh)
+  return jax.jit(build, out_shardings=target)(key)
+
+
+def abstract_params(
+    config: config_lib.Policy, vocab_size: int, mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes, types and shardings of the adapters, nothing allocated."""
+  return model.abstract_table(table(config, vocab_size), DTYPE, mesh)
+
+
+def are_adapters(params: Mapping[str, Any]) -> bool:
+  """Whether these are adapters, not the weights of a whole policy."""
+  return any('_lora_' in name for name in params)
+
+
+def freeze(params: Params, config: config_lib.Policy, mesh: Mesh) -> dict[str, Any]:
+  """A base's weights as they are kept under adapters.
+
+  Args:
+    params: emptied one by one, so that both forms of all are never there.
+    config: `quantize` says how its matrices are kept.
+    mesh: that the weights live on.
+  """
+  quantize.check(config.quantize)
+  vocab_size = params['embed_vd'].shape[0]
+  axes = {k: w.axes for k, w in model.weight_table(config, vocab_size).items()}
+  frozen = {}
+  for name in list(params):
+    weight = params.pop(name)
+    if config.quantize != 'none' and name in layers.INPUTS:
+      letters = name.rsplit('_', 1)[1]
+      inputs = tuple(letters.index(letter) for letter in layers.INPUTS[name])
+      weight = quantize.quantize(weight, config.quantize, axes[name], inputs, mesh)
+    frozen[name] = weight
+  return frozen
+
+
+def join(
+    frozen: Mapping[str, Any], trained: Params, config: config_lib.Policy
+) -> dict[str, Any]:
+  """What the forward pass takes: a base with its adapters, if it has any.
+
+  The scale alpha / rank goes into B here, so that the layers need not know it.
+  Gradients with respect to `trained` pass through.
+
+  Args:
+    frozen: the base's weights; empty when `trained` is a whole policy.
+    trained: adapters, a whole policy, or nothing.
+    config: `lora_rank` and `lora_alpha`.
+  """
+  scaled = {
+      name: array * scale(config) if '_lora_b_' in name else array
+      for name, array in trained.items()
+  }
+  return {**frozen, **scaled}
+
+
+def scale(config: config_lib.Policy) -> float:
+  """How often an adapter counts."""
+  return config.lora_alpha / config.lora_rank
+
+
+def merge(
+    frozen: Mapping[str, Any], adapters: Params, config: config_lib.Policy
+) -> Params:
+  """The same policy without adapters, its weights in `config.param_dtype`."""
+  return dict(_merged(frozen, adapters, config))
+
+
+def _merged(
+    frozen: Mapping[str, Any], adapters: Params, config: config_lib.Policy
+) -> Iterator[tuple[str, jax.Array]]:
+  for name, weight in frozen.items():
+    whole = quantize.dense(weight, jnp.float32)
+    if name in layers.INPUTS:
+      into, out_of = layers.adapter_names(name)
+      if into in adapters:
+        whole = whole + scale(config) * product(name, adapters[into], adapters[out_of])
+    yield name, whole.astype(config.param_dtype)
+
+
+def product(weight: str, into: jax.Array, out_of: jax.Array) -> jax.Array:
+  """A B of all layers, with the axes of a matrix, float32."""
+  names = (*layers.adapter_names(weight), weight)
+  down, up, whole = (name.rsplit('_', 1)[1] for name in names)
+  wide = (jnp.asarray(x, jnp.float32) for x in (into, out_of))
+  return jnp.einsum(f'{down},{up}->{whole}', *wide, precision='highest')

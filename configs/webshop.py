@@ -53,6 +53,8 @@ def _embedded() -> ml_collections.ConfigDict:
   config.distill.update(beta=2.0, steps=300, checkpoint_every=100)
   config.evaluate.num_tasks = 150
   config.grpo.update(base.SMALL_GRPO)
+  # The base has never seen a memory: every rule more costs it success at first.
+  config.jerp.top_k = 1
   return config
 
 
@@ -71,7 +73,6 @@ def _debug() -> ml_collections.ConfigDict:
   config.explore.update(num_tasks=8, wave_tasks=4, attempts=6)
   config.distill.update(steps=4, checkpoint_every=2)
   config.grpo.update(base.DEBUG_GRPO)
-  config.jerp.update(top_k=2)
   config.evaluate.update(num_tasks=4, num_samples=8, wave_tasks=2, bootstrap=200)
   config.sampler.update(num_pages=4096, max_rows=64)
   return config

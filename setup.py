@@ -66,6 +66,8 @@ setuptools.setup(
         'gymnasium': ['gymnasium>=1.0'],
         'textarena': ['textarena>=0.7,<0.8'],
         'alfworld': _ALFWORLD,
+        # The sandbox is made of system programs (README.md); nothing from pip.
+        'code': [],
         'dev': _WEBSHOP + _DEV,
         'quantize': ['qwix==0.1.8'],
         'cuda': ['jax[cuda12]'],

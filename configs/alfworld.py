@@ -91,7 +91,7 @@ def _qwen2_5_7b() -> ml_collections.ConfigDict:
   config.policy.checkpoint = settings.REQUIRED
   # Layers, widths and heads are the checkpoint's own.
   config.policy.update(
-      max_length=12_288, dtype='bfloat16', scan_layers=True, remat=True
+      max_length=12_288, dtype='bfloat16', scan_layers=True, remat='full'
   )
   config.sampler.update(
       page_size=64, num_pages=8192, max_rows=128,

@@ -65,7 +65,7 @@ def apply(config: ml_collections.ConfigDict, name: str) -> None:
   config.policy.update(MODELS[chosen.model])
   config.policy.update(
       max_length=8192, dtype='bfloat16', param_dtype=chosen.param_dtype,
-      scan_layers=True, remat=True,
+      scan_layers=True, remat='full',
   )
   config.mesh.tensor = chosen.tensor
   config.sampler.update(

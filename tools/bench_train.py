@@ -40,7 +40,7 @@ def define_flags() -> None:
   flags.DEFINE_integer('row_length', 0, 'Tokens per row; 0: as the preset says.')
   flags.DEFINE_integer('repeats', 5, 'Timed updates, after one to compile.')
   flags.DEFINE_boolean('scan_layers', False, 'Scan over layers.')
-  flags.DEFINE_boolean('remat', False, 'Recompute activations.')
+  flags.DEFINE_enum('remat', 'none', ['none', 'full', 'dots'], 'What to recompute.')
   flags.DEFINE_list('cores', [], 'Numbers of the cores to stay on; none: all.')
   flags.DEFINE_enum('clock', 'wall', ['wall', 'cpu'], 'What counts.')
   flags.DEFINE_string('json', '', 'File that takes the result.')

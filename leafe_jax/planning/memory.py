@@ -219,15 +219,17 @@ def _activations(target: Target, platform: str) -> int:
   if form == 'xla':
     inside += tokens * heads * target.config.distill.row_length // 2 * (_WORD + item)
   streams = policy.num_layers * tokens * policy.embed_dim * item
-  if policy.remat:
+  if policy.remat != 'none':
     return streams + 2 * inside
   return streams + policy.num_layers * inside
 
 
 def _logits(target: Target) -> int:
-  """Logits and their gradient in float32."""
+  """Logits of a chunk and their gradient in float32."""
   vocab = _share(target, 'vocab', target.vocab_size)
-  return 2 * _micro_tokens(target) * vocab * _WORD
+  length = target.config.distill.row_length
+  chunk = min(length, target.policy.logit_chunk or length)
+  return 2 * _micro_tokens(target) * chunk // length * vocab * _WORD
 
 
 def _dense_rows(target: Target) -> int:

@@ -18,7 +18,7 @@ pytest.importorskip(
 CONFIG = config_lib.Experiment(
     policy=config_lib.Policy(
         num_layers=2, embed_dim=128, num_heads=2, num_kv_heads=2, head_dim=128,
-        mlp_dim=256, dtype='bfloat16', scan_layers=True, remat=True, max_length=256,
+        mlp_dim=256, dtype='bfloat16', scan_layers=True, remat='full', max_length=256,
     ),
     mesh=config_lib.Mesh(tensor=2),
     sampler=config_lib.Sampler(

@@ -18,7 +18,7 @@ from tools import targets
 VOCAB = 600
 FACTOR = 2  # what the docstring of `memory` promises
 CONFIG = config_lib.Experiment(
-    policy=config_lib.Policy(num_layers=4, scan_layers=True, remat=True),
+    policy=config_lib.Policy(num_layers=4, scan_layers=True, remat='full'),
     distill=config_lib.Distill(batch_rows=8, row_length=256, grad_accumulation=2),
     sampler=config_lib.Sampler(num_pages=256, dispatch_rows=16),
 )

@@ -34,6 +34,16 @@ DEBUG_GRPO = {
 }
 
 
+def make_study(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """All arms over three seeds, at the environment steps of the exploration."""
+  config.method = 'study'
+  config.study.seeds = (0, 1, 2)
+  config.tune.factors = (0.3, 1.0, 3.0)
+  config.evaluate.more_temperatures = (0.4,)
+  config.grpo.match_explore = True
+  return config
+
+
 def arguments(*functions: Callable[..., Any], **values: Any) -> dict[str, Any]:
   """Every named argument of the functions at its default, or as given.
 

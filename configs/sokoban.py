@@ -4,6 +4,10 @@
       A policy of 0.2 M parameters from scratch on generated 6x6 rooms with one
       box, all arms. Hardware: 2 CPU cores, 4 GiB.
 
+    python -m leafe_jax.main --config=configs/sokoban.py:study --workdir=runs/study
+      All arms and controls over three seeds, learning rates chosen on validation
+      tasks. Hardware: 2 CPU cores, several hours; not run at this size yet.
+
     python -m leafe_jax.main --config=configs/sokoban.py:debug \\
         --workdir=runs/sokoban_debug
       Every phase at toy size, to see that everything works. The figures mean
@@ -46,6 +50,10 @@ def _generated() -> ml_collections.ConfigDict:
   return config
 
 
+def _study() -> ml_collections.ConfigDict:
+  return base.make_study(_generated())
+
+
 def _debug() -> ml_collections.ConfigDict:
   config = _generated()
   # Easy levels: a policy of a few updates must solve some of them.
@@ -67,4 +75,4 @@ def _debug() -> ml_collections.ConfigDict:
   return config
 
 
-_VARIANTS = {'': _generated, 'debug': _debug}
+_VARIANTS = {'': _generated, 'debug': _debug, 'study': _study}

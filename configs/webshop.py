@@ -6,6 +6,10 @@
       seeds: base Pass@1 .13 to .15, Pass@128 .53 to .55; LEAFE .20 to .28 and
       .74 to .84.
 
+    python -m leafe_jax.main --config=configs/webshop.py:study --workdir=runs/study
+      All arms and controls over three seeds, learning rates chosen on validation
+      tasks. Hardware: 2 CPU cores, several hours; not run at this size yet.
+
     python -m leafe_jax.main --config=configs/webshop.py:debug --workdir=runs/debug
       Every phase at toy size, to see that everything works. The figures mean
       nothing. Hardware: 2 CPU cores.
@@ -58,6 +62,10 @@ def _embedded() -> ml_collections.ConfigDict:
   return config
 
 
+def _study() -> ml_collections.ConfigDict:
+  return base.make_study(_embedded())
+
+
 def _debug() -> ml_collections.ConfigDict:
   config = _embedded()
   # An easy shop: a policy of a few updates must solve some tasks of it.
@@ -98,6 +106,6 @@ def _official(name: str) -> ml_collections.ConfigDict:
   return config
 
 
-_VARIANTS = {'': _embedded, 'debug': _debug} | {
+_VARIANTS = {'': _embedded, 'debug': _debug, 'study': _study} | {
     name: functools.partial(_official, name) for name in slices.SLICES
 }

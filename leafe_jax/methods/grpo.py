@@ -10,23 +10,33 @@ from __future__ import annotations
 
 import pathlib
 
+from leafe_jax.config import Grpo
 from leafe_jax.methods import leafe, stage1
 from leafe_jax.methods.arms import STAGE1_READS, Arm, Phase
 from leafe_jax.methods.online import OnlineTraining
 from leafe_jax.methods.run import Run
+from leafe_jax.methods.tuning import tuned
 
-GRPO_READS = (*STAGE1_READS, 'grpo')
+GRPO_READS = (*STAGE1_READS, 'grpo', 'tune')
 
 
 def grpo(run: Run, directory: pathlib.Path) -> dict:
   """Episode advantages alone."""
-  return OnlineTraining(run, 'grpo', directory, 0.0).train()
+  del directory  # the phase's, as `tuned` knows
+  return _train(run, 'grpo', 0.0)
 
 
 def gigpo(run: Run, directory: pathlib.Path) -> dict:
   """Episode advantages plus omega times step advantages."""
-  weight = run.config.grpo.gigpo_weight
-  return OnlineTraining(run, 'gigpo', directory, weight).train()
+  del directory
+  return _train(run, 'gigpo', run.config.grpo.gigpo_weight)
+
+
+def _train(run: Run, name: str, step_weight: float) -> dict:
+  def fit(config: Grpo, directory: pathlib.Path) -> dict:
+    return OnlineTraining(run, name, directory, step_weight, config=config).train()
+
+  return tuned(run, name, run.config.grpo, fit)
 
 
 GRPO = Phase('grpo', GRPO_READS, grpo)

@@ -16,9 +16,9 @@ import numpy as np
 
 from envs import api
 from leafe_jax import hosts
-from leafe_jax.config import Jerp
+from leafe_jax.config import Grpo, Jerp
 from leafe_jax.memory import rules as rules_lib
-from leafe_jax.memory.book import RuleBook, read_book
+from leafe_jax.memory.book import FILE, RuleBook, read_book
 from leafe_jax.memory.rules import EditError, Limits, Pool, Rule
 from leafe_jax.methods import reflector
 from leafe_jax.methods.arms import Arm, Phase
@@ -26,6 +26,7 @@ from leafe_jax.methods.grpo import GRPO_READS
 from leafe_jax.methods.online import OnlineTraining
 from leafe_jax.methods.reflector import Case, Proposal
 from leafe_jax.methods.run import Run
+from leafe_jax.methods.tuning import tuned
 from leafe_jax.rollout.episode import Player, no_memory
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.samples import Memory
@@ -161,9 +162,14 @@ def notebook_of(run: Run) -> RuleNotebook:
 
 def jerp(run: Run, directory: pathlib.Path) -> dict:
   """Trains policy and rules together."""
-  notebook = notebook_of(run)
-  result = OnlineTraining(run, 'jerp', directory, 0.0, notebook).train()
-  return {**result, 'rules': notebook.book.num_rules()}
+  del directory  # the phase's, as `tuned` knows
+
+  def fit(config: Grpo, place: pathlib.Path) -> dict:
+    notebook = notebook_of(run)
+    result = OnlineTraining(run, 'jerp', place, 0.0, notebook, config).train()
+    return {**result, 'rules': notebook.book.num_rules()}
+
+  return tuned(run, JERP.name, run.config.grpo, fit, ('params', FILE))
 
 
 def memory_at_test(run: Run) -> Memory:

@@ -99,6 +99,7 @@ class OnlineTraining:
     directory: of the phase.
     step_weight: omega of GiGPO; 0 is GRPO.
     notebook: what is learnt beside the policy.
+    config: options; the run's if not given.
   """
 
   def __init__(
@@ -108,12 +109,13 @@ class OnlineTraining:
       directory: pathlib.Path,
       step_weight: float,
       notebook: Notebook | None = None,
+      config: Grpo | None = None,
   ):
     self._run = run
     self._name = name
     self._directory = directory
     self._step_weight = step_weight
-    self._config = config = run.config.grpo
+    self._config = config = config or run.config.grpo
     # Without a KL term and without anybody to ask, the base need not be kept.
     self._keeps_base = bool(config.kl) or notebook is not None
     self._notebook = notebook or Blank()

@@ -27,6 +27,7 @@ def tuned(
     phase: str,
     config: C,
     fit: Callable[[C, pathlib.Path], dict[str, Any]],
+    keep: tuple[str, ...] = ('params',),
 ) -> dict[str, Any]:
   """Trains with the configured learning rate, or with the best of a sweep.
 
@@ -35,6 +36,7 @@ def tuned(
     phase: whose weights these are; each try is a part of it, done once.
     config: of the training.
     fit: trains in a directory, where it leaves its weights as `params`.
+    keep: what of the best try's directory becomes the phase's.
 
   Returns:
     What the (best) training returned, with the sweep.
@@ -47,8 +49,9 @@ def tuned(
   tries = {rate: _try(run, phase, config, rate, fit) for rate in rates}
   best = max(tries, key=lambda rate: tries[rate]['validation'])
   logging.info('%s: learning rate %g of %s', phase, best, tries)
-  source = directory / f'rate_{best:g}' / 'params'
-  hosts.first(lambda: _adopt(source, directory / 'params'))
+  for name in keep:
+    source = directory / f'rate_{best:g}' / name
+    hosts.first(functools.partial(_adopt, source, directory / name))
   scores = {f'{rate:g}': found['validation'] for rate, found in tries.items()}
   return {**tries[best], 'learning_rate': best, 'sweep': scores}
 
@@ -85,6 +88,9 @@ def _judge(run: Run, place: Phase) -> float:
 
 def _adopt(source: pathlib.Path, target: pathlib.Path) -> None:
   partial = target.with_name(f'{target.name}{PARTIAL}')
-  shutil.copytree(source, partial, dirs_exist_ok=True)
-  shutil.rmtree(target, ignore_errors=True)
+  if source.is_dir():
+    shutil.copytree(source, partial, dirs_exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+  else:
+    shutil.copyfile(source, partial)
   replace(partial, target)

@@ -104,6 +104,14 @@ class RunDirectory:
         if 'wall_s' in result
     }
 
+  def speeds(self) -> dict[str, dict[str, Any]]:
+    """Phase -> where its time went, of the complete phases that noted 'speed'."""
+    return {
+        name: result['speed']
+        for name, result in self._results().items()
+        if 'speed' in result
+    }
+
   def _results(self) -> dict[str, dict[str, Any]]:
     markers = [*self.path.glob('*/DONE.json'), *self.path.glob('*/*/DONE.json')]
     markers.sort(key=lambda marker: marker.stat().st_mtime_ns)

@@ -1,6 +1,6 @@
 """results.json: every figure of a run, from counts of successes.
 
-Two identical runs write the same bytes but for `wall_s`.
+Two identical runs write the same bytes but for `wall_s` and `speed`.
 """
 
 from __future__ import annotations

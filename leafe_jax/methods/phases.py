@@ -25,6 +25,7 @@ from leafe_jax.methods.warm_start import import_checkpoint, warm_start
 from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.grow import Limits
 from leafe_jax.rollout.ledger import total
+from leafe_jax.rollout.timing import Meter
 from leafe_jax.rundir import RunStopped
 
 Body = Callable[[Run, pathlib.Path], dict]
@@ -84,12 +85,16 @@ def _collect(
     limits: Callable[[api.Task], Limits],
 ) -> dict:
   tasks = run.tasks('train', config.num_tasks)
+  player = _base_player(run)
+  meter = Meter(player.clock, player.sampler.stats)
   with contextlib.closing(run.writer(name)) as writer:
     trees = collect(
-        name, directory, _base_player(run), tasks, config, limits,
+        name, directory, player, tasks, config, limits,
         run.config.sampler.max_rows, writer,
     )
-  return {'budget': total(tree.budget for tree in trees).as_dict()}
+  logging.info('%s: %s', name, meter.figures())
+  budget = total(tree.budget for tree in trees).as_dict()
+  return {'budget': budget, 'speed': meter.figures()}
 
 
 def distill(arm: Arm) -> Body:
@@ -124,12 +129,16 @@ def evaluate(arm: Arm) -> Body:
     config = run.config
     phase = f'distill/{arm.name}' if arm.source else 'warm_start'
     params = load_params(run.params_path(phase), run.abstract_params())
+    player = run.player(params, arm.version)
+    meter = Meter(player.clock, player.sampler.stats)
     outcomes = assess(
-        f'evaluate {arm.name}', directory, run.player(params, arm.version),
+        f'evaluate {arm.name}', directory, player,
         run.tasks(config.evaluate.split, config.evaluate.num_tasks),
         config.evaluate, config.explore.max_response_tokens,
         config.sampler.max_rows,
     )
-    return {'budget': total(outcome.budget for outcome in outcomes).as_dict()}
+    logging.info('evaluate %s: %s', arm.name, meter.figures())
+    budget = total(outcome.budget for outcome in outcomes).as_dict()
+    return {'budget': budget, 'speed': meter.figures()}
 
   return body

@@ -39,7 +39,11 @@ def report(run: Run, directory: pathlib.Path) -> dict[str, Any]:
 
 
 def collect_results(run: Run) -> dict[str, Any]:
-  """The content of results.json; see `evaluation.results.build_results`."""
+  """The content of results.json; see `evaluation.results.build_results`.
+
+  `speed` is added: phase -> seconds and tokens (`rollout.timing.Meter`). Like
+  `wall_s` it differs between runs.
+  """
   config = run.config
   arms = [
       results_lib.count(
@@ -48,7 +52,7 @@ def collect_results(run: Run) -> dict[str, Any]:
       )
       for name in config.arms
   ]
-  return results_lib.build_results(
+  results = results_lib.build_results(
       arms,
       config_sha256=run.config_sha256,
       seeds={'run': config.seed},
@@ -57,6 +61,7 @@ def collect_results(run: Run) -> dict[str, Any]:
       wall_s=run.directory.wall_times(),
       resamples=config.evaluate.bootstrap,
   )
+  return {**results, 'speed': run.directory.speeds()}
 
 
 def _trees(run: Run) -> list:

@@ -97,11 +97,20 @@ class Run:
   @functools.cached_property
   def sampler(self) -> Sampler:
     shape = self.shape
-    return Sampler(shape.policy, self.config.sampler, self.mesh, shape.vocab_size)
+    return Sampler(
+        shape.policy, self.config.sampler, self.mesh, shape.vocab_size,
+        decode=self.transcript.text,
+    )
 
   def player(self, params: dict[str, jax.Array], version: int) -> Player:
     """A player with these weights; the players before it are stale."""
+    first = self.sampler.version < 0
     self.sampler.load(params, version)
+    if first and self.config.sampler.compile_first:
+      explore = self.config.explore
+      self.sampler.compile(
+          [explore.max_response_tokens, explore.max_reflection_tokens]
+      )
     return Player(
         self.sampler, self.transcript, self.world, self.config.env.horizon,
         self.config.seed, version,

@@ -183,10 +183,11 @@ def abstract_params(
 
 def layer_weights(params: Params, index: int) -> Params:
   """Weights of one layer, without the layer axis."""
-  return {name: stack[index] for name, stack in _stacks(params).items()}
+  return {name: stack[index] for name, stack in layer_stacks(params).items()}
 
 
-def _stacks(params: Params) -> Params:
+def layer_stacks(params: Params) -> Params:
+  """Weights of all layers, stacked along their leading axis."""
   return {k: v for k, v in params.items() if k.rsplit('_', 1)[1].startswith('l')}
 
 
@@ -214,7 +215,7 @@ def forward(
   if config.remat:
     layer = jax.checkpoint(layer)
   if config.scan_layers:
-    x, _ = jax.lax.scan(lambda x, w: (layer(x, w), None), x, _stacks(params))
+    x, _ = jax.lax.scan(lambda x, w: (layer(x, w), None), x, layer_stacks(params))
   else:
     for index in range(config.num_layers):
       x = layer(x, layer_weights(params, index))

@@ -11,6 +11,7 @@ snapshot and the policy's KV pages. Branching there is taking a reference.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from absl import logging
 
 from envs import api
 from leafe_jax.rollout.ledger import Ledger
+from leafe_jax.rollout.timing import Clock
 from leafe_jax.sampler import Sample, Sampler, State
 from leafe_jax.text.transcript import Transcript
 from leafe_jax.tree import Node, Turn
@@ -36,6 +38,7 @@ class Player:
     horizon: turns per episode.
     seed: of the run.
     version: number of the policy.
+    clock: times the world.
   """
 
   sampler: Sampler
@@ -44,6 +47,7 @@ class Player:
   horizon: int
   seed: int
   version: int
+  clock: Clock = dataclasses.field(default_factory=Clock)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +111,7 @@ class Episode:
     session = player.world.session()
 
     def open_task() -> Decision:
-      observation = session.reset(task).observation
+      observation = player.clock.time(lambda: session.reset(task)).observation
       ids = first_prompt(player, task, observation)
       state = root or player.sampler.extend(player.sampler.empty(), ids)
       return Decision(1, observation, ids, state, session.snapshot())
@@ -126,7 +130,8 @@ class Episode:
     None, noted on the node, if the state cannot be restored.
     """
     session = player.world.session()
-    _, error = attempt(lambda: session.restore(decision.snapshot))
+    restore = functools.partial(session.restore, decision.snapshot)
+    _, error = attempt(lambda: player.clock.time(restore))
     ledger.restores += 1
     ledger.replayed_steps += getattr(session, 'replayed_steps', 0)
     if error is not None:
@@ -173,7 +178,7 @@ class Episode:
       self._end('overlong')
       return
     turn = self._record(sample)
-    step, error = attempt(lambda: self._act(turn))
+    step, error = attempt(lambda: self._player.clock.time(lambda: self._act(turn)))
     if step is None:
       self.node.error = turn.error = error
       self._end('error')

@@ -8,11 +8,12 @@ asked for once more, then recorded as a typed failure.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from leafe_jax.rollout.episode import Episode, Player
 from leafe_jax.rollout.keys import row_key
 from leafe_jax.rollout.ledger import Ledger
+from leafe_jax.rollout.play import Rows
 from leafe_jax.sampler import Request, Rules, Sample
 from leafe_jax.text.transcript import ReflectionError
 from leafe_jax.tree import Reflection
@@ -40,17 +41,33 @@ class Question:
     return cls(episode, task_id, terminal, ledger, answer)
 
 
+def submit_question(
+    player: Player,
+    rows: Rows,
+    question: Question,
+    rules: Rules,
+    then: Callable[[], None],
+) -> None:
+  """Fills in `question.answer`, with one retry; `then` follows."""
+
+  def read(sample: Sample) -> None:
+    _read(player, question, sample)
+    answer = question.answer
+    if answer.error is not None and answer.attempts < MAX_ATTEMPTS:
+      submit_question(player, rows, question, rules, then)
+    else:
+      then()
+
+  rows.submit(_request(player, question), rules, read)
+
+
 def reflect(player: Player, questions: Sequence[Question], rules: Rules) -> None:
-  """Fills in `question.answer` of every question, with one retry each."""
-  open_questions = list(questions)
-  for _ in range(MAX_ATTEMPTS):
-    if not open_questions:
-      return
-    requests = [_request(player, question) for question in open_questions]
-    samples = player.sampler.sample(requests, rules)
-    for question, sample in zip(open_questions, samples, strict=True):
-      _read(player, question, sample)
-    open_questions = [q for q in open_questions if q.answer.error is not None]
+  """Answers many questions and waits for all of them."""
+  rows = Rows(player.sampler)
+  for question in questions:
+    submit_question(player, rows, question, rules, lambda: None)
+  while rows:
+    rows.poll()
 
 
 def _request(player: Player, question: Question) -> Request:

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from leafe_jax import config as config_lib
+from leafe_jax.sampler.choices import Trie
+from leafe_jax.sampler.drawing import Filters
 from leafe_jax.sampler.pages import Page
-from leafe_jax.sampler.state import State
-from leafe_jax.sampler.turn import Batch
+from leafe_jax.sampler.state import MAX_STOP_IDS, Rules, State
+from leafe_jax.sampler.turn import Batch, Drawing
 
 _MIN_RESPONSE = 8
+_NO_STOPS = (-1,) * MAX_STOP_IDS
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,16 +30,26 @@ class Row:
   """One row of a dispatch.
 
   Attributes:
-    index: place of its request.
+    index: its place among the rows waiting.
     state: the prompt.
     num_new: how many of its pending tokens to read now.
     key: random key of the row.
+    rules: how to draw.
+    first: tokens of the response that were drawn before.
+    max_tokens: most tokens to draw now; 0: read only.
+    trie: what may be said; None: anything.
+    node: place in the trie.
   """
 
   index: int
   state: State
   num_new: int
   key: tuple[int, int] = (0, 0)
+  rules: Rules = Rules()
+  first: int = 0
+  max_tokens: int = 0
+  trie: Trie | None = None
+  node: int = 0
 
 
 class Buckets:
@@ -84,12 +97,25 @@ class Buckets:
     """Room for a response: a power of two, so that few programs do."""
     return max(_MIN_RESPONSE, 1 << (max_tokens - 1).bit_length())
 
-  def pages_needed(self, row: Row, num_response: int) -> int:
+  def pages_needed(self, row: Row) -> int:
     """Fresh pages that hold what follows the full pages of the prefix."""
     offset = row.state.cached % self.page_size
     # The last token of a response is never read.
-    end = offset + row.num_new + max(0, num_response - 1)
+    end = offset + row.num_new + max(0, row.max_tokens - 1)
     return -(-end // self.page_size)
+
+  def shapes(self, num_new: int, prefix: int, num_decode: int) -> tuple[int, int, int]:
+    """(prefix pages, new tokens, pages written) of a program, all bucketed.
+
+    Args:
+      num_new: most new tokens of a row.
+      prefix: most full prefix pages of a row.
+      num_decode: room for responses.
+    """
+    width = _bucket(num_new, self.new_tokens)
+    num_prefix = _bucket(prefix * self.page_size, self.lengths) // self.page_size
+    num_write = -(-(self.page_size - 1 + width + num_decode) // self.page_size)
+    return num_prefix, width, num_write
 
   def fill(
       self,
@@ -107,26 +133,33 @@ class Buckets:
       num_pages: size of the pool; as an id it means 'write nowhere'.
     """
     page = self.page_size
-    num_rows = self.rows
-    width = _bucket(max(row.num_new for row in rows), self.new_tokens)
-    prefix = max(row.state.cached // page for row in rows)
-    num_prefix = _bucket(prefix * page, self.lengths) // page
-    num_write = -(-(page - 1 + width + num_decode) // page)
-    arrays: dict[str, Any] = dict(
-        prefix_pages=np.zeros((num_rows, num_prefix), np.int32),
-        prefix_length=np.zeros(num_rows, np.int32),
-        tail_page=np.zeros(num_rows, np.int32),
-        offset=np.zeros(num_rows, np.int32),
-        tokens=np.zeros((num_rows, width), np.int32),
-        num_new=np.ones(num_rows, np.int32),
-        write_pages=np.full((num_rows, num_write), num_pages, np.int32),
-        keys=np.zeros((num_rows, 2), np.uint32),
-        active=np.arange(num_rows) < len(rows),
+    shapes = self.shapes(
+        max(row.num_new for row in rows),
+        max(row.state.cached // page for row in rows),
+        num_decode,
     )
-    batch = Batch(**arrays)
+    batch = self.blank(*shapes, num_pages)
+    batch.active[: len(rows)] = True
     for place, (row, pages) in enumerate(zip(rows, fresh, strict=True)):
       _fill_row(batch, place, row, pages, page)
-    return batch
+    return batch._replace(drawing=_drawing(rows, self.rows) if num_decode else None)
+
+  def blank(
+      self, num_prefix: int, width: int, num_write: int, num_pages: int
+  ) -> Batch:
+    """A batch of no rows: it reads padding and writes nowhere."""
+    rows = self.rows
+    arrays: dict[str, Any] = dict(
+        prefix_pages=np.zeros((rows, num_prefix), np.int32),
+        prefix_length=np.zeros(rows, np.int32),
+        tail_page=np.zeros(rows, np.int32),
+        offset=np.zeros(rows, np.int32),
+        tokens=np.zeros((rows, width), np.int32),
+        num_new=np.ones(rows, np.int32),
+        write_pages=np.full((rows, num_write), num_pages, np.int32),
+        active=np.zeros(rows, bool),
+    )
+    return Batch(**arrays, drawing=None)
 
 
 def _fill_row(
@@ -134,35 +167,54 @@ def _fill_row(
 ) -> None:
   state = row.state
   full, offset = divmod(state.cached, page_size)
+  nodes = state.lease.path() if state.lease is not None else []
+  ids = [node.page.id for node in nodes if node.page is not None]
   if full:
-    batch.prefix_pages[place, :full] = [page.id for page in state.pages[:full]]
+    batch.prefix_pages[place, :full] = ids[:full]
     batch.prefix_length[place] = full * page_size
   if offset:
-    batch.tail_page[place] = state.pages[full].id
+    batch.tail_page[place] = ids[full]
     batch.offset[place] = offset
   batch.tokens[place, : row.num_new] = state.pending[: row.num_new]
   batch.num_new[place] = row.num_new
   batch.write_pages[place, : len(fresh)] = [page.id for page in fresh]
-  batch.keys[place] = row.key
 
 
-def advance(
-    state: State,
-    fresh: tuple[Page, ...],
-    num_read: int,
-    pending: tuple[int, ...],
-    page_size: int,
-) -> State:
-  """The state after `num_read` more tokens went into `fresh` pages."""
-  full = state.cached // page_size
-  cached = state.cached + num_read
-  used = -(-cached // page_size) - full
-  return State(
-      version=state.version,
-      pages=state.pages[:full] + fresh[:used],
-      cached=cached,
-      pending=pending,
+def blank_drawing(count: int) -> Drawing:
+  """How no rows draw: the program of rows without filters or choices."""
+  return _drawing([Row(0, State(0), 1)], count)
+
+
+def _drawing(rows: Sequence[Row], count: int) -> Drawing:
+  """How the rows draw, padded to `count` rows; they agree on what is on."""
+  rules = [row.rules for row in rows]
+
+  def column(values: Iterable[Any], kind: type, *shape: int) -> Any:
+    array = np.zeros((count, *shape), kind)
+    array[: len(rows)] = list(values)
+    return array
+
+  stop_ids = ((*r.stop_ids, *_NO_STOPS[len(r.stop_ids) :]) for r in rules)
+  drawing: dict[str, Any] = dict(
+      temperature=column((r.temperature for r in rules), np.float32),
+      max_tokens=column((row.max_tokens for row in rows), np.int32),
+      first=column((row.first for row in rows), np.int32),
+      stop_ids=column(stop_ids, np.int32, MAX_STOP_IDS),
+      keys=column((row.key for row in rows), np.uint32, 2),
+      filters=None, edges=None, node=None,
   )
+  if rules[0].filtered:
+    drawing['filters'] = Filters(
+        column((r.top_k for r in rules), np.int32),
+        column((r.top_p for r in rules), np.float32),
+        column((r.min_p for r in rules), np.float32),
+    )
+  tries = [row.trie for row in rows if row.trie is not None]
+  if tries:
+    padded = (trie.padded() for trie in tries)
+    drawing['edges'] = column(padded, np.int32, tries[0].room, 3)
+    drawing['node'] = column((row.node for row in rows), np.int32)
+  return Drawing(**drawing)
 
 
 def _bucket(size: int, buckets: tuple[int, ...]) -> int:

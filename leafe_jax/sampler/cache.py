@@ -74,9 +74,9 @@ def put(target: KV, new: KV, start: Int[Array, ' B']) -> KV:
   return jax.vmap(write)(target, new, start)
 
 
-def before(kv: KV, length: Int[Array, ' B']) -> Bool[Array, 'B 1 S']:
-  """Mask of the places before each row's length."""
-  return (jnp.arange(kv.k.shape[3]) < length[:, None])[:, None]
+def before(places: int, length: Int[Array, ' B']) -> Bool[Array, 'B 1 S']:
+  """Mask of those of S places that come before each row's length."""
+  return (jnp.arange(places) < length[:, None])[:, None]
 
 
 def put_all(target: KV, new: KV, place: Int[Array, '']) -> KV:

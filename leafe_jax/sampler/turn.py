@@ -19,19 +19,42 @@ batch run on one core.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import layers, model
-from leafe_jax.policy.attention import MASKED
-from leafe_jax.sampler import cache, drawing
+from leafe_jax.policy import model
+from leafe_jax.sampler import cache, choices, drawing, reading
+from leafe_jax.sampler.reading import Layers
+
+
+class Drawing(NamedTuple):
+  """How each row draws; B rows.
+
+  Attributes:
+    temperature: [B] divides the logits.
+    max_tokens: [B] most tokens in this dispatch.
+    first: [B] place in the response of the first of them; earlier dispatches
+      drew those before.
+    stop_ids: [B, 8] padded with -1.
+    keys: [B, 2] random key data.
+    filters: top-k, top-p, min-p; None: off.
+    edges: [B, E, 3] tries of what may be said (see `choices`); None: anything.
+    node: [B] place in the trie; None: without tries.
+  """
+
+  temperature: Array
+  max_tokens: Array
+  first: Array
+  stop_ids: Array
+  keys: Array
+  filters: drawing.Filters | None
+  edges: Array | None
+  node: Array | None
 
 
 class Batch(NamedTuple):
@@ -45,8 +68,8 @@ class Batch(NamedTuple):
     tokens: [B, T] new prompt tokens, padded on the right.
     num_new: [B] how many are real; at least 1.
     write_pages: [B, N/P] ids that receive the buffer; out of range: dropped.
-    keys: [B, 2] random key data.
     active: [B] whether the row is real.
+    drawing: how to draw; None where nothing is drawn.
   """
 
   prefix_pages: Array
@@ -56,16 +79,8 @@ class Batch(NamedTuple):
   tokens: Array
   num_new: Array
   write_pages: Array
-  keys: Array
   active: Array
-
-
-class Drawing(NamedTuple):
-  """How to draw: scalars, and stop ids padded with -1."""
-
-  temperature: Array
-  max_tokens: Array
-  stop_ids: Array
+  drawing: Drawing | None
 
 
 class Response(NamedTuple):
@@ -82,24 +97,9 @@ class _Decoding(NamedTuple):
 
   index: Array
   token: Array
+  node: Array | None
   response: Response
-  spoken: list[cache.KV]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Policy:
-  """Weights within one program, layers apart.
-
-  Slicing the stacked weights inside the loop would copy them every step.
-  """
-
-  config: config_lib.Policy
-  params: model.Params
-
-  @functools.cached_property
-  def layers(self) -> list[model.Params]:
-    count = self.config.num_layers
-    return [model.layer_weights(self.params, i) for i in range(count)]
+  spoken: Layers
 
 
 def turn(
@@ -109,7 +109,6 @@ def turn(
     params: model.Params,
     pool: Float[Array, 'pages L 2 K block'],
     batch: Batch,
-    rules: Drawing,
 ) -> tuple[Array, Response | None]:
   """Reads every row's new tokens and samples up to `num_decode` tokens.
 
@@ -119,167 +118,94 @@ def turn(
     num_decode: R, room for the response; 0 only reads.
     params: weights.
     pool: KV pages; read only.
-    batch: the rows.
-    rules: temperature, most tokens (<= R), stop ids.
+    batch: the rows; their max_tokens <= R.
 
   Returns:
     Pages for batch.write_pages (see `cache.write`), and the responses (None
     when R is 0). The last token of a response is never read: it stays pending.
   """
-  policy = _Policy(config, params)
+  policy = reading.LayeredPolicy(config, params)
   prefix = cache.gather(pool, batch.prefix_pages, config.head_dim)
   num_write = batch.write_pages.shape[1]
   buffers = cache.open_buffers(pool, batch.tail_page, config.head_dim, num_write)
+  if config.scan_layers:
+    prefix, buffers = reading.stack(prefix), reading.stack(buffers)
   logits, buffers = _read_prompt(policy, prefix, buffers, batch, num_decode > 0)
   response = None
   if logits is not None:
-    response, spoken = _decode(
-        policy, prefix, buffers, batch, logits, rules, num_decode
-    )
+    response, spoken = _decode(policy, prefix, buffers, batch, logits, num_decode)
     place = batch.offset + batch.num_new
-    buffers = [cache.put(*pair, place) for pair in zip(buffers, spoken, strict=True)]
+    move = functools.partial(cache.put, start=place)
+    buffers = reading.each_layer(move, buffers, spoken)
+  if isinstance(buffers, cache.KV):
+    buffers = reading.unstack(buffers, config.num_layers)
   return cache.close_buffers(buffers, page_size), response
 
 
 def _read_prompt(
-    policy: _Policy,
-    prefix: list[cache.KV],
-    buffers: list[cache.KV],
+    policy: reading.LayeredPolicy,
+    prefix: Layers,
+    buffers: Layers,
     batch: Batch,
     want_logits: bool,
-) -> tuple[Array | None, list[cache.KV]]:
+) -> tuple[Array | None, Layers]:
   """Reads the new prompt tokens into the buffers; logits after the last."""
-  buffers = list(buffers)
   slots = batch.offset[:, None] + jnp.arange(batch.tokens.shape[1])
-  in_prefix = cache.before(prefix[0], batch.prefix_length)
-
-  def keep(layer: int, new: cache.KV) -> list[cache.KV]:
-    buffers[layer] = cache.put(buffers[layer], new, batch.offset)
-    return [prefix[layer], buffers[layer]]
+  in_prefix = cache.before(reading.length_of(prefix), batch.prefix_length)
 
   def see(positions: Array) -> list[Array]:
     own = positions - batch.prefix_length[:, None]
-    return [in_prefix, jnp.arange(buffers[0].k.shape[3]) <= own[:, :, None]]
+    return [in_prefix, jnp.arange(reading.length_of(buffers)) <= own[:, :, None]]
 
   positions = batch.prefix_length[:, None] + slots
   last = batch.num_new - 1 if want_logits else None
-  return _read(policy, batch.tokens, positions, keep, see, last), buffers
-
-
-def _read(
-    policy: _Policy,
-    tokens: Int[Array, 'B T'],
-    positions: Int[Array, 'B T'],
-    keep: Callable[[int, cache.KV], list[cache.KV]],
-    see: Callable[[Array], list[Array]],
-    last: Int[Array, ' B'] | None,
-) -> Float[Array, 'B V'] | None:
-  """Runs tokens through the layers.
-
-  Args:
-    policy: the weights.
-    tokens: to read.
-    positions: their places in the transcript.
-    keep: stores a layer's new keys and values, returns the parts to look at.
-    see: masks [B, T or 1, S] of the parts for queries at given positions.
-    last: the place of each row whose logits are wanted. Only this one goes
-      through the rest of the last layer: of the others nothing but keys and
-      values is needed. None: no logits.
-  """
-  config = policy.config
-  x = layers.embed(policy.params, tokens, config)
-  angles = layers.rope_angles(positions, config)
-  for index, weights in enumerate(policy.layers):
-    normed = layers.rms_norm(x, weights['attn_norm_ld'], config.norm_eps)
-    k, v = layers.key_value(normed, weights, angles, config)
-    parts = keep(index, cache.KV(k.transpose(0, 1, 3, 2), v))
-    if index == config.num_layers - 1:
-      if last is None:
-        return None
-      x, normed, positions = (_pick(a, last) for a in (x, normed, positions))
-      angles = layers.rope_angles(positions, config)
-    q = layers.query(normed, weights, angles, config)
-    x = x + layers.project_out(_attend(q, parts, see(positions)), weights)
-    normed = layers.rms_norm(x, weights['mlp_norm_ld'], config.norm_eps)
-    x = x + layers.feed_forward(normed, weights)
-  return layers.unembed(policy.params, x[:, 0], config)
-
-
-def _pick(x: Array, place: Int[Array, ' B']) -> Array:
-  """[B, T, ...] -> [B, 1, ...] at each row's place."""
-  if x.shape[1] == 1:
-    return x
-  return jnp.take_along_axis(x, place.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
-
-
-def _attend(
-    q: Float[Array, 'B N T H'], parts: Sequence[cache.KV], masks: Sequence[Array]
-) -> Float[Array, 'B N T H']:
-  """Softmax attention over several parts at once, softmax in float32."""
-  batch, num_heads, length, head_dim = q.shape
-  num_kv_heads = parts[0].v.shape[1]
-  # Query heads of a group fold into the rows of one product per KV head.
-  rows = q.reshape(batch, num_kv_heads, -1, head_dim) * head_dim**-0.5
-  groups = num_heads // num_kv_heads
-  scores = []
-  for part, mask in zip(parts, masks, strict=True):
-    wide = (1, groups, 1) if mask.shape[1] > 1 else (1, 1, 1)
-    product = _product('bkrh,bkhs->bkrs', rows, part.k)
-    scores.append(jnp.where(jnp.tile(mask, wide)[:, None], product, MASKED))
-  top = functools.reduce(jnp.maximum, [s.max(-1, keepdims=True) for s in scores])
-  weights = [jnp.exp(s - top) for s in scores]
-  total = functools.reduce(jnp.add, [w.sum(-1, keepdims=True) for w in weights])
-  products = [
-      _product('bkrs,bksh->bkrh', w.astype(part.v.dtype), part.v)
-      for w, part in zip(weights, parts, strict=True)
-  ]
-  mixed = functools.reduce(jnp.add, products)
-  return (mixed / total).astype(q.dtype).reshape(batch, num_heads, length, head_dim)
-
-
-def _product(form: str, left: Array, right: Array) -> Array:
-  return jnp.einsum(form, left, right, preferred_element_type=jnp.float32)
+  keep = functools.partial(cache.put, start=batch.offset)
+  return reading.read(
+      policy, batch.tokens, positions, [prefix], buffers, keep, see, last
+  )
 
 
 def _decode(
-    policy: _Policy,
-    prefix: list[cache.KV],
-    buffers: list[cache.KV],
+    policy: reading.LayeredPolicy,
+    prefix: Layers,
+    buffers: Layers,
     batch: Batch,
     logits: Float[Array, 'B V'],
-    rules: Drawing,
     num_decode: int,
-) -> tuple[Response, list[cache.KV]]:
+) -> tuple[Response, Layers]:
   """Draws, reads, draws, ... until every row has stopped."""
+  rules = batch.drawing
+  assert rules is not None  # given wherever there is room for a response
   end = batch.offset + batch.num_new
-  in_prefix = cache.before(prefix[0], batch.prefix_length)
-  in_buffer = cache.before(buffers[0], end)
+  in_prefix = cache.before(reading.length_of(prefix), batch.prefix_length)
+  in_buffer = cache.before(reading.length_of(buffers), end)
 
   def unfinished(carry: _Decoding) -> Array:
-    open_rows = batch.active & ~carry.response.stopped
-    return (carry.index < rules.max_tokens) & jnp.any(open_rows)
+    more = ~carry.response.stopped & (carry.index < rules.max_tokens)
+    return jnp.any(batch.active & more)
 
   def step(carry: _Decoding) -> _Decoding:
     place = carry.index - 1
-    spoken = list(carry.spoken)
     in_response = (jnp.arange(num_decode) <= place)[None, None]
-
-    def keep(layer: int, new: cache.KV) -> list[cache.KV]:
-      spoken[layer] = cache.put_all(spoken[layer], new, place)
-      return [prefix[layer], buffers[layer], spoken[layer]]
-
     positions = (batch.prefix_length + end + place)[:, None]
     masks = [in_prefix, in_buffer, in_response]
-    logits = _read(policy, carry.token[:, None], positions, keep, lambda _: masks, end)
+    logits, spoken = reading.read(
+        policy, carry.token[:, None], positions, [prefix, buffers], carry.spoken,
+        functools.partial(cache.put_all, place=place), lambda _: masks, end,
+    )
     assert logits is not None  # asked for: `last` is given
-    token, response = _draw(logits, uniform, rules, carry.index, carry.response)
-    return _Decoding(carry.index + 1, token, response, spoken)
+    return _draw(logits, uniform, rules, carry._replace(spoken=spoken))
 
-  zero = jnp.zeros((), jnp.int32)
-  uniform = drawing.uniforms(batch.keys, num_decode)
-  token, response = _draw(logits, uniform, rules, zero, _no_response(batch, num_decode))
-  spoken = [cache.no_tokens(buffer, num_decode) for buffer in buffers]
-  start = _Decoding(zero + 1, token, response, spoken)
+  uniform = drawing.uniforms(rules.keys, num_decode, rules.first)
+  room = functools.partial(cache.no_tokens, length=num_decode)
+  start = _Decoding(
+      index=jnp.zeros((), jnp.int32),
+      token=jnp.zeros_like(batch.num_new),
+      node=rules.node,
+      response=_no_response(batch, num_decode),
+      spoken=reading.each_layer(room, buffers),
+  )
+  start = _draw(logits, uniform, rules, start)
   done = jax.lax.while_loop(unfinished, step, start)
   return done.response, done.spoken
 
@@ -295,17 +221,27 @@ def _no_response(batch: Batch, num_decode: int) -> Response:
 
 
 def _draw(
-    logits: Array, uniform: Array, rules: Drawing, index: Array, response: Response
-) -> tuple[Array, Response]:
-  """Draws token `index` and records it for rows that have not stopped."""
+    logits: Array, uniform: Array, rules: Drawing, carry: _Decoding
+) -> _Decoding:
+  """Draws a token and records it for rows that have not stopped."""
+  index, node, response = carry.index, carry.node, carry.response
   number = jax.lax.dynamic_index_in_dim(uniform, index, axis=1, keepdims=False)
-  token, logprob = drawing.draw(logits, number, rules.temperature)
-  running = ~response.stopped
+  allowed = None
+  if rules.edges is not None and node is not None:
+    allowed = choices.allowed(rules.edges, node, logits.shape[-1])
+  token, logprob = drawing.draw(
+      logits, number, rules.temperature, rules.filters, allowed
+  )
   hit = jnp.any(token[:, None] == rules.stop_ids, axis=1)
+  if rules.edges is not None and node is not None:
+    node = choices.follow(rules.edges, node, token)
+    hit = node == choices.DONE
+  running = ~response.stopped & (index < rules.max_tokens)
   column = jnp.arange(response.tokens.shape[1]) == index
-  return token, Response(
+  response = Response(
       tokens=jnp.where(column, token[:, None], response.tokens),
       logprobs=jnp.where(column, logprob[:, None], response.logprobs),
       lengths=response.lengths + running,
       stopped=response.stopped | (running & hit),
   )
+  return _Decoding(index + 1, token, node, response, carry.spoken)

@@ -7,7 +7,7 @@ The corridor has cells 0, 1, 2, ...; 'right' moves on, 'left' moves back,
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from envs import api
 from leafe_jax.rollout.episode import Player
@@ -78,6 +78,8 @@ class ScriptedSampler:
   answer: Callable[[str, Request], str]
   batches: list[int] = dataclasses.field(default_factory=list)
   max_length: int = 10_000
+  submitted: int = 0
+  waiting: dict[int, Request] = dataclasses.field(default_factory=dict)
 
   def empty(self):
     return ()
@@ -88,10 +90,18 @@ class ScriptedSampler:
   def prefill(self, states):
     return list(states)
 
-  def sample(self, requests: Sequence[Request], rules: Rules) -> list[Sample]:
-    if requests:
-      self.batches.append(len(requests))
-    return [self._one(request) for request in requests]
+  def forget(self):
+    assert not self.waiting
+
+  def submit(self, request: Request, rules: Rules) -> int:
+    self.submitted += 1
+    self.waiting[self.submitted] = request
+    return self.submitted
+
+  def poll(self) -> dict[int, Sample]:
+    polled, self.waiting = self.waiting, {}
+    self.batches.append(len(polled))
+    return {ticket: self._one(request) for ticket, request in polled.items()}
 
   def _one(self, request):
     if len(request.state) > self.max_length:

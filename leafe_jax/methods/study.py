@@ -148,7 +148,8 @@ def _strategies(runs: Sequence[Run], resamples: int) -> dict[str, Any]:
     places = [run.directory.path / name for run in runs]
     if all((place / 'DONE.json').exists() for place in places):
       trees = [_tagged(run, load_trees(p)) for run, p in zip(runs, places)]
-      found[name] = list(itertools.chain.from_iterable(trees))
+      if all(trees):
+        found[name] = list(itertools.chain.from_iterable(trees))
   return strategies.compare(found, resamples) if found else {}
 
 

@@ -1,0 +1,77 @@
+"""Finished runs are pooled into one report, whoever made them."""
+
+import dataclasses
+import json
+
+import pytest
+
+from configs import webshop
+from leafe_jax import settings
+from leafe_jax.methods import study
+from leafe_jax.rollout.evaluate import TaskOutcome
+from leafe_jax.rollout.ledger import Ledger
+from leafe_jax.rundir import RunDirectory
+
+TASKS = ('a', 'b', 'c')
+
+
+def finished_run(path, seed, counts, n=4):
+  """A run's directory with the outcomes of its arms and nothing else."""
+  config = settings.from_config_dict(webshop.get_config('debug'))
+  config = dataclasses.replace(config, seed=seed, arms=tuple(counts))
+  directory = RunDirectory(path)
+  directory.save_config(settings.to_dict(config))
+  directory.phase('gate').complete({'parsed': 1.0})
+  for phase in ('explore', 'sample'):
+    directory.phase(phase).complete({'budget': Ledger(episodes=seed + 1).as_dict()})
+  for arm, successes in counts.items():
+    lines = [
+        json.dumps(dataclasses.asdict(TaskOutcome(
+            task, [1] * c + [0] * (n - c), [0.0] * n, [1] * n, {}
+        )))
+        for task, c in zip(TASKS, successes, strict=True)
+    ]
+    place = directory.phase(f'evaluate/{arm}').dir
+    (place / 'wave_0000.jsonl').write_text('\n'.join(lines) + '\n')
+  (path / 'results.json').write_text('{}')
+  return study.open_run(path)
+
+
+def test_seeds_are_pooled_and_runs_of_a_seed_complete_each_other(tmp_path):
+  runs = [
+      finished_run(tmp_path / 'a', 0, {'base': (0, 1, 4), 'leafe': (4, 4, 4)}),
+      finished_run(tmp_path / 'b', 1, {'base': (0, 0, 4)}),
+      finished_run(tmp_path / 'c', 1, {'base': (0, 0, 4), 'leafe': (0, 4, 4)}),
+  ]
+  page = study.write_pooled(runs, tmp_path / 'all', 'x' * 64)
+  results = json.loads((tmp_path / 'all' / 'results.json').read_text())
+  assert list(results['arms']) == ['base', 'leafe']
+  base = results['arms']['base']['pass_at_k']['1']['mean']
+  assert base == pytest.approx((0 + 0.25 + 1 + 0 + 0 + 1) / 6, abs=1e-6)
+  assert results['per_seed']['1']['leafe']['4'] == pytest.approx(2 / 3, abs=1e-6)
+  assert results['budget']['leafe']['episodes'] == 1 + 2
+  text = (tmp_path / 'all' / 'study.md').read_text()
+  assert '| leafe - base |' in text
+  assert 'Seed by seed' in page.read_text()
+
+
+def test_runs_of_a_seed_that_disagree_are_refused(tmp_path):
+  runs = [
+      finished_run(tmp_path / 'a', 0, {'base': (0, 1, 4)}),
+      finished_run(tmp_path / 'b', 0, {'base': (1, 1, 4)}),
+  ]
+  with pytest.raises(ValueError, match="two different arms 'base'"):
+    study.pooled_results(runs, 'x' * 64)
+
+
+def test_a_directory_without_a_finished_run_is_refused(tmp_path):
+  with pytest.raises(ValueError, match='holds no finished run'):
+    study.open_run(tmp_path)
+
+
+def test_each_seed_is_a_run_of_its_own():
+  config = settings.from_config_dict(webshop.get_config('study'))
+  found = study.seeds_of(config)
+  assert list(found) == ['seed_0', 'seed_1', 'seed_2']
+  assert [c.seed for c in found.values()] == [0, 1, 2]
+  assert not any(c.study.seeds for c in found.values())

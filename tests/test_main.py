@@ -82,7 +82,7 @@ def test_an_unknown_arm_is_refused_before_anything_is_written(tmp_path):
         ([], '--config=FILE[:VARIANT] is missing'),
         ([CONFIG], '--workdir=DIR is missing'),
         (['--config=none.py', '--workdir=w'], "no file 'none.py'"),
-        (['--config=configs/webshop.py:x', '--workdir=w'], "'debug', 'study', 'qwen2_5_7b'"),
+        (['--config=configs/webshop.py:x', '--workdir=w'], "'study', 'qwen2_5_7b'"),
         ([CONFIG, '--workdir=w', '--wrokdir=w'], "'wrokdir'"),
         ([CONFIG, '--workdir=w', '--config.seed=x'], '--config.seed=x: invalid'),
         ([CONFIG, '--workdir=w', '--config.explore=3'], 'explore is a section'),

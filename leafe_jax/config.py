@@ -274,11 +274,12 @@ class Tune:
   factors: tuple[float, ...] = option((), 'learning rates to try, times the configured one; none: no sweep')
   num_tasks: int = option(60, 'validation tasks')
   num_samples: int = option(32, 'n: episodes per task; judged by the mean of Pass@1 and Pass@n')
+  like: str = option('', "directory, from the run's own, of a run whose choices are taken over; empty: an own sweep")
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-  """The same comparison over several seeds."""
+  """The same comparison over several seeds; the first one's sweep is for all."""
 
   seeds: tuple[int, ...] = option((), 'runs to make and to pool, in place of `seed`; none: one run')
 

@@ -23,7 +23,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # compiles all of them.
 TINY = (
     '--config=configs/webshop.py:debug',
-    '--config.arms=base,leafe',
+    '--config.arms=base,leafe,grpo',
+    '--config.grpo.steps=2',
     '--config.policy.num_layers=1',
     '--config.policy.max_length=256',
     '--config.sampler.prefill_buckets=(128,)',
@@ -124,7 +125,7 @@ def test_two_processes_end_with_the_figures_and_weights_of_one(one, killed):
   _, output = finish(*start_two(workdir))  # resumed where it was killed
   assert 'Pass@k' not in output and 'it/s' not in output  # process 0's to say
   assert results(workdir) == results(one)
-  for phase in ('warm_start', 'distill/leafe'):
+  for phase in ('warm_start', 'distill/leafe', 'grpo'):
     ours = checkpoints.load_params(workdir / phase / 'params')
     theirs = checkpoints.load_params(one / phase / 'params')
     assert ours.keys() == theirs.keys()

@@ -39,11 +39,15 @@ _STRATEGIES = (
 
 
 def seeds_of(config: Experiment) -> dict[str, Experiment]:
-  """Directory -> config of each seed's run."""
-  return {
-      f'seed_{seed}': dataclasses.replace(config, seed=seed, study=Study())
-      for seed in config.study.seeds
-  }
+  """Directory -> config of each seed's run; all train as the first one's sweep says."""
+  found = {}
+  for seed in config.study.seeds:
+    like = f'../{next(iter(found))}' if found and config.tune.factors else ''
+    tune = dataclasses.replace(config.tune, like=config.tune.like or like)
+    found[f'seed_{seed}'] = dataclasses.replace(
+        config, seed=seed, study=Study(), tune=tune
+    )
+  return found
 
 
 def run_study(config: Experiment, workdir: pathlib.Path, run_one: OneRun) -> None:

@@ -17,7 +17,7 @@ from leafe_jax.evaluation import results
 from leafe_jax.files import PARTIAL, replace
 from leafe_jax.methods.assess import assess
 from leafe_jax.methods.run import Run
-from leafe_jax.rundir import Phase
+from leafe_jax.rundir import Phase, RunDirectory, RunStopped
 
 C = TypeVar('C', bound=Any)  # a config section with a learning_rate
 
@@ -40,11 +40,18 @@ def tuned(
 
   Returns:
     What the (best) training returned, with the sweep.
+
+  Raises:
+    RunStopped: the run whose choice is to be taken over has made none.
   """
   directory = run.directory.phase(phase).dir
   factors = run.config.tune.factors
   if not factors:
     return fit(config, directory)
+  if run.config.tune.like:
+    rate = _chosen(run.directory.path / run.config.tune.like, phase)
+    found = fit(dataclasses.replace(config, learning_rate=rate), directory)
+    return {**found, 'learning_rate': rate}
   rates = [config.learning_rate * factor for factor in factors]
   tries = {rate: _try(run, phase, config, rate, fit) for rate in rates}
   best = max(tries, key=lambda rate: tries[rate]['validation'])
@@ -54,6 +61,21 @@ def tuned(
     hosts.first(functools.partial(_adopt, source, directory / name))
   scores = {f'{rate:g}': found['validation'] for rate, found in tries.items()}
   return {**tries[best], 'learning_rate': best, 'sweep': scores}
+
+
+def _chosen(directory: pathlib.Path, phase: str) -> float:
+  def read() -> float | None:
+    if not (directory / phase / 'DONE.json').exists():
+      return None
+    return RunDirectory(directory).phase(phase).result().get('learning_rate')
+
+  rate = hosts.first(read)
+  if rate is None:
+    raise RunStopped(
+        f'tune.like: {directory} has no learning rate that was chosen for {phase}; '
+        'run that arm there first, or sweep here (--config.tune.like=)'
+    )
+  return rate
 
 
 def _try(

@@ -8,9 +8,11 @@ import pytest
 from configs import webshop
 from leafe_jax import settings
 from leafe_jax.methods import study
+from leafe_jax.methods.run import Run
+from leafe_jax.methods.tuning import tuned
 from leafe_jax.rollout.evaluate import TaskOutcome
 from leafe_jax.rollout.ledger import Ledger
-from leafe_jax.rundir import RunDirectory
+from leafe_jax.rundir import RunDirectory, RunStopped
 
 TASKS = ('a', 'b', 'c')
 
@@ -75,3 +77,18 @@ def test_each_seed_is_a_run_of_its_own():
   assert list(found) == ['seed_0', 'seed_1', 'seed_2']
   assert [c.seed for c in found.values()] == [0, 1, 2]
   assert not any(c.study.seeds for c in found.values())
+
+
+def test_the_first_seed_chooses_the_learning_rates_of_all(tmp_path):
+  config = settings.from_config_dict(webshop.get_config('study'))
+  first, *others = study.seeds_of(config).values()
+  assert not first.tune.like
+  assert {other.tune.like for other in others} == {'../seed_0'}
+  place = RunDirectory(tmp_path / 'seed_0').phase('distill/rft')
+  place.complete({'learning_rate': 0.25, 'sweep': {}})
+  run = Run(others[0], RunDirectory(tmp_path / 'seed_1'), '')
+  distill = run.config.distill
+  found = tuned(run, 'distill/rft', distill, lambda c, _: dataclasses.asdict(c))
+  assert found['learning_rate'] == 0.25
+  with pytest.raises(RunStopped, match='no learning rate.*distill/leafe'):
+    tuned(run, 'distill/leafe', others[0].distill, lambda *_: {})

@@ -12,10 +12,18 @@ from collections.abc import Sequence
 
 @dataclasses.dataclass(frozen=True)
 class Ink:
-  """A colour on light and on dark ground, as #rrggbb."""
+  """How an arm is drawn.
+
+  Attributes:
+    light, dark: its colour on light and on dark ground, as #rrggbb.
+    dash: lengths of strokes and gaps in pixels; empty: a whole line.
+    band: whether its interval is drawn.
+  """
 
   light: str
   dark: str
+  dash: tuple[int, ...] = ()
+  band: bool = True
 
 
 _FIXED = {
@@ -32,8 +40,23 @@ _CYCLE = (
 )
 
 
+_DASHES = ((), (8, 3), (2, 3), (10, 3, 2, 3))
+_MOST_BANDS = 6  # more of them hide each other
+
+
 def inks_of(arms: Sequence[str]) -> dict[str, Ink]:
-  """Arm -> colour; further arms share colours once the palette is spent."""
+  """Arm -> how it is drawn.
+
+  Once the palette is spent, further arms share its colours with other strokes.
+  Of many arms only those with a colour of their own keep their bands.
+  """
   others = [arm for arm in arms if arm not in _FIXED]
-  cycled = {arm: _CYCLE[i % len(_CYCLE)] for i, arm in enumerate(others)}
+  few = len(arms) <= _MOST_BANDS
+  cycled = {
+      arm: dataclasses.replace(
+          _CYCLE[i % len(_CYCLE)], dash=_DASHES[i // len(_CYCLE) % len(_DASHES)],
+          band=few,
+      )
+      for i, arm in enumerate(others)
+  }
   return {arm: _FIXED.get(arm) or cycled[arm] for arm in arms}

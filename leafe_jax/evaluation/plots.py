@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from leafe_jax.evaluation.palette import inks_of
+from leafe_jax.evaluation.palette import Ink, inks_of
 
 _TEXT, _MUTED, _GRID = '#22252a', '#6b7078', '#e6e8eb'
 _SIZE_INCHES, _DPI = (8.0, 4.6), 150  # 1200 x 690 pixels
@@ -27,7 +27,7 @@ def draw_passk(results: Mapping[str, Any], title: str = '') -> Figure:
   axes = figure.add_axes((0.07, 0.115, 0.9 - _label_width(arms), 0.735))
   inks = inks_of(list(arms))
   for arm, figures in arms.items():
-    _draw_curve(axes, figures['pass_at_k'], inks[arm].light)
+    _draw_curve(axes, figures['pass_at_k'], inks[arm])
   _set_scales(axes, arms)
   _label_ends(axes, arms, {arm: ink.light for arm, ink in inks.items()})
   _write_titles(figure, arms, title)
@@ -47,14 +47,16 @@ def _label_width(arms: Mapping[str, Any]) -> float:
 
 
 def _draw_curve(
-    axes: Axes, pass_at_k: Mapping[str, Mapping[str, float]], color: str
+    axes: Axes, pass_at_k: Mapping[str, Mapping[str, float]], ink: Ink
 ) -> None:
   ks = [int(k) for k in pass_at_k]
   points = list(pass_at_k.values())
   lows, highs = ([100 * p[end] for p in points] for end in ('lo', 'hi'))
-  axes.fill_between(ks, lows, highs, color=color, alpha=0.11, linewidth=0)
+  if ink.band:
+    axes.fill_between(ks, lows, highs, color=ink.light, alpha=0.11, linewidth=0)
   axes.plot(
-      ks, [100 * p['mean'] for p in points], color=color, linewidth=2.2,
+      ks, [100 * p['mean'] for p in points], color=ink.light, linewidth=2.2,
+      linestyle=(0, [length / 2.2 for length in ink.dash]) if ink.dash else '-',
       marker='o', markersize=4.5, markeredgecolor='white', markeredgewidth=0.9,
       clip_on=False, zorder=3,
   )
@@ -99,6 +101,8 @@ def _label_ends(
 ) -> None:
   ends = [100 * list(a['pass_at_k'].values())[-1]['mean'] for a in arms.values()]
   heights = spread([end / axes.get_ylim()[1] for end in ends], _LABEL_GAP)
+  above = max(0.0, max(heights) - 1)  # the subtitle's place
+  heights = [height - above for height in heights]
   for arm, end, height in zip(arms, ends, heights, strict=True):
     axes.annotate(
         f'{arm}  {end:.1f}%', xy=(1.0, end / axes.get_ylim()[1]),

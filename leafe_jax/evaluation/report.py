@@ -85,9 +85,12 @@ def render_report(
 
 
 def _curves(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+  inks = inks_of(list(results['arms']))
   return [
       {
           'name': arm,
+          'dash': ' '.join(map(str, inks[arm].dash)),
+          'band': inks[arm].band,
           'points': [
               {'k': int(k), **point} for k, point in figures['pass_at_k'].items()
           ],

@@ -48,3 +48,9 @@ def test_arms_keep_their_colour_whatever_stands_beside_them():
   among = inks_of(['base', 'rft', 'leafe_reh', 'grpo', 'leafe'])
   assert {arm: among[arm] for arm in alone} == alone
   assert len({ink.light for ink in among.values()}) == 5
+
+
+def test_many_arms_stay_apart_and_leave_room():
+  inks = inks_of(['base', 'leafe', *(f'arm {i}' for i in range(20))])
+  assert len({(ink.light, ink.dash) for ink in inks.values()}) == len(inks)
+  assert [arm for arm, ink in inks.items() if ink.band] == ['base', 'leafe']

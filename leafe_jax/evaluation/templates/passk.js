@@ -42,16 +42,18 @@ function drawPassk(place, arms) {
   const groups = arms.map((arm, i) => {
     const color = `var(--arm-${i})`;
     const group = svg('g', {class: 'arm'},
-      svg('path', {class: 'band', style: 'fill:' + color, d: path([
+      svg('path', {class: arm.band ? 'band' : 'band hidden', style: 'fill:' + color, d: path([
         ...arm.points.map((p) => [x(p.k), y(p.hi)]),
         ...[...arm.points].reverse().map((p) => [x(p.k), y(p.lo)])]) + 'Z'}),
-      svg('path', {class: 'curve', style: 'stroke:' + color, d: path(arm.points.map((p) => [x(p.k), y(p.mean)]))}),
+      svg('path', {class: 'curve', style: 'stroke:' + color, 'stroke-dasharray': arm.dash, d: path(arm.points.map((p) => [x(p.k), y(p.mean)]))}),
       arm.points.map((p) => svg('circle', {class: 'dot', r: 4.2, cx: x(p.k), cy: y(p.mean), style: 'fill:' + color})));
     picture.append(group);
     return group;
   });
-  const focus = (chosen) => groups.forEach((group, i) =>
-    group.classList.toggle('faded', chosen !== null && i !== chosen));
+  const focus = (chosen) => groups.forEach((group, i) => {
+    group.classList.toggle('faded', chosen !== null && i !== chosen);
+    group.classList.toggle('chosen', i === chosen);
+  });
   if (!narrow) arms.forEach((arm, i) => {
     const share = arm.points[arm.points.length - 1].mean;
     picture.append(svg('text', {class: 'end', x: width - pad.right + 14, y: labels[i] + 5, style: `fill:var(--arm-${i})`,

@@ -20,11 +20,10 @@ import jax.numpy as jnp
 
 from leafe_jax.planning.programs import Target
 from leafe_jax.policy import attention, sharding
-from leafe_jax.sampler import sampler as sampler_lib
+from leafe_jax.sampler import engine, reading
 
 _WORD = 4  # bytes of int32 and float32
 _BATCH_ARRAYS = 4  # tokens, weights, segment ids, positions
-_QUERIES = 128  # at a time in `sampler.scanned`
 TRAINING, SAMPLING = 'training', 'sampling'
 
 
@@ -246,13 +245,13 @@ def _dense_rows(target: Target) -> int:
   new = buckets.new_tokens[-1]
   places = buckets.lengths[-1] + new + 2 * target.num_decode + buckets.page_size
   dense = rows * places * policy.num_layers * 2 * kv_heads * policy.head_dim * item
-  queries = min(new, _QUERIES) if policy.scan_layers else new
+  queries = min(new, reading.QUERIES)
   heads = _share(target, 'heads', policy.num_heads)
   scores = 2 * rows * heads * queries * places * _WORD
   logits = 3 * rows * _share(target, 'vocab', target.vocab_size) * _WORD
   total = 2 * dense + scores + logits
   if not policy.scan_layers:
-    return sampler_lib.MAX_UNDER_WAY * total
+    return engine.MAX_UNDER_WAY * total
   if policy.param_dtype == policy.dtype:
     return total
   stored = jnp.dtype(policy.param_dtype).itemsize

@@ -17,9 +17,8 @@ from jax.sharding import Mesh
 from leafe_jax.config import Experiment, Policy
 from leafe_jax.learner import losses, optimizers
 from leafe_jax.learner.update import TrainState, abstract_state, make_update
-from leafe_jax.policy import model, sharding
-from leafe_jax.sampler import Rules
-from leafe_jax.sampler import sampler as sampler_lib
+from leafe_jax.policy import model
+from leafe_jax.sampler import engine
 from leafe_jax.sampler.batching import Buckets
 
 Name = Literal['train', 'prefill', 'decode']
@@ -63,7 +62,7 @@ class Target:
     return abstract_state(self.params(), optimizer, self.mesh)
 
   def pool(self) -> jax.ShapeDtypeStruct:
-    return sampler_lib.abstract_pool(self.policy, self.config.sampler, self.mesh)
+    return engine.abstract_pool(self.policy, self.config.sampler, self.mesh)
 
 
 def trace(target: Target, name: Name) -> Any:
@@ -108,19 +107,14 @@ def _trace_update(target: Target) -> Any:
 
 def _trace_turn(target: Target, num_decode: int) -> Any:
   buckets, mesh = target.buckets, target.mesh
-  num_pages = target.config.sampler.num_pages
   # A response needs less new prompt than the longest read, but may have it.
-  batch = buckets.blank(
-      buckets.new_tokens[-1], buckets.lengths[-1], num_decode, num_pages
-  )
-  batch = _abstract(batch, sampler_lib.row_shardings(mesh, batch))
-  drawing = sampler_lib.drawing_arrays(Rules())
-  whole = jax.tree.map(lambda _: sharding.replicated(mesh), drawing)
-  program = sampler_lib.turn_program(target.policy, buckets.page_size, target.mesh)
+  prefix = buckets.lengths[-1] // buckets.page_size
+  num_pages = target.config.sampler.num_pages
+  batch = buckets.blank(buckets.new_tokens[-1], prefix, num_decode, num_pages)
+  batch = _abstract(batch, engine.row_shardings(mesh, batch))
+  program = engine.turn_program(target.policy, buckets.page_size, mesh)
   with jax.set_mesh(mesh):
-    return program.trace(
-        num_decode, target.params(), target.pool(), batch, _abstract(drawing, whole)
-    )
+    return program.trace(num_decode, target.params(), target.pool(), batch)
 
 
 def _abstract(arrays: Any, places: Any) -> Any:

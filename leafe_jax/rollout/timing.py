@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from leafe_jax.sampler import Stats
 
-T = TypeVar('T')
+_TOKENS = {
+    'computed': 'prompt_tokens',
+    'reused': 'cached_tokens',
+    'matched': 'matched_tokens',
+    'sampled': 'sampled_tokens',
+    'put_back': 'put_back',
+}
 
 
 class Clock:
@@ -22,22 +29,28 @@ class Clock:
   def __init__(self):
     self.environment = 0.0
 
-  def time(self, work: Callable[[], T]) -> T:
-    """The result of work in an environment, however it ends."""
+  @contextlib.contextmanager
+  def running(self) -> Iterator[None]:
+    """Times work in environments, however it ends."""
     start = time.perf_counter()
     try:
-      return work()
+      yield
     finally:
       self.environment += time.perf_counter() - start
 
 
 class Meter:
-  """The host's time from its making on, by what it was spent on."""
+  """The host's time from its making on, by what it was spent on.
 
-  def __init__(self, clock: Clock, stats: Stats):
+  Args:
+    clock: times the world.
+    stats: returns the sampler's counters, which may be made only later.
+  """
+
+  def __init__(self, clock: Clock, stats: Callable[[], Stats]):
     self._clock = clock
     self._stats = stats
-    self._before = dataclasses.replace(stats)
+    self._before = dataclasses.replace(stats())
     self._environment = clock.environment
     self._start = time.perf_counter()
 
@@ -60,17 +73,22 @@ class Meter:
     return {name: round(value, 2) for name, value in parts.items()}
 
   def tokens(self) -> dict[str, int]:
-    """Prompt tokens computed and reused, tokens sampled, states put back."""
-    return {
-        'computed': int(self._since('prompt_tokens')),
-        'reused': int(self._since('cached_tokens')),
-        'matched': int(self._since('matched_tokens')),
-        'sampled': int(self._since('sampled_tokens')),
-        'put_back': int(self._since('put_back')),
-    }
+    """Prompt tokens computed, reused and of these found by their text (matched),
+    tokens sampled, states put back."""
+    return {name: int(self._since(field)) for name, field in _TOKENS.items()}
 
-  def figures(self) -> dict[str, dict]:
+  def figures(self) -> dict[str, dict[str, Any]]:
+    """`seconds` and `tokens`; nothing where nothing was sampled."""
+    if not self._since('dispatches'):
+      return {}
     return {'seconds': self.seconds(), 'tokens': self.tokens()}
 
+  def __str__(self) -> str:
+    """One line for a log."""
+    wall = time.perf_counter() - self._start
+    seconds = ', '.join(f'{name} {value:.2f}' for name, value in self.seconds().items())
+    tokens = ', '.join(f'{name} {value}' for name, value in self.tokens().items())
+    return f'{wall:.2f} s ({seconds}); tokens: {tokens}'
+
   def _since(self, name: str) -> float:
-    return getattr(self._stats, name) - getattr(self._before, name)
+    return getattr(self._stats(), name) - getattr(self._before, name)

@@ -110,18 +110,18 @@ class Sampler:
       raise ValueError('rows are waiting or under way: poll them first')
     self._tree.clear()
 
-  def compile(self, responses: Sequence[int], quiet: bool = False) -> None:
+  def compile(self, responses: Sequence[int]) -> None:
     """Compiles all programs for these response lengths, with a progress line.
 
     Without it a program is compiled when it is first needed.
 
     Args:
-      responses: the max_tokens of the rules to come.
-      quiet: no progress line.
+      responses: the max_tokens of the rules to come. Programs of rules with
+        filters or choices are left out: few runs have them.
     """
     rooms = {0, *map(self._engine.buckets.num_decode, responses)}
     programs = self._engine.programs(sorted(rooms))
-    with Progress('compile', len(programs), 'program', quiet=quiet) as progress:
+    with Progress('compile', len(programs), 'program') as progress:
       for program in programs:
         self._engine.compile(program)
         progress.advance()

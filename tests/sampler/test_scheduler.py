@@ -169,7 +169,7 @@ def test_weights_and_pages_stay_while_rows_are_under_way(sampler, params):
 
 def test_compiling_first_leaves_nothing_to_compile(mesh, params):
   sampler = make(mesh, params, prefill_buckets=(4, 8))
-  sampler.compile([4, 8], quiet=True)
+  sampler.compile([4, 8])
   programs = sampler.num_programs
   rules = Rules(max_tokens=4)
   samples = ask(sampler, [prompt(n) for n in (1, 3, 7, 11, 26)], rules)

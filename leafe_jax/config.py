@@ -81,7 +81,7 @@ class Mesh:
 @dataclasses.dataclass(frozen=True)
 class Sampler:
   page_size: int = option(16, 'tokens per KV page')
-  num_pages: int = option(24_576, 'KV pages in the pool')
+  num_pages: int = option(24_576, 'KV pages in the pool, on all shards of data and fsdp together')
   max_rows: int = option(256, 'episodes in progress at a time')
   dispatch_rows: int = option(64, 'rows of one device program; more rows take several')
   prefill_buckets: tuple[int, ...] = option((16, 32, 128), 'new prompt tokens per row and dispatch, padded to one of these')

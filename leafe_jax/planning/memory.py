@@ -54,8 +54,8 @@ class Plan:
 
   Attributes:
     parts: the lines.
-    page: bytes of one KV page on a device.
-    num_pages: pages of the pool.
+    page: bytes of one KV page, shared out among the devices.
+    num_pages: pages of the pool, on all devices together.
   """
 
   parts: tuple[Part, ...]
@@ -101,7 +101,8 @@ def plan(target: Target, platform: str = '') -> Plan:
   state, pool = target.state(), target.pool()
   always, training = (TRAINING, SAMPLING), (TRAINING,)
   tokens = _micro_tokens(target) * target.config.distill.grad_accumulation
-  page = _bytes([pool]) // target.config.sampler.num_pages
+  num_pages = pool.shape[0]
+  page = _bytes([pool]) // num_pages
   parts = (
       Part('weights', _bytes(state.params), always, True),
       Part('KV pages', _bytes([pool]), always, True),
@@ -112,7 +113,7 @@ def plan(target: Target, platform: str = '') -> Plan:
       Part('logits', _logits(target), training, False),
       Part('dense rows', _dense_rows(target), (SAMPLING,), False),
   )
-  return Plan(parts, page, target.config.sampler.num_pages)
+  return Plan(parts, page, num_pages)
 
 
 def check(target: Target, limit: float) -> str:
@@ -178,7 +179,7 @@ def _bytes(tree: Any) -> int:
 def _micro_tokens(target: Target) -> int:
   """Tokens of a micro-batch on one device."""
   config = target.config.distill
-  shards = target.mesh.shape['data'] * target.mesh.shape['fsdp']
+  shards = sharding.num_row_shards(target.mesh)
   rows = -(-config.batch_rows // (shards * config.grad_accumulation))
   return rows * config.row_length
 

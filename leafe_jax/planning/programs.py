@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from leafe_jax.config import Experiment, Policy
 from leafe_jax.learner import losses, optimizers
 from leafe_jax.learner.update import TrainState, abstract_state, make_update
-from leafe_jax.policy import model
+from leafe_jax.policy import model, sharding
 from leafe_jax.sampler import engine
 from leafe_jax.sampler.batching import Buckets
 
@@ -43,7 +43,8 @@ class Target:
 
   @property
   def buckets(self) -> Buckets:
-    return Buckets(self.config.sampler, self.policy.max_length)
+    shards = sharding.num_row_shards(self.mesh)
+    return Buckets(self.config.sampler, self.policy.max_length, shards)
 
   @property
   def num_decode(self) -> int:
@@ -99,8 +100,7 @@ def _trace_update(target: Target) -> Any:
       target.policy, optimizers.from_config(config), losses.weighted_nll, target.mesh,
       grad_accumulation=config.grad_accumulation,
   )
-  shards = target.mesh.shape['data'] * target.mesh.shape['fsdp']
-  multiple = shards * config.grad_accumulation
+  multiple = sharding.num_row_shards(target.mesh) * config.grad_accumulation
   rows = -(-config.batch_rows // multiple) * multiple  # as `put_batch` pads
   return update.trace(target.state(), rows, config.row_length)
 
@@ -109,7 +109,7 @@ def _trace_turn(target: Target, num_decode: int) -> Any:
   buckets, mesh = target.buckets, target.mesh
   # A response needs less new prompt than the longest read, but may have it.
   prefix = buckets.lengths[-1] // buckets.page_size
-  num_pages = target.config.sampler.num_pages
+  num_pages = target.pool().shape[0]
   batch = buckets.blank(buckets.new_tokens[-1], prefix, num_decode, num_pages)
   batch = _abstract(batch, engine.row_shardings(mesh, batch))
   program = engine.turn_program(target.policy, buckets.page_size, mesh)

@@ -39,6 +39,7 @@ class Row:
     max_tokens: most tokens to draw now; 0: read only.
     trie: what may be said; None: anything.
     node: place in the trie.
+    shard: of the pool, where its pages are.
   """
 
   index: int
@@ -50,6 +51,7 @@ class Row:
   max_tokens: int = 0
   trie: Trie | None = None
   node: int = 0
+  shard: int = 0
 
 
 class Buckets:
@@ -58,15 +60,20 @@ class Buckets:
   Args:
     config: bucket sizes; lengths are rounded up to whole pages.
     max_length: longest transcript in tokens.
+    num_shards: of the pool; the rows of a dispatch are cut likewise.
   """
 
-  def __init__(self, config: config_lib.Sampler, max_length: int):
+  def __init__(
+      self, config: config_lib.Sampler, max_length: int, num_shards: int = 1
+  ):
     self.page_size = config.page_size
     self.new_tokens = tuple(sorted(config.prefill_buckets))
     longest = self._round_up(max_length)
     lengths = {self._round_up(size) for size in config.length_buckets} | {longest}
     self.lengths = tuple(sorted(size for size in lengths if size <= longest))
-    self.rows = min(config.dispatch_rows, config.max_rows)
+    self.num_shards = num_shards
+    self._rows_per_shard = -(-min(config.dispatch_rows, config.max_rows) // num_shards)
+    self.rows = self._rows_per_shard * num_shards
     self._chunk = config.decode_chunk
 
   def _round_up(self, size: int) -> int:
@@ -84,15 +91,32 @@ class Buckets:
     groups: list[list[Row]] = []
     for size, larger in itertools.zip_longest(self.new_tokens, self.new_tokens[1:]):
       members = sorted(by_size[size], key=lambda row: (row.state.cached, row.index))
+      found = self._cut(members)
       if larger is not None and larger <= 2 * size and by_size[larger]:
-        whole = len(members) // self.rows * self.rows
-        by_size[larger] += members[whole:]
-        members = members[:whole]
-      groups += [
-          members[start : start + self.rows]
-          for start in range(0, len(members), self.rows)
-      ]
+        by_size[larger] += [r for g in found if len(g) < self.rows for r in g]
+        found = [group for group in found if len(group) == self.rows]
+      groups += found
     return groups
+
+  def _cut(self, rows: Sequence[Row]) -> list[list[Row]]:
+    """Dispatches of rows in their order, with each shard's in its places."""
+    of_shard: list[list[Row]] = [[] for _ in range(self.num_shards)]
+    for row in rows:
+      of_shard[row.shard].append(row)
+    size = self._rows_per_shard
+    return [
+        [row for own in of_shard for row in own[start : start + size]]
+        for start in range(0, max(map(len, of_shard)), size)
+    ]
+
+  def places(self, rows: Sequence[Row]) -> list[int]:
+    """Where the rows of a dispatch stand in its arrays."""
+    taken = [shard * self._rows_per_shard for shard in range(self.num_shards)]
+    found = []
+    for row in rows:
+      found.append(taken[row.shard])
+      taken[row.shard] += 1
+    return found
 
   def per_dispatch(self, max_tokens: int) -> int:
     """How many of `max_tokens` tokens one dispatch decodes at most."""
@@ -128,10 +152,13 @@ class Buckets:
     num_new = max(row.num_new for row in rows)
     num_prefix = max(row.state.cached // self.page_size for row in rows)
     batch = self.blank(num_new, num_prefix, num_decode, num_pages)
-    batch.active[: len(rows)] = True
-    for place, (row, pages) in enumerate(zip(rows, fresh, strict=True)):
+    places = self.places(rows)
+    batch.active[places] = True
+    for place, row, pages in zip(places, rows, fresh, strict=True):
       _fill_row(batch, place, row, pages, self.page_size)
-    return batch._replace(drawing=_drawing(rows, self.rows)) if num_decode else batch
+    if num_decode:
+      return batch._replace(drawing=_drawing(rows, places, self.rows))
+    return batch
 
   def blank(
       self, num_new: int, num_prefix: int, num_decode: int, num_pages: int
@@ -158,7 +185,7 @@ class Buckets:
         write_pages=np.full((rows, num_write), num_pages, np.int32),
         active=np.zeros(rows, bool),
     )
-    drawing = _drawing([Row(0, State(0), 1)], rows) if num_decode else None
+    drawing = _drawing([Row(0, State(0), 1)], [0], rows) if num_decode else None
     return Batch(**arrays, drawing=drawing)
 
 
@@ -180,13 +207,13 @@ def _fill_row(
   batch.write_pages[place, : len(fresh)] = [page.id for page in fresh]
 
 
-def _drawing(rows: Sequence[Row], count: int) -> Drawing:
-  """How the rows draw, padded to `count` rows; they agree on what is on."""
+def _drawing(rows: Sequence[Row], places: Sequence[int], count: int) -> Drawing:
+  """How the rows draw, at their places of `count`; they agree on what is on."""
   rules = [row.rules for row in rows]
 
   def column(values: Iterable[Any], kind: type, *shape: int) -> Any:
     array = np.zeros((count, *shape), kind)
-    array[: len(rows)] = list(values)
+    array[places] = list(values)
     return array
 
   stop_ids = ((*r.stop_ids, *_NO_STOPS[len(r.stop_ids) :]) for r in rules)

@@ -6,6 +6,10 @@ Programs work on dense rows gathered from it, keys [B, K, H, S] and values
 [B, K, S, H] per layer: with keys transposed, both products of decoding run
 over contiguous memory.
 
+Over several devices the pool is cut like the rows of a dispatch (`POOL_AXES`): a
+device holds the pages of its own rows, whose ids the host hands out accordingly,
+so that gathering and writing move nothing between devices.
+
 The layers of dense rows stand one by one, or stacked where a program scans over
 them (`Layers`).
 """
@@ -18,10 +22,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from leafe_jax.policy import sharding
 
+POOL_AXES = ('batch', 'layers', None, 'kv_heads', None)
 _DENSE_AXES = ('batch', 'kv_heads', None, None)
 
 
@@ -58,12 +64,45 @@ def gather(
 
   The ids must be in range.
   """
-  # The host hands out the ids: without the promise XLA adds a masking pass.
-  pages = pool.at[ids].get(mode='promise_in_bounds')
+  pages = _take(pool, ids)
   dense = functools.partial(_dense, head_dim=head_dim)
   if stacked:
     return pin(jax.vmap(dense, in_axes=2)(pages))
   return pin([dense(pages[:, :, layer]) for layer in range(pages.shape[2])])
+
+
+def _take(
+    pool: Float[Array, 'pages L 2 K block'], ids: Int[Array, 'B p']
+) -> Float[Array, 'B p L 2 K block']:
+  """Pages by their ids, on each device its own."""
+
+  def take(pool: Array, ids: Array) -> Array:
+    # The host hands out the ids: without the promise XLA adds a masking pass.
+    return pool.at[ids].get(mode='promise_in_bounds')
+
+  def take_own(pool: Array, ids: Array) -> Array:
+    # Padding may be the id of another device's page.
+    return take(pool, jnp.clip(_own_ids(pool, ids), 0, pool.shape[0] - 1))
+
+  cut = _cut(pool)
+  if cut is None:
+    return take(pool, ids)
+  rows = PartitionSpec(cut[0], None)
+  out = PartitionSpec(*rows, *cut[1:])
+  return jax.shard_map(take_own, in_specs=(cut, rows), out_specs=out)(pool, ids)
+
+
+def _cut(pool: Array) -> PartitionSpec | None:
+  """How the pool is cut over the mesh in context; None on one device."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1:
+    return None
+  return sharding.partition_spec(POOL_AXES, pool.shape, mesh)
+
+
+def _own_ids(pool: Array, ids: Array) -> Array:
+  """Page ids, counted from the first page of this device's part of the pool."""
+  return ids - jax.lax.axis_index(sharding.ROW_AXES) * pool.shape[0]
 
 
 def _dense(pages: Float[Array, 'B p 2 K block'], head_dim: int) -> KV:
@@ -148,10 +187,12 @@ def close_buffers(
     buffers: Layers, page_size: int
 ) -> Float[Array, 'pages L 2 K block']:
   """The buffers as pages, row by row."""
-  pages = functools.partial(_pages, page_size=page_size)
+  of_layer = functools.partial(_pages, page_size=page_size)
   if isinstance(buffers, KV):
-    return jax.vmap(pages, out_axes=1)(buffers)
-  return jnp.stack([pages(buffer) for buffer in buffers], axis=1)
+    pages = jax.vmap(of_layer, out_axes=1)(buffers)
+  else:
+    pages = jnp.stack([of_layer(buffer) for buffer in buffers], axis=1)
+  return sharding.constrain(pages, POOL_AXES)
 
 
 def _pages(buffer: KV, page_size: int) -> Float[Array, 'pages 2 K block']:
@@ -171,4 +212,16 @@ def write(
     pages: Float[Array, 'new L 2 K block'],
 ) -> Float[Array, 'pages L 2 K block']:
   """Writes pages to their ids, in order; ids out of range are dropped."""
-  return pool.at[ids.reshape(-1)].set(pages, mode='drop')
+
+  def put_pages(pool: Array, ids: Array, pages: Array) -> Array:
+    return pool.at[ids.reshape(-1)].set(pages, mode='drop')
+
+  def put_own(pool: Array, ids: Array, pages: Array) -> Array:
+    ids = _own_ids(pool, ids)
+    return put_pages(pool, jnp.where(ids < 0, pool.shape[0], ids), pages)
+
+  cut = _cut(pool)
+  if cut is None:
+    return put_pages(pool, ids, pages)
+  specs = (cut, PartitionSpec(cut[0], None), cut)
+  return jax.shard_map(put_own, in_specs=specs, out_specs=cut)(pool, ids, pages)

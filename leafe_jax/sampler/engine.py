@@ -28,7 +28,6 @@ from leafe_jax.sampler.pages import Page
 from leafe_jax.sampler.state import Stats
 
 MAX_UNDER_WAY = 4  # dispatches that read the pool at the same time
-_POOL_AXES = ('pages', 'layers', None, 'kv_heads', None)
 
 
 class Dispatch(NamedTuple):
@@ -65,11 +64,12 @@ class Engine:
       mesh: Mesh,
   ):
     self.params: model.Params = {}
-    self.buckets = Buckets(sampler_config, policy_config.max_length)
+    shards = sharding.num_row_shards(mesh)
+    self.buckets = Buckets(sampler_config, policy_config.max_length, shards)
     self.stats = Stats()
-    self._num_pages = sampler_config.num_pages
     self._mesh = mesh
     self._pool = _make_pool(policy_config, sampler_config, mesh)
+    self._num_pages = self._pool.shape[0]
     self._unstored: list[tuple[jax.Array, jax.Array]] = []  # ids, pages
     self._due = False  # whether pages not stored yet may be read by a launch
     self._under_way = 0
@@ -124,7 +124,7 @@ class Engine:
     return batch, pages, response
 
   def fetch(self, dispatch: Dispatch) -> turn_lib.Response | None:
-    """Waits for a program; its responses as numpy arrays."""
+    """Waits for a program; the responses of its rows as numpy arrays."""
     start = time.perf_counter()
     if dispatch.response is None:
       jax.block_until_ready(dispatch.pages)
@@ -137,7 +137,8 @@ class Engine:
     self._under_way -= 1
     self._idle_since = end
     self._due |= any(dispatch.pages is pages for _, pages in self._unstored)
-    return response
+    places = self.buckets.places(dispatch.rows)
+    return jax.tree.map(lambda array: array[places], response)
 
   def _store(self) -> None:
     """Puts all pages written so far into the pool, in the order of launches."""
@@ -194,10 +195,15 @@ def write_program(pool_sharding: jax.sharding.Sharding) -> Any:
 def abstract_pool(
     policy: config_lib.Policy, sampler: config_lib.Sampler, mesh: Mesh
 ) -> jax.ShapeDtypeStruct:
-  """Shape, type and sharding of the KV pages, nothing allocated."""
+  """Shape, type and sharding of the KV pages, nothing allocated.
+
+  What does not divide evenly among the shards is left out.
+  """
   block = policy.head_dim * sampler.page_size
-  shape = (sampler.num_pages, policy.num_layers, 2, policy.num_kv_heads, block)
-  place = NamedSharding(mesh, sharding.partition_spec(_POOL_AXES, shape, mesh))
+  shards = sharding.num_row_shards(mesh)
+  num_pages = sampler.num_pages // shards * shards
+  shape = (num_pages, policy.num_layers, 2, policy.num_kv_heads, block)
+  place = NamedSharding(mesh, sharding.partition_spec(cache.POOL_AXES, shape, mesh))
   return jax.ShapeDtypeStruct(shape, jnp.dtype(policy.dtype), sharding=place)
 
 

@@ -69,21 +69,30 @@ class Lease:
   def __del__(self) -> None:
     self._tree.release(self.node)
 
+  @property
+  def shard(self) -> int:
+    """Of the pool that the pages are in."""
+    return self._tree.shard
+
   def path(self) -> list[Node]:
     """The nodes from the first page to this one."""
     return list(_up(self.node))[::-1]
 
 
 class RadixTree:
-  """All transcripts of one policy version that are in the pool.
+  """All transcripts of one policy version that are in a shard of the pool.
 
   Attributes:
+    shard: its number.
     clock: counts launches, for `used`.
     idle: leaves without users, oldest first (a dict as an ordered set).
   """
 
-  def __init__(self, pool: PagePool, page_size: int, keep: bool = True):
-    """Args: the pages; tokens a page; whether unused pages stay."""
+  def __init__(
+      self, pool: PagePool, page_size: int, keep: bool = True, shard: int = 0
+  ):
+    """Args: the pages; tokens a page; whether unused pages stay; its number."""
+    self.shard = shard
     self._pool = pool
     self._page_size = page_size
     self._keep = keep

@@ -24,9 +24,8 @@ from leafe_jax import config as config_lib
 from leafe_jax.policy import model
 from leafe_jax.progress import Progress
 from leafe_jax.sampler.engine import Engine
-from leafe_jax.sampler.pages import PagePool
-from leafe_jax.sampler.radix import RadixTree
 from leafe_jax.sampler.scheduler import Scheduler
+from leafe_jax.sampler.shards import Shards
 from leafe_jax.sampler.state import Request, Rules, Sample, StaleState, State, Stats
 
 
@@ -58,12 +57,9 @@ class Sampler:
     self.version = -1
     self._max_length = policy_config.max_length
     self._engine = Engine(policy_config, sampler_config, mesh)
-    self._pages = PagePool(sampler_config.num_pages)
     reuse = sampler_config.prefix_reuse
-    self._tree = RadixTree(self._pages, sampler_config.page_size, keep=reuse)
-    self._scheduler = Scheduler(
-        self._engine, self._pages, self._tree, reuse, decode
-    )
+    self._shards = Shards(self._engine.buckets, sampler_config.num_pages, reuse)
+    self._scheduler = Scheduler(self._engine, self._shards, reuse, decode)
 
   @property
   def stats(self) -> Stats:
@@ -77,12 +73,12 @@ class Sampler:
   @property
   def num_free_pages(self) -> int:
     """Pages that hold nothing."""
-    return self._pages.num_free
+    return self._shards.num_free
 
   @property
   def num_idle_pages(self) -> int:
     """Pages that no state needs, kept for prompts that begin like them."""
-    return self._tree.num_idle()
+    return self._shards.num_idle
 
   def load(self, params: model.Params, version: int) -> None:
     """Takes new weights; every state of another version becomes stale.
@@ -108,7 +104,7 @@ class Sampler:
     """
     if self._scheduler.busy:
       raise ValueError('rows are waiting or under way: poll them first')
-    self._tree.clear()
+    self._shards.clear()
 
   def compile(self, responses: Sequence[int]) -> None:
     """Compiles all programs for these response lengths, with a progress line.

@@ -8,7 +8,7 @@ waiting rows join, and long prompts are read a bucket at a time in between.
 
 What runs in which batch is a function of the order of `submit` and `poll`
 alone, never of time: results are fetched in the order of launches. With an
-empty radix tree at the start (`RadixTree.clear`), the same calls give the same
+empty radix tree at the start (`Shards.clear`), the same calls give the same
 bits.
 
 When the pool is full, rows wait until those under way are done. When none is,
@@ -26,40 +26,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from leafe_jax.sampler.batching import Row
-from leafe_jax.sampler.choices import Trie, build_trie
+from leafe_jax.sampler.choices import build_trie
 from leafe_jax.sampler.engine import MAX_UNDER_WAY, Dispatch, Engine
-from leafe_jax.sampler.pages import OutOfPages, Page, PagePool
-from leafe_jax.sampler.radix import RadixTree, common_length
+from leafe_jax.sampler.jobs import Job, Kind
+from leafe_jax.sampler.pages import OutOfPages, Page
+from leafe_jax.sampler.radix import common_length
+from leafe_jax.sampler.shards import Shards
 from leafe_jax.sampler.state import Request, Rules, Sample, State
 
 # With `hold`, as many as keep the device busy: what waits meanwhile is sorted
 # into batches of like lengths.
 _MAX_HELD = 2
-
-
-@dataclasses.dataclass(slots=True, eq=False)
-class _Job:
-  """A row on its way: where it is, what it has said, who waits for it.
-
-  `key` is None where nothing is to be sampled; `row` and `kind` say what is
-  wanted next, as long as they are of this state.
-  """
-
-  ticket: int
-  state: State
-  rules: Rules
-  key: tuple[int, int] | None = None
-  trie: Trie | None = None
-  tokens: list[int] = dataclasses.field(default_factory=list)
-  logprobs: list[float] = dataclasses.field(default_factory=list)
-  followers: list[_Job] = dataclasses.field(default_factory=list)
-  matched: bool = False
-  row: Row | None = None
-  kind: tuple[int, bool, int] = (0, False, 0)
-
-  @property
-  def done(self) -> bool:
-    return self.key is None and not self.state.pending
 
 
 class Scheduler:
@@ -68,20 +45,18 @@ class Scheduler:
   def __init__(
       self,
       engine: Engine,
-      pages: PagePool,
-      tree: RadixTree,
+      shards: Shards,
       reuse: bool,
       decode: Callable[[Sequence[int]], str] | None,
   ):
     self._engine = engine
-    self._pages = pages
-    self._tree = tree
+    self._shards = shards
     self._reuse = reuse
     self._decode = decode
     self._stats = engine.stats
     self._next_ticket = 0
-    self._waiting: dict[int, _Job] = {}  # by ticket
-    self._under_way: collections.deque[tuple[Dispatch, list[_Job]]] = (
+    self._waiting: dict[int, Job] = {}  # by ticket
+    self._under_way: collections.deque[tuple[Dispatch, list[Job]]] = (
         collections.deque()
     )
     self._done: dict[int, Sample] = {}
@@ -113,13 +88,16 @@ class Scheduler:
         raise ValueError(
             f'a choice has {trie.longest} tokens; max_tokens is {rules.max_tokens}'
         )
-    return self._enqueue(_Job(0, state, rules, request.key, trie))
+    return self._enqueue(Job(0, state, rules, request.key, trie))
 
   def read(self, state: State) -> int:
     """Queues a transcript to be read; its sample holds the state read."""
-    return self._enqueue(_Job(0, state, Rules()))
+    return self._enqueue(Job(0, state, Rules()))
 
-  def _enqueue(self, job: _Job) -> int:
+  def _enqueue(self, job: Job) -> int:
+    if job.shard < 0:
+      job.shard = self._shards.choose(job.state.lease)
+    self._shards.enter(job.shard)
     job.ticket = self._next_ticket
     self._next_ticket += 1
     self._waiting[job.ticket] = job
@@ -171,8 +149,12 @@ class Scheduler:
     """Forgets rows, those under way as soon as they are back."""
     while self._under_way:
       self._collect(*self._under_way.popleft())
+    self._waiting = {
+        job.ticket: job
+        for job in self._waiting.values()
+        if job.outlives(tickets, self._shards)
+    }
     for ticket in tickets:
-      self._waiting.pop(ticket, None)
       self._done.pop(ticket, None)
 
   # Launching.
@@ -194,7 +176,7 @@ class Scheduler:
 
   def _settle(self) -> None:
     """Finds what fresh and put-back states have in pages."""
-    fresh: dict[int, _Job] = {}
+    fresh: dict[int, Job] = {}
     unsettled = list(self._waiting.values())
     while unsettled:
       over = []
@@ -210,27 +192,32 @@ class Scheduler:
         self._finish_job(job, stopped=False)
       unsettled = [follower for job in over for follower in job.followers]
     if self._reuse and len(fresh) > 1:
-      self._share([job for job in fresh.values() if job.ticket in self._waiting])
+      by_shard: dict[int, list[Job]] = {}
+      for job in fresh.values():
+        if job.ticket in self._waiting:
+          by_shard.setdefault(job.shard, []).append(job)
+      for jobs in by_shard.values():
+        self._share(jobs)
 
-  def _match(self, job: _Job, gone: bool) -> None:
+  def _match(self, job: Job, gone: bool) -> None:
     tokens, job.matched = job.state.tokens, True
     if not self._reuse:
       job.state = State(job.state.version, None, 0, tokens)
       return
-    lease, length = self._tree.match(tokens[: self._limit(job, tokens)])
+    lease, length = self._shards.match(job.shard, tokens[: self._limit(job, tokens)])
     job.state = State(job.state.version, lease, length, tokens[length:])
     if not gone:
       self._stats.matched_tokens += length
 
-  def _limit(self, job: _Job, tokens: tuple[int, ...]) -> int:
+  def _limit(self, job: Job, tokens: tuple[int, ...]) -> int:
     """Tokens that may come from pages: a row that draws must read one."""
     return len(tokens) - (job.key is not None)
 
-  def _share(self, fresh: list[_Job]) -> None:
-    """Lets what several fresh rows begin with be read once, before them."""
+  def _share(self, fresh: list[Job]) -> None:
+    """Lets what fresh rows of a shard begin with be read once, before them."""
     texts = sorted(((job.state.tokens, job) for job in fresh), key=lambda e: e[0])
     edges = [0, *(common_length(a[0], b[0]) for a, b in zip(texts, texts[1:])), 0]
-    leaders: dict[tuple[int, ...], _Job] = {}
+    leaders: dict[tuple[int, ...], Job] = {}
     for (tokens, job), reach in zip(texts, map(max, edges, edges[1:])):
       reach = min(reach, self._limit(job, tokens))
       if reach - job.state.cached < self._engine.buckets.page_size:
@@ -238,7 +225,7 @@ class Scheduler:
       start = tokens[:reach]
       if start not in leaders:
         state = dataclasses.replace(job.state, pending=start[job.state.cached :])
-        leaders[start] = _Job(0, state, Rules(), matched=True)
+        leaders[start] = Job(0, state, Rules(), matched=True, shard=job.shard)
       leaders[start].followers.append(self._waiting.pop(job.ticket))
       self._stats.matched_tokens -= job.state.cached  # it will be found again
     for leader in leaders.values():
@@ -248,41 +235,16 @@ class Scheduler:
 
   def _groups(self) -> list[tuple[int, list[Row]]]:
     """(room for responses, rows) of the batches that could run, oldest first."""
-    by_kind: dict[tuple[int, bool, int], list[Row]] = {}
+    by_kind: dict[Kind, list[Row]] = {}
     for job in self._waiting.values():
-      row = job.row
-      if row is None or row.state is not job.state:
-        row = job.row = self._row(job)
-        job.kind = self._kind(row)
-      by_kind.setdefault(job.kind, []).append(row)
+      kind, row = job.next_row(self._engine.buckets)
+      by_kind.setdefault(kind, []).append(row)
     groups = [
-        (kind[0], group)
+        (kind.room, group)
         for kind, rows in by_kind.items()
         for group in self._engine.buckets.split(rows)
     ]
     return sorted(groups, key=lambda entry: min(row.index for row in entry[1]))
-
-  def _row(self, job: _Job) -> Row:
-    """What a job needs next: more of its prompt read, or tokens drawn."""
-    pending, largest = len(job.state.pending), self._engine.buckets.new_tokens[-1]
-    if job.key is None or pending > largest:
-      return Row(job.ticket, job.state, min(pending, largest))
-    first = len(job.tokens)
-    count = self._engine.buckets.per_dispatch(job.rules.max_tokens - first)
-    node = job.trie.node_after(job.tokens) if job.trie is not None and first else 0
-    return Row(
-        job.ticket, job.state, pending, job.key, job.rules, first, count, job.trie, node
-    )
-
-  def _kind(self, row: Row) -> tuple[int, bool, int]:
-    """What rows of one program agree on: room, filters, size of the tries.
-
-    The room is the same for all dispatches of a response.
-    """
-    if not row.max_tokens:
-      return 0, False, 0
-    room = self._engine.buckets.num_decode(row.rules.max_tokens)
-    return room, row.rules.filtered, row.trie.room if row.trie is not None else 0
 
   def _fitting(self, group: list[Row]) -> list[Row]:
     """The rows for which there are pages; none when they must wait.
@@ -290,7 +252,7 @@ class Scheduler:
     Raises:
       OutOfPages: not even the oldest row of all fits; it is dropped.
     """
-    if self._tree.make_room(self._needs(group)):
+    if self._shards.make_room(group):
       return group
     if self._under_way:
       self._stats.waits += len(group)
@@ -301,23 +263,19 @@ class Scheduler:
       pinned = {row.state.lease.node for row in group if row.state.lease}
       if oldest.state.lease is not None:
         pinned.add(oldest.state.lease.node)
-      needs = self._needs(group)
-      self._stats.put_back += self._tree.put_back(needs, pinned)
-      if self._pages.num_free >= needs:
+      enough, lost = self._shards.put_back(group, pinned)
+      self._stats.put_back += lost
+      if enough:
         return group
       if len(group) == 1 and group[0].index == oldest.ticket:
         del self._waiting[oldest.ticket]
-        self._pages.require(needs)
+        self._shards.require(group)
       group = group[: len(group) // 2]
     return []
 
-  def _needs(self, group: list[Row]) -> int:
-    return sum(map(self._engine.buckets.pages_needed, group))
-
   def _start(self, group: list[Row], room: int) -> None:
-    needed = self._engine.buckets.pages_needed
-    fresh = [self._pages.take(needed(row)) for row in group]
-    self._tree.clock += 1
+    fresh = [self._shards.take(row) for row in group]
+    self._shards.tick()
     self._stats.cached_tokens += sum(
         row.state.cached for row in group if row.max_tokens and not row.first
     )
@@ -326,7 +284,7 @@ class Scheduler:
 
   # Collecting.
 
-  def _collect(self, dispatch: Dispatch, jobs: list[_Job]) -> None:
+  def _collect(self, dispatch: Dispatch, jobs: list[Job]) -> None:
     """Takes in what a dispatch has read and drawn."""
     response = self._engine.fetch(dispatch)
     start = time.perf_counter()
@@ -335,7 +293,7 @@ class Scheduler:
       lists = zip(*(array.tolist() for array in response))
     for row, fresh, job in zip(dispatch.rows, dispatch.fresh, jobs, strict=True):
       if lists is None:
-        self._advance(job, (), fresh, row.num_new)
+        self._advance(job, row, (), fresh)
         self._requeue(job)
         continue
       tokens, logprobs, count, stopped = next(lists)
@@ -344,7 +302,7 @@ class Scheduler:
         count, stopped = (count, stopped) if end is None else (end, True)
       job.tokens += tokens[:count]
       job.logprobs += logprobs[:count]
-      self._advance(job, tuple(tokens[:count]), fresh, row.num_new)
+      self._advance(job, row, tuple(tokens[:count]), fresh)
       self._stats.sampled_tokens += count
       if stopped or len(job.tokens) >= job.rules.max_tokens:
         self._finish_job(job, stopped)
@@ -353,23 +311,24 @@ class Scheduler:
     self._stats.host_seconds += time.perf_counter() - start
 
   def _advance(
-      self, job: _Job, said: tuple[int, ...], fresh: tuple[Page, ...], num_new: int
+      self, job: Job, row: Row, said: tuple[int, ...], fresh: tuple[Page, ...]
   ) -> None:
-    """The state after `num_new` prompt tokens and all but the last one said."""
-    state = job.state
-    read = state.pending[:num_new] + said[:-1]
-    lease = self._tree.insert(state.lease, state.cached, read, fresh)
-    pending = state.pending[num_new:] + said[-1:]
+    """The state after the row's prompt tokens and all but the last one said."""
+    state = row.state
+    read = state.pending[: row.num_new] + said[:-1]
+    lease = self._shards.insert(row, read, fresh)
+    pending = state.pending[row.num_new :] + said[-1:]
     job.state = State(state.version, lease, state.cached + len(read), pending)
 
-  def _requeue(self, job: _Job) -> None:
+  def _requeue(self, job: Job) -> None:
     if job.done:
       self._finish_job(job, stopped=False)
     else:
       self._waiting[job.ticket] = job
 
-  def _finish_job(self, job: _Job, stopped: bool) -> None:
+  def _finish_job(self, job: Job, stopped: bool) -> None:
     self._waiting.pop(job.ticket, None)
+    self._shards.leave(job.shard)
     if not job.followers:
       self._done[job.ticket] = Sample(job.state, job.tokens, job.logprobs, stopped)
     for follower in job.followers:  # what they share is in the tree now
@@ -378,7 +337,7 @@ class Scheduler:
       follower.matched = False
       self._waiting[follower.ticket] = follower
 
-  def _end_of_text(self, job: _Job, tokens: list[int]) -> int | None:
+  def _end_of_text(self, job: Job, tokens: list[int]) -> int | None:
     """How many new tokens there are up to the first stop string, if any."""
     decode, strings = self._decode, job.rules.stop_strings
     assert decode is not None  # checked by `submit`

@@ -73,8 +73,9 @@ def run(config: Experiment, workdir: pathlib.Path, config_sha256: str) -> None:
       context.check_memory()
       checked = True
     logging.info('phase %s: starts', phase.name)
-    start = time.monotonic()
+    start, meter = time.monotonic(), context.meter()
     result = phase.body(context, place.dir)
     result['wall_s'] = round(time.monotonic() - start, 1)
+    result['speed'] = meter.figures()
     hosts.first(functools.partial(place.complete, result))
     logging.info('phase %s: %.1f s', phase.name, time.monotonic() - start)

@@ -102,11 +102,15 @@ class RunDirectory:
 
   def wall_times(self) -> dict[str, float]:
     """Phase -> seconds, of the complete phases that noted 'wall_s'."""
-    return {
-        name: result['wall_s']
-        for name, result in self._results().items()
-        if 'wall_s' in result
-    }
+    return self._noted('wall_s')
+
+  def speeds(self) -> dict[str, dict[str, Any]]:
+    """Phase -> where its time went, of the complete phases that noted 'speed'."""
+    return {name: speed for name, speed in self._noted('speed').items() if speed}
+
+  def _noted(self, field: str) -> dict[str, Any]:
+    results = self._results().items()
+    return {name: result[field] for name, result in results if field in result}
 
   def _results(self) -> dict[str, dict[str, Any]]:
     markers = [*self.path.glob('*/DONE.json'), *self.path.glob('*/*/DONE.json')]

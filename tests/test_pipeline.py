@@ -68,7 +68,7 @@ def _finished(tmp_path_factory):
 
 def _results(workdir):
   results = json.loads((workdir / 'results.json').read_text())
-  del results['wall_s']
+  del results['wall_s'], results['speed']
   return results
 
 
@@ -93,6 +93,8 @@ def test_results_hold_every_arm_and_pair(finished):
   assert set(results['arms']['leafe']['pass_at_k']) == {'1', '2', '4', '8'}
   assert results['budget']['leafe']['env_steps'] > 0
   assert results['wall_s']['warm_start'] > 0
+  assert results['speed']['explore']['seconds']['decode'] > 0
+  assert results['speed']['evaluate/leafe']['tokens']['reused'] > 0
   assert results['stage1']['counts']['tasks'] == 8
 
 

@@ -87,15 +87,14 @@ def bench_programs(
   shape = (1024, policy.num_layers, 2, policy.num_kv_heads, policy.head_dim * page)
   pool = jnp.zeros(shape, policy.dtype)
   rows = batch.tokens.shape[0]
-  rules = turn.Drawing(jnp.float32(1), jnp.int32(_RESPONSE.value), jnp.full(8, -1))
   program = jax.jit(functools.partial(turn.turn, policy, page), static_argnums=0)
   gather = jax.jit(lambda pool, ids: cache.gather(pool, ids, policy.head_dim))
   report('  gather', measure(lambda: gather(pool, batch.prefix_pages)), rows, 'rows')
-  read = measure(lambda: program(0, params, pool, batch, rules))
+  read = measure(lambda: program(0, params, pool, batch))
   report('  gather, read', read, rows, 'rows')
-  full = measure(lambda: program(8, params, pool, batch, rules))
+  full = measure(lambda: program(8, params, pool, batch))
   report('  gather, read, decode', full, rows, 'rows')
-  pages = program(8, params, pool, batch, rules)[0]
+  pages = program(8, params, pool, batch)[0]
   write = jax.jit(cache.write, donate_argnums=0)
 
   def store() -> jax.Array:
@@ -122,8 +121,15 @@ def _random_batch(
       np.full(rows, _NEW.value), ids[-rows * num_write :].reshape(rows, num_write),
   ]  # fmt: skip
   arrays = [jnp.asarray(array, jnp.int32) for array in arrays]
-  keys = jnp.asarray(rng.integers(0, 2**32, (rows, 2)), jnp.uint32)
-  return turn.Batch(*arrays, keys, jnp.ones(rows, bool))
+  rules = turn.Drawing(
+      temperature=jnp.ones(rows),
+      max_tokens=jnp.full(rows, _RESPONSE.value),
+      first=jnp.zeros(rows, jnp.int32),
+      stop_ids=jnp.full((rows, 8), -1),
+      keys=jnp.asarray(rng.integers(0, 2**32, (rows, 2)), jnp.uint32),
+      filters=None, edges=None, node=None,
+  )
+  return turn.Batch(*arrays, jnp.ones(rows, bool), rules)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """results.json: every figure of a run, from counts of successes.
 
-Two identical runs write the same bytes but for `wall_s`.
+Two identical runs write the same bytes but for `wall_s` and `speed`.
 """
 
 from __future__ import annotations
@@ -135,6 +135,7 @@ def build_results(
     budget: Mapping[str, Mapping[str, int]] | None = None,
     stage1: Mapping[str, Any] | None = None,
     wall_s: Mapping[str, float] | None = None,
+    speed: Mapping[str, Any] | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -147,7 +148,9 @@ def build_results(
     seeds: name -> seed.
     budget: arm (or phase) -> ledger counts.
     stage1: `stage1.describe(trees)`.
-    wall_s: phase -> seconds; the one field that may differ between runs.
+    wall_s: phase -> seconds.
+    speed: phase -> where the time of its rollouts went, in seconds, and their
+      tokens; like wall_s it differs between equal runs.
     resamples: bootstrap draws.
     seed: of the bootstrap.
 
@@ -168,6 +171,7 @@ def build_results(
           'level': intervals.LEVEL,
       },
       'wall_s': {name: round(s, 1) for name, s in (wall_s or {}).items()},
+      'speed': dict(speed or {}),
   }
 
 

@@ -259,7 +259,7 @@ def put_batch(
   (the number of micro-batches) divides them; they change no loss. Every
   process passes the same global batch and keeps its own rows.
   """
-  shards = mesh.shape['data'] * mesh.shape['fsdp']
+  shards = sharding.num_row_shards(mesh)
 
   def put(value: np.ndarray) -> jax.Array:
     full = pad_rows(value, shards * multiple)

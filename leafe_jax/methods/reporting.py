@@ -56,6 +56,7 @@ def collect_results(run: Run) -> dict[str, Any]:
       budget={arm.name: budget_of(run, arm) for arm in arms},
       stage1=stage1.describe(trees_of(run)),
       wall_s=run.directory.wall_times(),
+      speed=run.directory.speeds(),
       resamples=config.evaluate.bootstrap,
   )
   more = config.evaluate.more_temperatures

@@ -22,8 +22,9 @@ from leafe_jax.policy import huggingface, lora
 from leafe_jax.policy.model import Params, abstract_params
 from leafe_jax.policy.sharding import make_mesh
 from leafe_jax.rollout.episode import Player
+from leafe_jax.rollout.timing import Clock, Meter
 from leafe_jax.rundir import RunDirectory, RunStopped
-from leafe_jax.sampler import Sampler
+from leafe_jax.sampler import Sampler, Stats
 from leafe_jax.text.chat import ChatTranscript, TemplateError
 from leafe_jax.text.tokenizers import Tokenizer, build_word_tokenizer, load_tokenizer
 from leafe_jax.text.transcript import Transcript, WordTranscript
@@ -122,7 +123,22 @@ class Run:
   @functools.cached_property
   def sampler(self) -> Sampler:
     shape = self.shape
-    return Sampler(shape.policy, self.config.sampler, self.mesh, shape.vocab_size)
+    return Sampler(
+        shape.policy, self.config.sampler, self.mesh, shape.vocab_size,
+        decode=self.transcript.text,
+    )
+
+  @functools.cached_property
+  def clock(self) -> Clock:
+    """Times the environments of all players."""
+    return Clock()
+
+  def meter(self) -> Meter:
+    """Where time goes from now on, whoever plays."""
+    return Meter(
+        self.clock,
+        lambda: self.sampler.stats if 'sampler' in vars(self) else Stats(),
+    )
 
   def player(self, params: Params, version: int) -> Player:
     """A player with these weights; the players before it are stale.
@@ -131,11 +147,15 @@ class Run:
       params: of a whole policy, or adapters over the frozen base.
       version: of the policy.
     """
-    frozen = self.frozen_beneath(params)
-    self.sampler.load(lora.join(frozen, params, self.shape.policy), version)
+    frozen, sampler = self.frozen_beneath(params), self.sampler
+    first = sampler.version < 0
+    sampler.load(lora.join(frozen, params, self.shape.policy), version)
+    if first and self.config.sampler.compile_first:
+      explore = self.config.explore
+      sampler.compile([explore.max_response_tokens, explore.max_reflection_tokens])
     return Player(
-        self.sampler, self.transcript, self.world, self.config.env.horizon,
-        self.config.seed, version,
+        sampler, self.transcript, self.world, self.config.env.horizon,
+        self.config.seed, version, self.clock,
     )
 
   def abstract_params(self) -> dict[str, jax.ShapeDtypeStruct]:

@@ -20,11 +20,10 @@ import jax.numpy as jnp
 
 from leafe_jax.planning.programs import Target
 from leafe_jax.policy import attention, sharding
-from leafe_jax.sampler import sampler as sampler_lib
+from leafe_jax.sampler import engine, reading
 
 _WORD = 4  # bytes of int32 and float32
 _BATCH_ARRAYS = 4  # tokens, weights, segment ids, positions
-_QUERIES = 128  # at a time in `sampler.scanned`
 TRAINING, SAMPLING = 'training', 'sampling'
 
 
@@ -55,8 +54,8 @@ class Plan:
 
   Attributes:
     parts: the lines.
-    page: bytes of one KV page on a device.
-    num_pages: pages of the pool.
+    page: bytes of one KV page, shared out among the devices.
+    num_pages: pages of the pool, on all devices together.
   """
 
   parts: tuple[Part, ...]
@@ -102,7 +101,8 @@ def plan(target: Target, platform: str = '') -> Plan:
   state, pool = target.state(), target.pool()
   always, training = (TRAINING, SAMPLING), (TRAINING,)
   tokens = _micro_tokens(target) * target.config.distill.grad_accumulation
-  page = _bytes([pool]) // target.config.sampler.num_pages
+  num_pages = pool.shape[0]
+  page = _bytes([pool]) // num_pages
   parts = (
       Part('weights', _bytes(state.params), always, True),
       Part('KV pages', _bytes([pool]), always, True),
@@ -113,7 +113,7 @@ def plan(target: Target, platform: str = '') -> Plan:
       Part('logits', _logits(target), training, False),
       Part('dense rows', _dense_rows(target), (SAMPLING,), False),
   )
-  return Plan(parts, page, target.config.sampler.num_pages)
+  return Plan(parts, page, num_pages)
 
 
 def check(target: Target, limit: float) -> str:
@@ -179,7 +179,7 @@ def _bytes(tree: Any) -> int:
 def _micro_tokens(target: Target) -> int:
   """Tokens of a micro-batch on one device."""
   config = target.config.distill
-  shards = target.mesh.shape['data'] * target.mesh.shape['fsdp']
+  shards = sharding.num_row_shards(target.mesh)
   rows = -(-config.batch_rows // (shards * config.grad_accumulation))
   return rows * config.row_length
 
@@ -246,13 +246,13 @@ def _dense_rows(target: Target) -> int:
   new = buckets.new_tokens[-1]
   places = buckets.lengths[-1] + new + 2 * target.num_decode + buckets.page_size
   dense = rows * places * policy.num_layers * 2 * kv_heads * policy.head_dim * item
-  queries = min(new, _QUERIES) if policy.scan_layers else new
+  queries = min(new, reading.QUERIES)
   heads = _share(target, 'heads', policy.num_heads)
   scores = 2 * rows * heads * queries * places * _WORD
   logits = 3 * rows * _share(target, 'vocab', target.vocab_size) * _WORD
   total = 2 * dense + scores + logits
   if not policy.scan_layers:
-    return sampler_lib.MAX_UNDER_WAY * total
+    return engine.MAX_UNDER_WAY * total
   if policy.param_dtype == policy.dtype:
     return total
   stored = jnp.dtype(policy.param_dtype).itemsize

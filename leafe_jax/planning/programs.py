@@ -18,8 +18,7 @@ from leafe_jax.config import Experiment, Policy
 from leafe_jax.learner import losses, optimizers
 from leafe_jax.learner.update import TrainState, abstract_state, make_update
 from leafe_jax.policy import model, sharding
-from leafe_jax.sampler import Rules
-from leafe_jax.sampler import sampler as sampler_lib
+from leafe_jax.sampler import engine
 from leafe_jax.sampler.batching import Buckets
 
 Name = Literal['train', 'prefill', 'decode']
@@ -44,7 +43,8 @@ class Target:
 
   @property
   def buckets(self) -> Buckets:
-    return Buckets(self.config.sampler, self.policy.max_length)
+    shards = sharding.num_row_shards(self.mesh)
+    return Buckets(self.config.sampler, self.policy.max_length, shards)
 
   @property
   def num_decode(self) -> int:
@@ -63,7 +63,7 @@ class Target:
     return abstract_state(self.params(), optimizer, self.mesh)
 
   def pool(self) -> jax.ShapeDtypeStruct:
-    return sampler_lib.abstract_pool(self.policy, self.config.sampler, self.mesh)
+    return engine.abstract_pool(self.policy, self.config.sampler, self.mesh)
 
 
 def trace(target: Target, name: Name) -> Any:
@@ -100,27 +100,21 @@ def _trace_update(target: Target) -> Any:
       target.policy, optimizers.from_config(config), losses.weighted_nll, target.mesh,
       grad_accumulation=config.grad_accumulation,
   )
-  shards = target.mesh.shape['data'] * target.mesh.shape['fsdp']
-  multiple = shards * config.grad_accumulation
+  multiple = sharding.num_row_shards(target.mesh) * config.grad_accumulation
   rows = -(-config.batch_rows // multiple) * multiple  # as `put_batch` pads
   return update.trace(target.state(), rows, config.row_length)
 
 
 def _trace_turn(target: Target, num_decode: int) -> Any:
   buckets, mesh = target.buckets, target.mesh
-  num_pages = target.config.sampler.num_pages
   # A response needs less new prompt than the longest read, but may have it.
-  batch = buckets.blank(
-      buckets.new_tokens[-1], buckets.lengths[-1], num_decode, num_pages
-  )
-  batch = _abstract(batch, sampler_lib.row_shardings(mesh, batch))
-  drawing = sampler_lib.drawing_arrays(Rules())
-  whole = jax.tree.map(lambda _: sharding.replicated(mesh), drawing)
-  program = sampler_lib.turn_program(target.policy, buckets.page_size, target.mesh)
+  prefix = buckets.lengths[-1] // buckets.page_size
+  num_pages = target.pool().shape[0]
+  batch = buckets.blank(buckets.new_tokens[-1], prefix, num_decode, num_pages)
+  batch = _abstract(batch, engine.row_shardings(mesh, batch))
+  program = engine.turn_program(target.policy, buckets.page_size, mesh)
   with jax.set_mesh(mesh):
-    return program.trace(
-        num_decode, target.params(), target.pool(), batch, _abstract(drawing, whole)
-    )
+    return program.trace(num_decode, target.params(), target.pool(), batch)
 
 
 def _abstract(arrays: Any, places: Any) -> Any:

@@ -8,6 +8,7 @@ is a mesh of one: there is no second path.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,11 +21,12 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from leafe_jax import config as config_lib
 
 MESH_AXES = ('data', 'fsdp', 'tensor')
+ROW_AXES = ('data', 'fsdp')  # over which the rows of a batch are cut
 
 # Logical axis -> mesh axes. 'embed' is the width of a weight (FSDP shards it);
 # activations are split along 'batch' and keep their width whole.
 LOGICAL_RULES: Mapping[str, tuple[str, ...]] = {
-    'batch': ('data', 'fsdp'),
+    'batch': ROW_AXES,
     'length': (),
     'layers': (),
     'embed': ('fsdp',),
@@ -122,26 +124,36 @@ def shardings(
   }
 
 
+def num_row_shards(mesh: Mesh | AbstractMesh) -> int:
+  """Into how many parts the rows of a batch are cut."""
+  return math.prod(mesh.shape[name] for name in ROW_AXES)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:
+@functools.lru_cache(maxsize=1024)
+def batch_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
   """Rows over data and fsdp, everything else whole."""
   axes = ('batch',) + (None,) * (len(shape) - 1)
   return NamedSharding(mesh, partition_spec(axes, shape, mesh))
 
 
-def place(value: Any, target: NamedSharding) -> jax.Array:
-  """A host value on its devices, without communication.
+def place(value: Any, target: Any) -> Any:
+  """Host values on their devices, without communication.
 
   Args:
-    value: array or scalar, the same on every process of the run; each puts its
-      own part on its own devices.
-    target: where it goes.
+    value: array, scalar or a tree of them, the same on every process of the
+      run; each puts its own part on its own devices.
+    target: where it goes, a tree of shardings like the value's.
   """
-  if target.is_fully_addressable:
+  if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(target)):
     return jax.device_put(value, target)
+  return jax.tree.map(_place_own_parts, value, target)
+
+
+def _place_own_parts(value: Any, target: NamedSharding) -> jax.Array:
   value = np.asarray(value)
   parts = target.addressable_devices_indices_map(value.shape)
   return jax.make_array_from_single_device_arrays(

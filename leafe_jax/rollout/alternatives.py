@@ -9,16 +9,18 @@ are branches of one turn.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
+
+from absl import logging
 
 from envs import api
 from leafe_jax.rollout.crew import Crew
 from leafe_jax.rollout.episode import Decision, Episode, Player, Start
 from leafe_jax.rollout.keys import row_key
 from leafe_jax.rollout.ledger import Ledger
-from leafe_jax.rollout.play import open_episodes
+from leafe_jax.rollout.play import open_episodes, take_actions
 from leafe_jax.rollout.reflect import Question, reflect
+from leafe_jax.rollout.timing import Meter
 from leafe_jax.sampler import Request, Rules, Sample
 from leafe_jax.tree import Node, Tree
 
@@ -107,7 +109,9 @@ def propose(
     reflect_rules: the policy is asked, after what each alternative came to,
       where it went wrong; None: it is not.
   """
-  crew = Crew([expert.task for expert in experts])
+  meter = Meter(player.clock, lambda: player.sampler.stats)
+  player.sampler.forget()  # a wave begins, see `explore.prefill_roots`
+  crew = Crew([expert.task for expert in experts], player.clock)
   plots = _retrace(player, crew, experts)
   asked = [
       (plot, plot.episode.decisions[turn.index], number)
@@ -125,6 +129,7 @@ def propose(
   _execute(crew, branches)
   if reflect_rules is not None:
     reflect(player, [q for plot in plots for q in plot.questions()], reflect_rules)
+  logging.info('%d alternatives in %s', len(branches), meter)
   return [plot.finish() for plot in plots]
 
 
@@ -145,7 +150,7 @@ def _retrace(player: Player, crew: Crew, experts: Sequence[Expert]) -> list[_Plo
         for expert, episode in episodes
         if turn < len(expert.responses) and not episode.over
     ]
-    _act(crew, acting)
+    take_actions(crew, acting)
   return [
       _Plot(Tree(expert.task.id, expert.task.instruction, expert.task.split,
                  [episode.node]), Ledger(), episode)
@@ -162,16 +167,7 @@ def _say(player: Player, episode: Episode, text: str) -> Sample:
 
 def _execute(crew: Crew, branches: Sequence[tuple[str, Episode, Sample]]) -> None:
   open_episodes(crew, [(task_id, branch) for task_id, branch, _ in branches])
-  _act(crew, [entry for entry in branches if not entry[1].over])
-
-
-def _act(crew: Crew, acting: Sequence[tuple[str, Episode, Sample]]) -> None:
-  outcomes = crew.run([
-      (task_id, functools.partial(episode.act, sample))
-      for task_id, episode, sample in acting
-  ])
-  for (_, episode, sample), outcome in zip(acting, outcomes, strict=True):
-    episode.advance(sample, outcome)
+  take_actions(crew, [entry for entry in branches if not entry[1].over])
 
 
 def _request(

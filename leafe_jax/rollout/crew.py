@@ -2,8 +2,8 @@
 
 All processes of a run (`leafe_jax.hosts`) keep the same trees and ask for the
 same samples. Only environments are divided: an episode's session lives on the
-process that plays its task, which tells the others what came out. A round of
-a whole wave costs one exchange.
+process that plays its task, which tells the others what came out. The actions
+of all rows that come from the sampler together cost one exchange.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from envs import api
 from leafe_jax import hosts
 from leafe_jax.rollout.episode import Outcome, attempt
+from leafe_jax.rollout.timing import Clock
 
 Work = tuple[str, Callable[[Outcome], None]]
 
@@ -25,9 +26,11 @@ class Crew:
 
   Args:
     tasks: of the wave; the same on all processes.
+    clock: times the environments of this process.
   """
 
-  def __init__(self, tasks: Sequence[api.Task]):
+  def __init__(self, tasks: Sequence[api.Task], clock: Clock):
+    self._clock = clock
     self._own = {task.id for task in tasks[hosts.share(len(tasks))]}
 
   def run(self, work: Sequence[Work]) -> list[Outcome]:
@@ -37,11 +40,14 @@ class Crew:
       work: task ids, and functions that fill in an outcome; only those of own
         tasks are called. What they raise becomes the outcome's error.
     """
-    own = {
-        place: _run(function)
-        for place, (task_id, function) in enumerate(work)
-        if task_id in self._own
-    }
+    if not work:
+      return []
+    with self._clock.running():
+      own = {
+          place: _run(function)
+          for place, (task_id, function) in enumerate(work)
+          if task_id in self._own
+      }
     if hosts.count() == 1:
       return [own[place] for place in range(len(work))]
     told = json.dumps(list(map(_to_json, own.items())), default=_plain)

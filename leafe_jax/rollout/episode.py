@@ -18,6 +18,7 @@ from absl import logging
 
 from envs import api
 from leafe_jax.rollout.ledger import Ledger
+from leafe_jax.rollout.timing import Clock
 from leafe_jax.sampler import Sample, Sampler, State
 from leafe_jax.text.transcript import Transcript
 from leafe_jax.tree import Node, Turn
@@ -36,6 +37,7 @@ class Player:
     horizon: turns per episode.
     seed: of the run.
     version: number of the policy.
+    clock: times the world.
   """
 
   sampler: Sampler
@@ -44,6 +46,7 @@ class Player:
   horizon: int
   seed: int
   version: int
+  clock: Clock = dataclasses.field(default_factory=Clock)
 
 
 @dataclasses.dataclass(frozen=True)

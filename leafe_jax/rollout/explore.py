@@ -1,9 +1,10 @@
 """Stage 1: many trees at once, in waves that are saved when complete.
 
-One round: every running episode takes a turn, the reflections that follow are
-asked in one batch, their branch requests are queued, free rows are filled from
-the trees' queues. All choices are functions of the run's seed and the tasks of
-the wave, so an interrupted wave that is explored again is the same wave.
+Between two polls some running episodes take a turn or are reflected on, their
+branch requests are queued, and free rows are filled from the trees' queues; all
+others are with the sampler meanwhile. All choices are functions of the run's
+seed and the tasks of the wave, so an interrupted wave that is explored again is
+the same wave.
 """
 
 from __future__ import annotations
@@ -11,15 +12,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 
+from absl import logging
+
 from envs import api
 from leafe_jax.config import Explore
 from leafe_jax.rollout.crew import Crew
 from leafe_jax.rollout.episode import Episode, Outcome, Player, first_prompt, no_memory
 from leafe_jax.rollout.grow import Growth, Limits
-from leafe_jax.rollout.play import open_episodes, take_turn
-from leafe_jax.rollout.reflect import Question, reflect
+from leafe_jax.rollout.play import Rows, open_episodes, take_actions, turn_request
+from leafe_jax.rollout.reflect import Question, question_request, read_answer
+from leafe_jax.rollout.timing import Meter
 from leafe_jax.sampler import Rules, State
 from leafe_jax.tree import Tree
+
+_POLLS_PER_ROUND = 4  # looking at all trees costs as much as stepping some rows
 
 
 def prefill_roots(
@@ -30,8 +36,12 @@ def prefill_roots(
 ) -> list[State | None]:
   """h_1 of every task, read once however many episodes share it.
 
+  A wave begins here: all pages are forgotten first, so that it is a function of
+  its own requests, whatever this process did before.
+
   None for a task that cannot be opened: its episodes will say why.
   """
+  player.sampler.forget()
   session = player.world.session()
 
   def reset(task: api.Task, outcome: Outcome) -> None:
@@ -64,45 +74,90 @@ def explore(
     config: the exploration's options.
     limits: what a task may spend.
     rows: most episodes that run at the same time.
-    on_round: shown the trees after every round, as far as they have grown.
+    on_round: shown the trees every few turns, as far as they have grown.
   """
-  stop_ids = player.transcript.stop_ids
-  rules = Rules(config.temperature, config.max_response_tokens, stop_ids)
-  reflect_rules = Rules(
-      config.reflect_temperature, config.max_reflection_tokens, stop_ids
-  )
-  crew = Crew(tasks)
+  meter = Meter(player.clock, lambda: player.sampler.stats)
+  crew = Crew(tasks, player.clock)
   roots = prefill_roots(player, crew, tasks)
   growths = [
       Growth(player, task, root, config, limits(task))
       for task, root in zip(tasks, roots, strict=True)
   ]
-  active: list[tuple[Growth, Episode]] = []
-  while True:
-    _join(crew, active, growths, rows)
-    if not active:
-      return [growth.billed() for growth in growths]
-    take_turn(player, crew, [(g.task.id, e) for g, e in active], rules, 'act')
-    _reflect(player, active, reflect_rules)
-    active = [(g, e) for g, e in active if not e.over]
-    on_round([growth.billed() for growth in growths])
+  course = _Course(player, crew, growths, config, rows)
+  polls = 0
+  while course.join():
+    course.poll()
+    if polls % _POLLS_PER_ROUND == 0:
+      on_round([growth.billed() for growth in growths])
+    polls += 1
+  trees = [growth.billed() for growth in growths]
+  on_round(trees)
+  logging.info('%d trees in %s', len(trees), meter)
+  return trees
 
 
-def _join(
-    crew: Crew,
-    active: list[tuple[Growth, Episode]],
-    growths: Sequence[Growth],
-    rows: int,
-) -> None:
-  """Fills free rows; an episode that cannot be opened leaves its row again."""
-  growths = list(growths)
-  while joining := _choose(growths, rows - len(active)):
-    open_episodes(crew, [(g.task.id, episode) for g, episode in joining])
-    for growth, episode in joining:
-      if not episode.over:
-        active.append((growth, episode))
-      elif growth.lost() and growth in growths:  # its world is gone
-        growths.remove(growth)
+class _Course:
+  """The episodes in progress: act, observe, reflect, act again.
+
+  A row that is with the sampler samples an action, or answers a question.
+  """
+
+  def __init__(
+      self, player: Player, crew: Crew, growths: Sequence[Growth], config: Explore,
+      limit: int,
+  ):
+    stop_ids = player.transcript.stop_ids
+    self._player = player
+    self._crew = crew
+    self._growths = list(growths)
+    self._rules = Rules(config.temperature, config.max_response_tokens, stop_ids)
+    self._reflect_rules = Rules(
+        config.reflect_temperature, config.max_reflection_tokens, stop_ids
+    )
+    self._limit = limit
+    self._rows: Rows[tuple[Growth, Episode, Question | None]] = Rows(player.sampler)
+
+  def join(self) -> bool:
+    """Fills free rows; whether any episode runs.
+
+    An episode that cannot be opened leaves its row again.
+    """
+    while joining := _choose(self._growths, self._limit - len(self._rows)):
+      open_episodes(self._crew, [(g.task.id, episode) for g, episode in joining])
+      for growth, episode in joining:
+        if not episode.over:
+          self._act(growth, episode)
+        elif growth.lost() and growth in self._growths:  # its world is gone
+          self._growths.remove(growth)
+    return bool(self._rows)
+
+  def poll(self) -> None:
+    """Takes the samples that come next to where they belong."""
+    polled = self._rows.poll()
+    acting = [(g, e, sample) for (g, e, asked), sample in polled if asked is None]
+    take_actions(self._crew, [(g.task.id, e, sample) for g, e, sample in acting])
+    for growth, episode, _ in acting:
+      self._ask_or_act(growth, episode, growth.observe(episode))
+    for (growth, episode, asked), sample in polled:
+      if asked is None:
+        continue
+      if read_answer(self._player, asked, sample):
+        growth.accept(asked)
+        asked = None
+      self._ask_or_act(growth, episode, asked)
+
+  def _ask_or_act(
+      self, growth: Growth, episode: Episode, question: Question | None
+  ) -> None:
+    if question is not None:
+      request = question_request(self._player, question)
+      self._rows.submit((growth, episode, question), request, self._reflect_rules)
+    elif not episode.over:
+      self._act(growth, episode)
+
+  def _act(self, growth: Growth, episode: Episode) -> None:
+    request = turn_request(self._player, growth.task.id, episode, 'act')
+    self._rows.submit((growth, episode, None), request, self._rules)
 
 
 def _choose(growths: Sequence[Growth], rows: int) -> list[tuple[Growth, Episode]]:
@@ -119,16 +174,3 @@ def _choose(growths: Sequence[Growth], rows: int) -> list[tuple[Growth, Episode]
         chosen.append((growth, episode))
         joined = True
   return chosen
-
-
-def _reflect(
-    player: Player, active: Sequence[tuple[Growth, Episode]], rules: Rules
-) -> None:
-  asked: list[tuple[Growth, Question]] = []
-  for growth, episode in active:
-    question = growth.observe(episode)
-    if question is not None:
-      asked.append((growth, question))
-  reflect(player, [question for _, question in asked], rules)
-  for growth, question in asked:
-    growth.accept(question)

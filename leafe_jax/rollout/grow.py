@@ -163,7 +163,15 @@ class Growth:
     return node.id
 
   def observe(self, episode: Episode) -> Question | None:
-    """Books a turn that was just taken; the reflection it calls for, if any."""
+    """Books a turn that was just taken; the reflection it calls for, if any.
+
+    Until `accept` gets it answered, the tree does not restart.
+    """
+    question = self._book(episode)
+    self._running += question is not None
+    return question
+
+  def _book(self, episode: Episode) -> Question | None:
     node = episode.node
     if not episode.over:
       return self._ask_in_progress(episode)
@@ -205,6 +213,7 @@ class Growth:
 
   def accept(self, question: Question) -> None:
     """Queues the branch that an answered question asks for."""
+    self._running -= 1
     answer, episode = question.answer, question.episode
     if answer.tau is None or answer.experience is None:
       return

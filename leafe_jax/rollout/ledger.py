@@ -34,12 +34,12 @@ class Ledger:
   reflection_tokens: int = 0
 
   def add(self, other: Ledger | Mapping[str, int]) -> None:
-    counts = other if isinstance(other, Mapping) else dataclasses.asdict(other)
+    counts = other if isinstance(other, Mapping) else vars(other)
     for name, count in counts.items():
       setattr(self, name, getattr(self, name) + count)
 
   def as_dict(self) -> dict[str, int]:
-    return dataclasses.asdict(self)
+    return dict(vars(self))
 
 
 def total(ledgers: Iterable[Ledger | Mapping[str, int]]) -> Ledger:

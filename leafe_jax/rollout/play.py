@@ -1,15 +1,44 @@
-"""Driving many episodes at once: sample, act, let finished ones leave."""
+"""Driving many episodes at once: environments step while the device samples.
+
+Rows are with the sampler, each with a note of what it is for. What a poll gives
+back is acted on and submitted again; meanwhile the device works on the other
+rows. Samples come in the order of launches, so the whole course is a function
+of what is submitted, never of time: all processes of a run take the same one.
+"""
 
 from __future__ import annotations
 
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
 
 from leafe_jax.rollout.crew import Crew
 from leafe_jax.rollout.episode import Episode, Player
 from leafe_jax.rollout.keys import row_key
-from leafe_jax.sampler import Request, Rules
+from leafe_jax.sampler import Request, Rules, Sample, Sampler
+
+T = TypeVar('T')
+
+
+class Rows(Generic[T]):
+  """Rows that are with the sampler, each with a note."""
+
+  def __init__(self, sampler: Sampler):
+    self._sampler = sampler
+    self._notes: dict[int, T] = {}
+
+  def __len__(self) -> int:
+    return len(self._notes)
+
+  def submit(self, note: T, request: Request, rules: Rules) -> None:
+    """Queues a row."""
+    self._notes[self._sampler.submit(request, rules)] = note
+
+  def poll(self) -> list[tuple[T, Sample]]:
+    """The samples that come next; none while no row has come to its end."""
+    samples = self._sampler.poll().items()
+    return [(self._notes.pop(ticket), sample) for ticket, sample in samples]
 
 
 def open_episodes(crew: Crew, episodes: Sequence[tuple[str, Episode]]) -> None:
@@ -19,30 +48,23 @@ def open_episodes(crew: Crew, episodes: Sequence[tuple[str, Episode]]) -> None:
     episode.opened(outcome)
 
 
-def take_turn(
-    player: Player,
-    crew: Crew,
-    episodes: Sequence[tuple[str, Episode]],
-    rules: Rules,
-    purpose: str,
-) -> None:
-  """Every episode, given with its task's id, takes one turn."""
-  requests = [
-      Request(
-          episode.prompt(),
-          row_key(
-              player.seed, player.version, task_id, episode.node.id,
-              episode.turn, purpose,
-          ),
-      )
-      for task_id, episode in episodes
-  ]
-  samples = player.sampler.sample(requests, rules)
+def turn_request(
+    player: Player, task_id: str, episode: Episode, purpose: str
+) -> Request:
+  """Asks for the next response of a task's episode."""
+  key = row_key(
+      player.seed, player.version, task_id, episode.node.id, episode.turn, purpose
+  )
+  return Request(episode.prompt(), key)
+
+
+def take_actions(crew: Crew, acting: Sequence[tuple[str, Episode, Sample]]) -> None:
+  """Every episode, given with its task's id, acts as sampled and moves on."""
   outcomes = crew.run([
       (task_id, functools.partial(episode.act, sample))
-      for (task_id, episode), sample in zip(episodes, samples, strict=True)
+      for task_id, episode, sample in acting
   ])
-  for (_, episode), sample, outcome in zip(episodes, samples, outcomes, strict=True):
+  for (_, episode, sample), outcome in zip(acting, outcomes, strict=True):
     episode.advance(sample, outcome)
 
 
@@ -57,24 +79,24 @@ def play(
 ) -> None:
   """Plays all waiting episodes to their ends, `rows` at a time.
 
-  Rows that end leave at once and the next waiting episode joins.
+  Episodes that end leave at once and the next waiting ones join.
   """
-  active: list[tuple[str, Episode]] = []
+  running: Rows[tuple[str, Episode]] = Rows(player.sampler)
 
-  def leave() -> list[tuple[str, Episode]]:
-    for task_id, episode in active:
+  def go_on(entries: Sequence[tuple[str, Episode]]) -> None:
+    for task_id, episode in entries:
       if episode.over:
         on_end(task_id, episode)
-    return [entry for entry in active if not entry[1].over]
+      else:
+        request = turn_request(player, task_id, episode, purpose)
+        running.submit((task_id, episode), request, rules)
 
   while True:
-    joining = list(itertools.islice(waiting, rows - len(active)))
-    if joining:
-      open_episodes(crew, joining)
-      active = [*active, *joining]
-    elif not active:
+    joining = list(itertools.islice(waiting, rows - len(running)))
+    open_episodes(crew, joining)
+    go_on(joining)
+    if not joining and not running:
       return
-    active = leave()
-    if active:
-      take_turn(player, crew, active, rules, purpose)
-      active = leave()
+    acting = [(*entry, sample) for entry, sample in running.poll()]
+    take_actions(crew, acting)
+    go_on([(task_id, episode) for task_id, episode, _ in acting])

@@ -43,17 +43,18 @@ class Question:
 def reflect(player: Player, questions: Sequence[Question], rules: Rules) -> None:
   """Fills in `question.answer` of every question, with one retry each."""
   open_questions = list(questions)
-  for _ in range(MAX_ATTEMPTS):
-    if not open_questions:
-      return
-    requests = [_request(player, question) for question in open_questions]
+  while open_questions:
+    requests = [question_request(player, question) for question in open_questions]
     samples = player.sampler.sample(requests, rules)
-    for question, sample in zip(open_questions, samples, strict=True):
-      _read(player, question, sample)
-    open_questions = [q for q in open_questions if q.answer.error is not None]
+    open_questions = [
+        question
+        for question, sample in zip(open_questions, samples, strict=True)
+        if not read_answer(player, question, sample)
+    ]
 
 
-def _request(player: Player, question: Question) -> Request:
+def question_request(player: Player, question: Question) -> Request:
+  """Asks a question, once more if its answer could not be read."""
   answer = question.answer
   ids = player.transcript.reflection(answer.turn, question.terminal)
   question.ledger.reflections += 1
@@ -64,6 +65,13 @@ def _request(player: Player, question: Question) -> Request:
       answer.turn, 'reflect', answer.attempts,
   )
   return Request(player.sampler.extend(question.episode.state, ids), key)
+
+
+def read_answer(player: Player, question: Question, sample: Sample) -> bool:
+  """Fills in `question.answer`; False: it cannot be read and is to be asked again."""
+  _read(player, question, sample)
+  answer = question.answer
+  return answer.error is None or answer.attempts >= MAX_ATTEMPTS
 
 
 def _read(player: Player, question: Question, sample: Sample) -> None:

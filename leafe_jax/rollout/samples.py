@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from absl import logging
+
 from envs import api
 from leafe_jax.rollout.crew import Crew
 from leafe_jax.rollout.episode import Episode, Player, Start, no_memory
 from leafe_jax.rollout.explore import prefill_roots
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.play import play
+from leafe_jax.rollout.timing import Meter
 from leafe_jax.sampler import Rules
 from leafe_jax.tree import Node, Tree
 
@@ -40,7 +43,8 @@ def play_samples(
     on_end: called with a task's id and a finished episode, in order of ending.
     memory: a task's lessons, fixed for its episodes.
   """
-  crew = Crew(tasks)
+  meter = Meter(player.clock, lambda: player.sampler.stats)
+  crew = Crew(tasks, player.clock)
   roots = prefill_roots(player, crew, tasks, memory)
 
   def waiting() -> Iterator[tuple[str, Episode]]:
@@ -56,6 +60,7 @@ def play_samples(
       player, crew, waiting(), rules, rows, purpose,
       lambda task_id, episode: on_end(task_id, episode.node),
   )
+  logging.info('%d episodes in %s', count * len(tasks), meter)
 
 
 def play_groups(

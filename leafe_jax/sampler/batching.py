@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from leafe_jax import config as config_lib
+from leafe_jax.sampler.choices import Trie
+from leafe_jax.sampler.drawing import Filters
 from leafe_jax.sampler.pages import Page
-from leafe_jax.sampler.state import State
-from leafe_jax.sampler.turn import Batch
+from leafe_jax.sampler.state import MAX_STOP_IDS, Rules, State
+from leafe_jax.sampler.turn import Batch, Drawing
 
 _MIN_RESPONSE = 8
+_NO_STOPS = (-1,) * MAX_STOP_IDS
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,16 +30,28 @@ class Row:
   """One row of a dispatch.
 
   Attributes:
-    index: place of its request.
+    index: its place among the rows waiting.
     state: the prompt.
     num_new: how many of its pending tokens to read now.
     key: random key of the row.
+    rules: how to draw.
+    first: tokens of the response that were drawn before.
+    max_tokens: most tokens to draw now; 0: read only.
+    trie: what may be said; None: anything.
+    node: place in the trie.
+    shard: of the pool, where its pages are.
   """
 
   index: int
   state: State
   num_new: int
   key: tuple[int, int] = (0, 0)
+  rules: Rules = Rules()
+  first: int = 0
+  max_tokens: int = 0
+  trie: Trie | None = None
+  node: int = 0
+  shard: int = 0
 
 
 class Buckets:
@@ -45,15 +60,21 @@ class Buckets:
   Args:
     config: bucket sizes; lengths are rounded up to whole pages.
     max_length: longest transcript in tokens.
+    num_shards: of the pool; the rows of a dispatch are cut likewise.
   """
 
-  def __init__(self, config: config_lib.Sampler, max_length: int):
+  def __init__(
+      self, config: config_lib.Sampler, max_length: int, num_shards: int = 1
+  ):
     self.page_size = config.page_size
     self.new_tokens = tuple(sorted(config.prefill_buckets))
     longest = self._round_up(max_length)
     lengths = {self._round_up(size) for size in config.length_buckets} | {longest}
     self.lengths = tuple(sorted(size for size in lengths if size <= longest))
-    self.rows = min(config.dispatch_rows, config.max_rows)
+    self.num_shards = num_shards
+    self._rows_per_shard = -(-min(config.dispatch_rows, config.max_rows) // num_shards)
+    self.rows = self._rows_per_shard * num_shards
+    self._chunk = config.decode_chunk
 
   def _round_up(self, size: int) -> int:
     return -(-size // self.page_size) * self.page_size
@@ -70,25 +91,47 @@ class Buckets:
     groups: list[list[Row]] = []
     for size, larger in itertools.zip_longest(self.new_tokens, self.new_tokens[1:]):
       members = sorted(by_size[size], key=lambda row: (row.state.cached, row.index))
+      found = self._cut(members)
       if larger is not None and larger <= 2 * size and by_size[larger]:
-        whole = len(members) // self.rows * self.rows
-        by_size[larger] += members[whole:]
-        members = members[:whole]
-      groups += [
-          members[start : start + self.rows]
-          for start in range(0, len(members), self.rows)
-      ]
+        by_size[larger] += [r for g in found if len(g) < self.rows for r in g]
+        found = [group for group in found if len(group) == self.rows]
+      groups += found
     return groups
 
-  def num_decode(self, max_tokens: int) -> int:
-    """Room for a response: a power of two, so that few programs do."""
-    return max(_MIN_RESPONSE, 1 << (max_tokens - 1).bit_length())
+  def _cut(self, rows: Sequence[Row]) -> list[list[Row]]:
+    """Dispatches of rows in their order, with each shard's in its places."""
+    of_shard: list[list[Row]] = [[] for _ in range(self.num_shards)]
+    for row in rows:
+      of_shard[row.shard].append(row)
+    size = self._rows_per_shard
+    return [
+        [row for own in of_shard for row in own[start : start + size]]
+        for start in range(0, max(map(len, of_shard)), size)
+    ]
 
-  def pages_needed(self, row: Row, num_response: int) -> int:
+  def places(self, rows: Sequence[Row]) -> list[int]:
+    """Where the rows of a dispatch stand in its arrays."""
+    taken = [shard * self._rows_per_shard for shard in range(self.num_shards)]
+    found = []
+    for row in rows:
+      found.append(taken[row.shard])
+      taken[row.shard] += 1
+    return found
+
+  def per_dispatch(self, max_tokens: int) -> int:
+    """How many of `max_tokens` tokens one dispatch decodes at most."""
+    return min(max_tokens, self._chunk or max_tokens)
+
+  def num_decode(self, max_tokens: int) -> int:
+    """A dispatch's room for responses: a power of two, so that few programs do."""
+    count = self.per_dispatch(max_tokens)
+    return max(_MIN_RESPONSE, 1 << (count - 1).bit_length())
+
+  def pages_needed(self, row: Row) -> int:
     """Fresh pages that hold what follows the full pages of the prefix."""
     offset = row.state.cached % self.page_size
     # The last token of a response is never read.
-    end = offset + row.num_new + max(0, num_response - 1)
+    end = offset + row.num_new + max(0, row.max_tokens - 1)
     return -(-end // self.page_size)
 
   def fill(
@@ -106,25 +149,31 @@ class Buckets:
       num_decode: room for responses, 0 to read only.
       num_pages: size of the pool; as an id it means 'write nowhere'.
     """
-    width = _bucket(max(row.num_new for row in rows), self.new_tokens)
-    prefix = max(row.state.cached // self.page_size for row in rows)
-    length = _bucket(prefix * self.page_size, self.lengths)
-    batch = self.blank(width, length, num_decode, num_pages)
-    batch.active[: len(rows)] = True
-    for place, (row, pages) in enumerate(zip(rows, fresh, strict=True)):
+    num_new = max(row.num_new for row in rows)
+    num_prefix = max(row.state.cached // self.page_size for row in rows)
+    batch = self.blank(num_new, num_prefix, num_decode, num_pages)
+    places = self.places(rows)
+    batch.active[places] = True
+    for place, row, pages in zip(places, rows, fresh, strict=True):
       _fill_row(batch, place, row, pages, self.page_size)
+    if num_decode:
+      return batch._replace(drawing=_drawing(rows, places, self.rows))
     return batch
 
-  def blank(self, width: int, length: int, num_decode: int, num_pages: int) -> Batch:
-    """A dispatch without rows.
+  def blank(
+      self, num_new: int, num_prefix: int, num_decode: int, num_pages: int
+  ) -> Batch:
+    """A dispatch without rows: it reads padding and writes nowhere.
 
     Args:
-      width: new tokens a row, one of `new_tokens`.
-      length: places of the prefix, one of `lengths` or 0.
+      num_new: most new tokens of a row.
+      num_prefix: most full pages of a prefix.
       num_decode: room for responses, 0 to read only.
       num_pages: size of the pool.
     """
     rows, page = self.rows, self.page_size
+    width = _bucket(num_new, self.new_tokens)
+    length = _bucket(num_prefix * page, self.lengths)
     num_write = -(-(page - 1 + width + num_decode) // page)
     arrays: dict[str, Any] = dict(
         prefix_pages=np.zeros((rows, length // page), np.int32),
@@ -134,10 +183,10 @@ class Buckets:
         tokens=np.zeros((rows, width), np.int32),
         num_new=np.ones(rows, np.int32),
         write_pages=np.full((rows, num_write), num_pages, np.int32),
-        keys=np.zeros((rows, 2), np.uint32),
         active=np.zeros(rows, bool),
     )
-    return Batch(**arrays)
+    drawing = _drawing([Row(0, State(0), 1)], [0], rows) if num_decode else None
+    return Batch(**arrays, drawing=drawing)
 
 
 def _fill_row(
@@ -145,35 +194,49 @@ def _fill_row(
 ) -> None:
   state = row.state
   full, offset = divmod(state.cached, page_size)
+  nodes = state.lease.path() if state.lease is not None else []
+  ids = [node.page.id for node in nodes if node.page is not None]
   if full:
-    batch.prefix_pages[place, :full] = [page.id for page in state.pages[:full]]
+    batch.prefix_pages[place, :full] = ids[:full]
     batch.prefix_length[place] = full * page_size
   if offset:
-    batch.tail_page[place] = state.pages[full].id
+    batch.tail_page[place] = ids[full]
     batch.offset[place] = offset
   batch.tokens[place, : row.num_new] = state.pending[: row.num_new]
   batch.num_new[place] = row.num_new
   batch.write_pages[place, : len(fresh)] = [page.id for page in fresh]
-  batch.keys[place] = row.key
 
 
-def advance(
-    state: State,
-    fresh: tuple[Page, ...],
-    num_read: int,
-    pending: tuple[int, ...],
-    page_size: int,
-) -> State:
-  """The state after `num_read` more tokens went into `fresh` pages."""
-  full = state.cached // page_size
-  cached = state.cached + num_read
-  used = -(-cached // page_size) - full
-  return State(
-      version=state.version,
-      pages=state.pages[:full] + fresh[:used],
-      cached=cached,
-      pending=pending,
+def _drawing(rows: Sequence[Row], places: Sequence[int], count: int) -> Drawing:
+  """How the rows draw, at their places of `count`; they agree on what is on."""
+  rules = [row.rules for row in rows]
+
+  def column(values: Iterable[Any], kind: type, *shape: int) -> Any:
+    array = np.zeros((count, *shape), kind)
+    array[places] = list(values)
+    return array
+
+  stop_ids = ((*r.stop_ids, *_NO_STOPS[len(r.stop_ids) :]) for r in rules)
+  drawing: dict[str, Any] = dict(
+      temperature=column((r.temperature for r in rules), np.float32),
+      max_tokens=column((row.max_tokens for row in rows), np.int32),
+      first=column((row.first for row in rows), np.int32),
+      stop_ids=column(stop_ids, np.int32, MAX_STOP_IDS),
+      keys=column((row.key for row in rows), np.uint32, 2),
+      filters=None, edges=None, node=None,
   )
+  if rules[0].filtered:
+    drawing['filters'] = Filters(
+        column((r.top_k for r in rules), np.int32),
+        column((r.top_p for r in rules), np.float32),
+        column((r.min_p for r in rules), np.float32),
+    )
+  tries = [row.trie for row in rows if row.trie is not None]
+  if tries:
+    padded = (trie.padded() for trie in tries)
+    drawing['edges'] = column(padded, np.int32, tries[0].room, 3)
+    drawing['node'] = column((row.node for row in rows), np.int32)
+  return Drawing(**drawing)
 
 
 def _bucket(size: int, buckets: tuple[int, ...]) -> int:

@@ -5,15 +5,30 @@ that holds P tokens of all layers, keys as [K, H, P] and values as [K, P, H].
 Programs work on dense rows gathered from it, keys [B, K, H, S] and values
 [B, K, S, H] per layer: with keys transposed, both products of decoding run
 over contiguous memory.
+
+Over several devices the pool is cut like the rows of a dispatch (`POOL_AXES`): a
+device holds the pages of its own rows, whose ids the host hands out accordingly,
+so that gathering and writing move nothing between devices.
+
+The layers of dense rows stand one by one, or stacked where a program scans over
+them (`Layers`).
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
+
+from leafe_jax.policy import sharding
+
+POOL_AXES = ('batch', 'layers', None, 'kv_heads', None)
+_DENSE_AXES = ('batch', 'kv_heads', None, None)
 
 
 class KV(NamedTuple):
@@ -23,25 +38,88 @@ class KV(NamedTuple):
   v: Array
 
 
+# A list of layers, or one KV whose arrays have a leading layer axis.
+Layers = list[KV] | KV
+
+
+def each_layer(change: Callable[..., KV], *parts: Layers) -> Layers:
+  """The same change to every layer of one or more parts."""
+  if isinstance(parts[0], KV):
+    return jax.vmap(change)(*parts)
+  return [change(*layer) for layer in zip(*parts, strict=True)]
+
+
+def length_of(part: Layers) -> int:
+  """Places of a row."""
+  return (part if isinstance(part, KV) else part[0]).k.shape[-1]
+
+
 def gather(
-    pool: Float[Array, 'pages L 2 K block'], ids: Int[Array, 'B p'], head_dim: int
-) -> list[KV]:
-  """Dense keys and values of each layer, p * P places a row.
+    pool: Float[Array, 'pages L 2 K block'],
+    ids: Int[Array, 'B p'],
+    head_dim: int,
+    stacked: bool = False,
+) -> Layers:
+  """Dense keys and values of all layers, p * P places a row.
 
   The ids must be in range.
   """
-  # The host hands out the ids: without the promise XLA adds a masking pass.
-  pages = pool.at[ids].get(mode='promise_in_bounds')
-  rows, count, num_layers, _, heads, block = pages.shape
-  split_k = (rows, count, heads, head_dim, block // head_dim)
-  split_v = (rows, count, heads, block // head_dim, head_dim)
-  dense = []
-  for layer in range(num_layers):
-    k = pages[:, :, layer, 0].reshape(split_k).transpose(0, 2, 3, 1, 4)
-    v = pages[:, :, layer, 1].reshape(split_v).transpose(0, 2, 1, 3, 4)
-    k, v = k.reshape(rows, heads, head_dim, -1), v.reshape(rows, heads, -1, head_dim)
-    dense.append(KV(k, v))
-  return dense
+  pages = _take(pool, ids)
+  dense = functools.partial(_dense, head_dim=head_dim)
+  if stacked:
+    return pin(jax.vmap(dense, in_axes=2)(pages))
+  return pin([dense(pages[:, :, layer]) for layer in range(pages.shape[2])])
+
+
+def _take(
+    pool: Float[Array, 'pages L 2 K block'], ids: Int[Array, 'B p']
+) -> Float[Array, 'B p L 2 K block']:
+  """Pages by their ids, on each device its own."""
+
+  def take(pool: Array, ids: Array) -> Array:
+    # The host hands out the ids: without the promise XLA adds a masking pass.
+    return pool.at[ids].get(mode='promise_in_bounds')
+
+  def take_own(pool: Array, ids: Array) -> Array:
+    # Padding may be the id of another device's page.
+    return take(pool, jnp.clip(_own_ids(pool, ids), 0, pool.shape[0] - 1))
+
+  cut = _cut(pool)
+  if cut is None:
+    return take(pool, ids)
+  rows = PartitionSpec(cut[0], None)
+  out = PartitionSpec(*rows, *cut[1:])
+  return jax.shard_map(take_own, in_specs=(cut, rows), out_specs=out)(pool, ids)
+
+
+def _cut(pool: Array) -> PartitionSpec | None:
+  """How the pool is cut over the mesh in context; None on one device."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1:
+    return None
+  return sharding.partition_spec(POOL_AXES, pool.shape, mesh)
+
+
+def _own_ids(pool: Array, ids: Array) -> Array:
+  """Page ids, counted from the first page of this device's part of the pool."""
+  return ids - jax.lax.axis_index(sharding.ROW_AXES) * pool.shape[0]
+
+
+def _dense(pages: Float[Array, 'B p 2 K block'], head_dim: int) -> KV:
+  """Pages of one layer, side by side."""
+  rows, count, _, heads, block = pages.shape
+  k = pages[:, :, 0].reshape(rows, count, heads, head_dim, block // head_dim)
+  v = pages[:, :, 1].reshape(rows, count, heads, block // head_dim, head_dim)
+  k, v = k.transpose(0, 2, 3, 1, 4), v.transpose(0, 2, 1, 3, 4)
+  return KV(
+      k.reshape(rows, heads, head_dim, -1), v.reshape(rows, heads, -1, head_dim)
+  )
+
+
+def pin(part: Layers) -> Layers:
+  """Rows over data and fsdp, heads over tensor, as in training."""
+  axes = (('layers', *_DENSE_AXES) if isinstance(part, KV) else _DENSE_AXES)
+  return jax.tree.map(lambda x: sharding.constrain(x, axes), part)
 
 
 def open_buffers(
@@ -49,17 +127,18 @@ def open_buffers(
     ids: Int[Array, ' B'],
     head_dim: int,
     num_pages: int,
-) -> list[KV]:
+    stacked: bool = False,
+) -> Layers:
   """Room for `num_pages` pages a row and layer; the first is page `ids`."""
-  tails = gather(pool, ids[:, None], head_dim)
   room = (num_pages - 1) * (pool.shape[-1] // head_dim)
-  return [
-      KV(
-          jnp.pad(tail.k, ((0, 0), (0, 0), (0, 0), (0, room))),
-          jnp.pad(tail.v, ((0, 0), (0, 0), (0, room), (0, 0))),
-      )
-      for tail in tails
-  ]
+
+  def widen(tail: KV) -> KV:
+    return KV(
+        jnp.pad(tail.k, ((0, 0), (0, 0), (0, 0), (0, room))),
+        jnp.pad(tail.v, ((0, 0), (0, 0), (0, room), (0, 0))),
+    )
+
+  return each_layer(widen, gather(pool, ids[:, None], head_dim, stacked))
 
 
 def put(target: KV, new: KV, start: Int[Array, ' B']) -> KV:
@@ -74,9 +153,9 @@ def put(target: KV, new: KV, start: Int[Array, ' B']) -> KV:
   return jax.vmap(write)(target, new, start)
 
 
-def before(kv: KV, length: Int[Array, ' B']) -> Bool[Array, 'B 1 S']:
-  """Mask of the places before each row's length."""
-  return (jnp.arange(kv.k.shape[3]) < length[:, None])[:, None]
+def before(places: int, length: Int[Array, ' B']) -> Bool[Array, 'B 1 S']:
+  """Mask of those of S places that come before each row's length."""
+  return (jnp.arange(places) < length[:, None])[:, None]
 
 
 def join(prefix: KV, buffer: KV, length: int) -> KV:
@@ -105,19 +184,26 @@ def no_tokens(like: KV, length: int) -> KV:
 
 
 def close_buffers(
-    buffers: list[KV], page_size: int
+    buffers: Layers, page_size: int
 ) -> Float[Array, 'pages L 2 K block']:
   """The buffers as pages, row by row."""
-  layers_of_pages = []
-  for buffer in buffers:
-    rows, heads, dim, length = buffer.k.shape
-    count = length // page_size
-    k = buffer.k.reshape(rows, heads, dim, count, page_size)
-    v = buffer.v.reshape(rows, heads, count, page_size, dim)
-    k = k.transpose(0, 3, 1, 2, 4).reshape(rows * count, heads, -1)
-    v = v.transpose(0, 2, 1, 3, 4).reshape(rows * count, heads, -1)
-    layers_of_pages.append(jnp.stack([k, v], axis=1))
-  return jnp.stack(layers_of_pages, axis=1)
+  of_layer = functools.partial(_pages, page_size=page_size)
+  if isinstance(buffers, KV):
+    pages = jax.vmap(of_layer, out_axes=1)(buffers)
+  else:
+    pages = jnp.stack([of_layer(buffer) for buffer in buffers], axis=1)
+  return sharding.constrain(pages, POOL_AXES)
+
+
+def _pages(buffer: KV, page_size: int) -> Float[Array, 'pages 2 K block']:
+  """A buffer of one layer, cut into pages."""
+  rows, heads, dim, length = buffer.k.shape
+  count = length // page_size
+  k = buffer.k.reshape(rows, heads, dim, count, page_size)
+  v = buffer.v.reshape(rows, heads, count, page_size, dim)
+  k = k.transpose(0, 3, 1, 2, 4).reshape(rows * count, heads, -1)
+  v = v.transpose(0, 2, 1, 3, 4).reshape(rows * count, heads, -1)
+  return jnp.stack([k, v], axis=1)
 
 
 def write(
@@ -126,4 +212,16 @@ def write(
     pages: Float[Array, 'new L 2 K block'],
 ) -> Float[Array, 'pages L 2 K block']:
   """Writes pages to their ids, in order; ids out of range are dropped."""
-  return pool.at[ids.reshape(-1)].set(pages, mode='drop')
+
+  def put_pages(pool: Array, ids: Array, pages: Array) -> Array:
+    return pool.at[ids.reshape(-1)].set(pages, mode='drop')
+
+  def put_own(pool: Array, ids: Array, pages: Array) -> Array:
+    ids = _own_ids(pool, ids)
+    return put_pages(pool, jnp.where(ids < 0, pool.shape[0], ids), pages)
+
+  cut = _cut(pool)
+  if cut is None:
+    return put_pages(pool, ids, pages)
+  specs = (cut, PartitionSpec(cut[0], None), cut)
+  return jax.shard_map(put_own, in_specs=specs, out_specs=cut)(pool, ids, pages)

@@ -33,11 +33,11 @@ class Page:
 
 
 class PagePool:
-  """The ids 0 .. num_pages - 1."""
+  """The ids first .. first + num_pages - 1."""
 
-  def __init__(self, num_pages: int):
+  def __init__(self, num_pages: int, first: int = 0):
     self.num_pages = num_pages
-    self._free = list(range(num_pages - 1, -1, -1))
+    self._free = list(range(first + num_pages - 1, first - 1, -1))
 
   @property
   def num_free(self) -> int:

@@ -19,19 +19,42 @@ batch run on one core.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import layers, model
-from leafe_jax.policy.attention import MASKED
-from leafe_jax.sampler import cache, drawing
+from leafe_jax.policy import model
+from leafe_jax.sampler import cache, choices, drawing, reading
+from leafe_jax.sampler.cache import KV, Layers
+
+
+class Drawing(NamedTuple):
+  """How each row draws; B rows.
+
+  Attributes:
+    temperature: [B] divides the logits.
+    max_tokens: [B] most tokens in this dispatch.
+    first: [B] place in the response of the first of them; earlier dispatches
+      drew those before.
+    stop_ids: [B, 8] padded with -1.
+    keys: [B, 2] random key data.
+    filters: top-k, top-p, min-p; None: off.
+    edges: [B, E, 3] tries of what may be said (see `choices`); None: anything.
+    node: [B] place in the trie; None: without tries.
+  """
+
+  temperature: Array
+  max_tokens: Array
+  first: Array
+  stop_ids: Array
+  keys: Array
+  filters: drawing.Filters | None
+  edges: Array | None
+  node: Array | None
 
 
 class Batch(NamedTuple):
@@ -45,8 +68,8 @@ class Batch(NamedTuple):
     tokens: [B, T] new prompt tokens, padded on the right.
     num_new: [B] how many are real; at least 1.
     write_pages: [B, N/P] ids that receive the buffer; out of range: dropped.
-    keys: [B, 2] random key data.
     active: [B] whether the row is real.
+    drawing: how to draw; None where nothing is drawn.
   """
 
   prefix_pages: Array
@@ -56,16 +79,8 @@ class Batch(NamedTuple):
   tokens: Array
   num_new: Array
   write_pages: Array
-  keys: Array
   active: Array
-
-
-class Drawing(NamedTuple):
-  """How to draw: scalars, and stop ids padded with -1."""
-
-  temperature: Array
-  max_tokens: Array
-  stop_ids: Array
+  drawing: Drawing | None
 
 
 class Response(NamedTuple):
@@ -77,29 +92,20 @@ class Response(NamedTuple):
   stopped: Array
 
 
-class _Decoding(NamedTuple):
-  """Carry of the decode loop."""
+class Said(NamedTuple):
+  """What the rows of a decode loop have said so far.
+
+  Attributes:
+    index: tokens drawn.
+    token: [B] the last of them.
+    node: [B] places in the tries; None without tries.
+    response: all of them.
+  """
 
   index: Array
   token: Array
+  node: Array | None
   response: Response
-  spoken: list[cache.KV]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Policy:
-  """Weights within one program, layers apart.
-
-  Slicing the stacked weights inside the loop would copy them every step.
-  """
-
-  config: config_lib.Policy
-  params: model.Params
-
-  @functools.cached_property
-  def layers(self) -> list[model.Params]:
-    count = self.config.num_layers
-    return [model.layer_weights(self.params, i) for i in range(count)]
 
 
 def turn(
@@ -109,7 +115,6 @@ def turn(
     params: model.Params,
     pool: Float[Array, 'pages L 2 K block'],
     batch: Batch,
-    rules: Drawing,
 ) -> tuple[Array, Response | None]:
   """Reads every row's new tokens and samples up to `num_decode` tokens.
 
@@ -119,201 +124,160 @@ def turn(
     num_decode: R, room for the response; 0 only reads.
     params: weights.
     pool: KV pages; read only.
-    batch: the rows.
-    rules: temperature, most tokens (<= R), stop ids.
+    batch: the rows; their max_tokens <= R.
 
   Returns:
     Pages for batch.write_pages (see `cache.write`), and the responses (None
     when R is 0). The last token of a response is never read: it stays pending.
   """
-  policy = _Policy(config, params)
-  prefix = cache.gather(pool, batch.prefix_pages, config.head_dim)
+  policy = reading.LayeredPolicy.prepare(config, params)
+  dim, stacked = config.head_dim, config.scan_layers
+  prefix = cache.gather(pool, batch.prefix_pages, dim, stacked)
   num_write = batch.write_pages.shape[1]
-  buffers = cache.open_buffers(pool, batch.tail_page, config.head_dim, num_write)
+  buffers = cache.open_buffers(pool, batch.tail_page, dim, num_write, stacked)
   logits, buffers = _read_prompt(policy, prefix, buffers, batch, num_decode > 0)
   response = None
   if logits is not None:
-    response, spoken = _decode(
-        policy, prefix, buffers, batch, logits, rules, num_decode
-    )
+    past, known = _past(prefix, buffers, batch, page_size)
+    room = cache.each_layer(lambda like: cache.no_tokens(like, num_decode), buffers)
+    response, spoken = _decode(policy, past, known, cache.pin(room), batch, logits)
     place = batch.offset + batch.num_new
-    buffers = [cache.put(*pair, place) for pair in zip(buffers, spoken, strict=True)]
+    buffers = cache.each_layer(
+        lambda buffer, new: cache.put(buffer, new, place), buffers, spoken
+    )
   return cache.close_buffers(buffers, page_size), response
 
 
 def _read_prompt(
-    policy: _Policy,
-    prefix: list[cache.KV],
-    buffers: list[cache.KV],
+    policy: reading.LayeredPolicy,
+    prefix: Layers,
+    buffers: Layers,
     batch: Batch,
     want_logits: bool,
-) -> tuple[Array | None, list[cache.KV]]:
+) -> tuple[Array | None, Layers]:
   """Reads the new prompt tokens into the buffers; logits after the last."""
-  buffers = list(buffers)
   slots = batch.offset[:, None] + jnp.arange(batch.tokens.shape[1])
-  in_prefix = cache.before(prefix[0], batch.prefix_length)
+  in_prefix = cache.before(cache.length_of(prefix), batch.prefix_length)
 
-  def keep(layer: int, new: cache.KV) -> list[cache.KV]:
-    buffers[layer] = cache.put(buffers[layer], new, batch.offset)
-    return [prefix[layer], buffers[layer]]
+  def keep(caches: Sequence[KV], new: KV) -> tuple[list[KV], KV]:
+    prefix, buffer = caches
+    buffer = cache.put(buffer, new, batch.offset)
+    return [prefix, buffer], buffer
 
   def see(positions: Array) -> list[Array]:
     own = positions - batch.prefix_length[:, None]
-    return [in_prefix, jnp.arange(buffers[0].k.shape[3]) <= own[:, :, None]]
+    return [in_prefix, jnp.arange(cache.length_of(buffers)) <= own[:, :, None]]
 
   positions = batch.prefix_length[:, None] + slots
   last = batch.num_new - 1 if want_logits else None
-  return _read(policy, batch.tokens, positions, keep, see, last), buffers
+  return reading.read(
+      policy, batch.tokens, positions, [prefix, buffers], keep, see, last
+  )
 
 
-def _read(
-    policy: _Policy,
-    tokens: Int[Array, 'B T'],
-    positions: Int[Array, 'B T'],
-    keep: Callable[[int, cache.KV], list[cache.KV]],
-    see: Callable[[Array], list[Array]],
-    last: Int[Array, ' B'] | None,
-) -> Float[Array, 'B V'] | None:
-  """Runs tokens through the layers.
-
-  Args:
-    policy: the weights.
-    tokens: to read.
-    positions: their places in the transcript.
-    keep: stores a layer's new keys and values, returns the parts to look at.
-    see: masks [B, T or 1, S] of the parts for queries at given positions.
-    last: the place of each row whose logits are wanted. Only this one goes
-      through the rest of the last layer: of the others nothing but keys and
-      values is needed. None: no logits.
-  """
-  config = policy.config
-  x = layers.embed(policy.params, tokens, config)
-  angles = layers.rope_angles(positions, config)
-  for index, weights in enumerate(policy.layers):
-    normed = layers.rms_norm(x, weights['attn_norm_ld'], config.norm_eps)
-    k, v = layers.key_value(normed, weights, angles, config)
-    parts = keep(index, cache.KV(k.transpose(0, 1, 3, 2), v))
-    if index == config.num_layers - 1:
-      if last is None:
-        return None
-      x, normed, positions = (pick(a, last) for a in (x, normed, positions))
-      angles = layers.rope_angles(positions, config)
-    q = layers.query(normed, weights, angles, config)
-    x = x + layers.project_out(attend(q, parts, see(positions)), weights)
-    normed = layers.rms_norm(x, weights['mlp_norm_ld'], config.norm_eps)
-    x = x + layers.feed_forward(normed, weights)
-  return layers.unembed(policy.params, x[:, 0], config)
-
-
-def pick(x: Array, place: Int[Array, ' B']) -> Array:
-  """[B, T, ...] -> [B, 1, ...] at each row's place."""
-  if x.shape[1] == 1:
-    return x
-  return jnp.take_along_axis(x, place.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
-
-
-def attend(
-    q: Float[Array, 'B N T H'], parts: Sequence[cache.KV], masks: Sequence[Array]
-) -> Float[Array, 'B N T H']:
-  """Softmax attention over several parts at once, softmax in float32."""
-  batch, num_heads, length, head_dim = q.shape
-  num_kv_heads = parts[0].v.shape[1]
-  # Query heads of a group fold into the rows of one product per KV head.
-  rows = q.reshape(batch, num_kv_heads, -1, head_dim) * head_dim**-0.5
-  groups = num_heads // num_kv_heads
-  scores = []
-  for part, mask in zip(parts, masks, strict=True):
-    wide = (1, groups, 1) if mask.shape[1] > 1 else (1, 1, 1)
-    product = _product('bkrh,bkhs->bkrs', rows, part.k)
-    scores.append(jnp.where(jnp.tile(mask, wide)[:, None], product, MASKED))
-  top = functools.reduce(jnp.maximum, [s.max(-1, keepdims=True) for s in scores])
-  weights = [jnp.exp(s - top) for s in scores]
-  total = functools.reduce(jnp.add, [w.sum(-1, keepdims=True) for w in weights])
-  products = [
-      _product('bkrs,bksh->bkrh', w.astype(part.v.dtype), part.v)
-      for w, part in zip(weights, parts, strict=True)
-  ]
-  mixed = functools.reduce(jnp.add, products)
-  return (mixed / total).astype(q.dtype).reshape(batch, num_heads, length, head_dim)
-
-
-def _product(form: str, left: Array, right: Array) -> Array:
-  return jnp.einsum(form, left, right, preferred_element_type=jnp.float32)
+def _past(
+    prefix: Layers, buffers: Layers, batch: Batch, page_size: int
+) -> tuple[list[Layers], list[Array]]:
+  """What a decode loop only reads, and masks of what is known of it."""
+  in_prefix = cache.before(cache.length_of(prefix), batch.prefix_length)
+  end = batch.offset + batch.num_new
+  if isinstance(prefix, KV):
+    return [prefix, buffers], [in_prefix, cache.before(cache.length_of(buffers), end)]
+  # Unrolled layers take one part faster than two. The buffer's room for the
+  # response is left out: nothing is in it yet.
+  num_read = -(-(page_size - 1 + batch.tokens.shape[1]) // page_size) * page_size
+  joined = cache.each_layer(
+      lambda prefix, buffer: cache.join(prefix, buffer, num_read), prefix, buffers
+  )
+  in_buffer = cache.before(cache.length_of(joined) - in_prefix.shape[-1], end)
+  return [joined], [jnp.concatenate([in_prefix, in_buffer], axis=-1)]
 
 
 def _decode(
-    policy: _Policy,
-    prefix: list[cache.KV],
-    buffers: list[cache.KV],
+    policy: reading.LayeredPolicy,
+    past: list[Layers],
+    known: list[Array],
+    spoken: Layers,
     batch: Batch,
     logits: Float[Array, 'B V'],
-    rules: Drawing,
-    num_decode: int,
-) -> tuple[Response, list[cache.KV]]:
+) -> tuple[Response, Layers]:
   """Draws, reads, draws, ... until every row has stopped."""
-  end = batch.offset + batch.num_new
-  # The buffer has room for the response too, which is not there yet.
-  page = buffers[0].k.shape[3] // batch.write_pages.shape[1]
-  num_read = -(-(page - 1 + batch.tokens.shape[1]) // page) * page
-  # What the loop only reads is put together before it: two parts, not three.
-  past = [cache.join(*pair, num_read) for pair in zip(prefix, buffers, strict=True)]
-  in_prefix = cache.before(prefix[0], batch.prefix_length)
-  in_past = jnp.concatenate([in_prefix, cache.before(buffers[0], end)], axis=-1)
-  in_past = in_past[:, :, : past[0].k.shape[3]]
+  rules = batch.drawing
+  assert rules is not None  # given wherever there is room for a response
+  num_decode = cache.length_of(spoken)
+  length = batch.prefix_length + batch.offset + batch.num_new
+  stacked = policy.config.scan_layers
 
-  def unfinished(carry: _Decoding) -> Array:
-    open_rows = batch.active & ~carry.response.stopped
-    return (carry.index < rules.max_tokens) & jnp.any(open_rows)
+  def step(carry: tuple[Said, Layers]) -> tuple[Said, Layers]:
+    said, spoken = carry
+    place = said.index - 1
 
-  def step(carry: _Decoding) -> _Decoding:
-    place = carry.index - 1
-    spoken = list(carry.spoken)
-    in_response = (jnp.arange(num_decode) <= place)[None, None]
+    def keep(caches: Sequence[KV], new: KV) -> tuple[list[KV], KV]:
+      *past, spoken = caches
+      spoken = cache.put_all(spoken, new, place)
+      return [*past, spoken], new if stacked else spoken
 
-    def keep(layer: int, new: cache.KV) -> list[cache.KV]:
-      spoken[layer] = cache.put_all(spoken[layer], new, place)
-      return [past[layer], spoken[layer]]
-
-    positions = (batch.prefix_length + end + place)[:, None]
-    masks = [in_past, in_response]
-    logits = _read(policy, carry.token[:, None], positions, keep, lambda _: masks, end)
+    masks = [*known, (jnp.arange(num_decode) <= place)[None, None]]
+    logits, kept = reading.read(
+        policy, said.token[:, None], (length + place)[:, None], [*past, spoken],
+        keep, lambda _: masks, jnp.zeros_like(length),
+    )
     assert logits is not None  # asked for: `last` is given
-    token, response = draw_next(logits, uniform, rules, carry.index, carry.response)
-    return _Decoding(carry.index + 1, token, response, spoken)
+    if stacked:  # written for all layers at once
+      kept = cache.each_layer(
+          lambda spoken, new: cache.put_all(spoken, new, place), spoken, kept
+      )
+    return draw_next(logits, uniform, rules, said), kept
 
-  zero = jnp.zeros((), jnp.int32)
-  uniform = drawing.uniforms(batch.keys, num_decode)
-  empty = no_response(batch, num_decode)
-  token, response = draw_next(logits, uniform, rules, zero, empty)
-  spoken = [cache.no_tokens(buffer, num_decode) for buffer in buffers]
-  start = _Decoding(zero + 1, token, response, spoken)
-  done = jax.lax.while_loop(unfinished, step, start)
-  return done.response, done.spoken
+  uniform = drawing.uniforms(rules.keys, num_decode, rules.first)
+  first = draw_next(logits, uniform, rules, nothing_said(batch, num_decode))
+  said, spoken = jax.lax.while_loop(
+      lambda carry: unfinished(batch, carry[0]), step, (first, spoken)
+  )
+  return said.response, spoken
 
 
-def no_response(batch: Batch, num_decode: int) -> Response:
+def nothing_said(batch: Batch, num_decode: int) -> Said:
   """Room for `num_decode` tokens a row, none drawn yet."""
   rows = batch.tokens.shape[0]
-  return Response(
+  response = Response(
       tokens=jnp.zeros((rows, num_decode), jnp.int32),
       logprobs=jnp.zeros((rows, num_decode), jnp.float32),
       lengths=jnp.zeros((rows,), jnp.int32),
       stopped=jnp.zeros((rows,), bool),
   )
+  node = batch.drawing.node if batch.drawing is not None else None
+  zero = jnp.zeros((), jnp.int32)
+  return Said(zero, jnp.zeros((rows,), jnp.int32), node, response)
 
 
-def draw_next(
-    logits: Array, uniform: Array, rules: Drawing, index: Array, response: Response
-) -> tuple[Array, Response]:
-  """Draws token `index` and records it for rows that have not stopped."""
+def unfinished(batch: Batch, said: Said) -> Array:
+  """Whether any row goes on."""
+  assert batch.drawing is not None
+  more = ~said.response.stopped & (said.index < batch.drawing.max_tokens)
+  return jnp.any(batch.active & more)
+
+
+def draw_next(logits: Array, uniform: Array, rules: Drawing, said: Said) -> Said:
+  """Draws a token and records it for rows that have not stopped."""
+  index, node, response = said.index, said.node, said.response
   number = jax.lax.dynamic_index_in_dim(uniform, index, axis=1, keepdims=False)
-  token, logprob = drawing.draw(logits, number, rules.temperature)
-  running = ~response.stopped
+  allowed = None
+  if rules.edges is not None and node is not None:
+    allowed = choices.allowed(rules.edges, node, logits.shape[-1])
+  token, logprob = drawing.draw(
+      logits, number, rules.temperature, rules.filters, allowed
+  )
   hit = jnp.any(token[:, None] == rules.stop_ids, axis=1)
+  if rules.edges is not None and node is not None:
+    node = choices.follow(rules.edges, node, token)
+    hit = node == choices.DONE
+  running = ~response.stopped & (index < rules.max_tokens)
   column = jnp.arange(response.tokens.shape[1]) == index
-  return token, Response(
+  response = Response(
       tokens=jnp.where(column, token[:, None], response.tokens),
       logprobs=jnp.where(column, logprob[:, None], response.logprobs),
       lengths=response.lengths + running,
       stopped=response.stopped | (running & hit),
   )
+  return Said(index + 1, token, node, response)

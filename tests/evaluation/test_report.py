@@ -105,6 +105,13 @@ def test_a_run_without_exploration_still_has_a_report(figures):
   assert 'id="browser"' not in text and 'id="stage1"' not in text
 
 
+def test_the_report_says_where_the_time_of_rollouts_went():
+  text = render_report(runs.make_results(), [])
+  assert 'Where the rollouts' in text and '31.5' in text and '987' in text
+  quiet = render_report(runs.make_results(speed=None), [])
+  assert 'Where the rollouts' not in quiet
+
+
 def test_files_are_written_into_a_new_directory(tmp_path):
   path = write_report(tmp_path / 'run' / 'report', runs.make_results(), [])
   assert path.name == 'index.html' and path.stat().st_size > 10_000

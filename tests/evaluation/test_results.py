@@ -31,7 +31,7 @@ def test_schema():
   results = runs.make_results()
   assert list(results) == [
       'arms', 'paired', 'budget', 'stage1', 'config_sha256', 'seeds', 'bootstrap',
-      'wall_s',
+      'wall_s', 'speed',
   ]
   assert list(results['arms']) == ['base', 'rft', 'leafe']
   arm = results['arms']['leafe']

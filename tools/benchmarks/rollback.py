@@ -33,7 +33,7 @@ def measure(
   """
   workload = conversation(1, 1, history, 1, vocab_size)
   [[tokens]] = workload.observations
-  sampler = ours.sampler(workload)
+  sampler = ours.sampler(workload, reuse=False)  # a replay reads everything again
   world = registry.make('sokoban', **_SOKOBAN)
   session, task = world.session(), world.tasks('train')[0]
   rng = random.Random(0)

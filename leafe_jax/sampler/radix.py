@@ -1,0 +1,239 @@
+"""The radix tree: which tokens are in which KV pages, found by the tokens.
+
+A node is one page of one transcript: the tokens in it, under the node of the
+tokens before. A prompt given as a list of tokens finds the longest beginning
+that is there already, whoever read it; pages stay after the last state that
+needs them is gone, until the pool wants them back.
+
+Invariants:
+  1. A node is in the tree if and only if it has a page, and then its ancestors
+     have theirs: pages are taken back from the leaves.
+  2. Only full pages have children. A transcript that grows past a half-filled
+     page gets a longer sibling on a fresh page (copy on write); what is in a
+     page never changes.
+  3. `users` counts the leases on a node, and `idle` holds exactly the leaves
+     without users, least recently used first. These go first. Leaves that
+     states still point to may be taken too (`put_back`): tokens and parents
+     stay with the node, so such a state is read again when it is needed.
+  4. What is found depends on what was read before. A caller that must come out
+     with the same bits again calls `clear` first: from there on everything
+     here is a function of the calls made, never of time.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator, Sequence
+
+from leafe_jax.sampler.pages import Page, PagePool
+
+Tokens = tuple[int, ...]
+
+
+class Node:
+  """One page of a transcript.
+
+  Attributes:
+    parent: the page before; None for the root.
+    tokens: at most a page of them.
+    page: None after it was taken back.
+    children: by their tokens.
+    users: living leases.
+    used: when it was last leased or read, in launches.
+  """
+
+  __slots__ = ('children', 'page', 'parent', 'tokens', 'used', 'users')
+
+  def __init__(self, parent: Node | None, tokens: Tokens, page: Page | None):
+    self.parent = parent
+    self.tokens = tokens
+    self.page = page
+    self.children: dict[Tokens, Node] = {}
+    self.users = 0
+    self.used = 0
+
+
+class Lease:
+  """A claim on a node and the nodes before it; ends with its last holder."""
+
+  __slots__ = ('_tree', 'node')
+
+  def __init__(self, tree: RadixTree, node: Node):
+    node.users += 1
+    node.used = tree.clock
+    tree.idle.pop(node, None)
+    self._tree = tree
+    self.node = node
+
+  # On a leaf object this is ten times cheaper than weakref.finalize.
+  def __del__(self) -> None:
+    self._tree.release(self.node)
+
+  @property
+  def shard(self) -> int:
+    """Of the pool that the pages are in."""
+    return self._tree.shard
+
+  def path(self) -> list[Node]:
+    """The nodes from the first page to this one."""
+    return list(_up(self.node))[::-1]
+
+
+class RadixTree:
+  """All transcripts of one policy version that are in a shard of the pool.
+
+  Attributes:
+    shard: its number.
+    clock: counts launches, for `used`.
+    idle: leaves without users, oldest first (a dict as an ordered set).
+  """
+
+  def __init__(
+      self, pool: PagePool, page_size: int, keep: bool = True, shard: int = 0
+  ):
+    """Args: the pages; tokens a page; whether unused pages stay; its number."""
+    self.shard = shard
+    self._pool = pool
+    self._page_size = page_size
+    self._keep = keep
+    self._root = Node(None, (), None)
+    self.clock = 0
+    self.idle: collections.OrderedDict[Node, None] = collections.OrderedDict()
+
+  def nodes(self) -> Iterator[Node]:
+    """All nodes with pages."""
+    stack = list(self._root.children.values())
+    while stack:
+      node = stack.pop()
+      yield node
+      stack.extend(node.children.values())
+
+  def num_idle(self) -> int:
+    """Pages that no lease needs: those without a leased node behind them."""
+    needed = {node for leased in self.nodes() if leased.users for node in _up(leased)}
+    return sum(1 for _ in self.nodes()) - len(needed)
+
+  def match(self, tokens: Sequence[int]) -> tuple[Lease | None, int]:
+    """The longest beginning of `tokens` that is in pages, and its length.
+
+    The last page may hold more than what was found of it.
+    """
+    size, node, length = self._page_size, self._root, 0
+    while length + size <= len(tokens):
+      child = node.children.get(tuple(tokens[length : length + size]))
+      if child is None:
+        break
+      node, length = child, length + size
+    rest = tokens[length : length + size]
+    best, reach = node, 0
+    for child in node.children.values() if rest else ():
+      common = common_length(child.tokens, rest)
+      if common > reach:
+        best, reach = child, common
+    if best is self._root:
+      return None, 0
+    return Lease(self, best), length + reach
+
+  def insert(
+      self, lease: Lease | None, length: int, tokens: Tokens, pages: Sequence[Page]
+  ) -> Lease | None:
+    """What a row wrote: `tokens` after the first `length` of a transcript.
+
+    Args:
+      lease: on the page of token `length`, or the last full page before it.
+      length: tokens of the transcript that were in pages before.
+      tokens: that are in pages now.
+      pages: fresh ones; the first holds the tokens of a half-filled page again.
+    """
+    size, node = self._page_size, self._root
+    if lease is not None:
+      node, kept = lease.node, length % size
+      if kept:
+        tokens = node.tokens[:kept] + tokens
+        assert node.parent is not None  # the root is never leased
+        node = node.parent
+    for start, page in zip(range(0, len(tokens), size), pages):
+      node = self._child(node, tokens[start : start + size], page)
+    return None if node is self._root else Lease(self, node)
+
+  def _child(self, parent: Node, tokens: Tokens, page: Page) -> Node:
+    known = parent.children.get(tokens)
+    if known is not None:  # another row read the same: one copy is enough
+      return known
+    node = Node(parent, tokens, page)
+    parent.children[tokens] = node
+    self.idle.pop(parent, None)
+    return node
+
+  def release(self, node: Node) -> None:
+    """A lease on the node has ended."""
+    node.users -= 1
+    if node.users or node.children or node.page is None:
+      return
+    self.idle[node] = None
+    if not self._keep:
+      self.make_room(self._pool.num_pages)
+
+  def make_room(self, count: int) -> bool:
+    """Frees idle pages until `count` are free; whether there are."""
+    while self._pool.num_free < count and self.idle:
+      self._evict(next(iter(self.idle)))
+    return self._pool.num_free >= count
+
+  def put_back(self, count: int, pinned: set[Node]) -> int:
+    """Takes pages of states that wait, least recently used first.
+
+    Args:
+      count: pages to be free afterwards, if there are as many.
+      pinned: nodes to leave alone, and with them all before them.
+
+    Returns:
+      The number of leases whose page was taken.
+    """
+    taken = 0
+    while not self.make_room(count):
+      leaves = [n for n in self.nodes() if not n.children and n not in pinned]
+      if not leaves:
+        break
+      for node in sorted(leaves, key=lambda node: node.used):
+        if self._pool.num_free >= count:
+          break
+        taken += node.users
+        self._evict(node)
+    return taken
+
+  def _evict(self, leaf: Node) -> None:
+    self.idle.pop(leaf, None)
+    leaf.page = None
+    parent = leaf.parent
+    assert parent is not None
+    del parent.children[leaf.tokens]
+    if parent.page is not None and not parent.children and not parent.users:
+      # As old as its youngest child, which was the oldest leaf until now.
+      self.idle[parent] = None
+      self.idle.move_to_end(parent, last=False)
+
+  def clear(self) -> None:
+    """Frees every page; states keep their tokens and are read again."""
+    for node in list(self.nodes()):
+      node.page = None
+      node.children = {}
+    self._root.children = {}
+    self.idle.clear()
+
+
+def _up(node: Node) -> Iterator[Node]:
+  """The node and those before it, but for the root."""
+  while node.parent is not None:
+    yield node
+    node = node.parent
+
+
+def common_length(left: Sequence[int], right: Sequence[int]) -> int:
+  """Length of the common beginning."""
+  count = 0
+  for one, other in zip(left, right):
+    if one != other:
+      break
+    count += 1
+  return count

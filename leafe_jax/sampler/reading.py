@@ -1,0 +1,224 @@
+"""Running tokens through the layers, over keys and values in several parts.
+
+A small policy runs fastest with its layers unrolled; 80 of them would take
+minutes to compile. With `policy.scan_layers` the weights, keys and values of
+all layers stay stacked and one `lax.scan` goes over them: a layer then only
+reads its caches, and what it adds comes out of the scan. The results are the
+same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from leafe_jax import config as config_lib
+from leafe_jax.policy import layers, model, sharding
+from leafe_jax.policy.attention import MASKED
+from leafe_jax.sampler.cache import KV, Layers
+
+QUERIES = 128  # at a time: bounds the scores that a long prefill holds
+
+# A layer's caches, its new keys and values -> parts to attend to, what to keep.
+Keep = Callable[[Sequence[KV], KV], tuple[list[KV], KV]]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayeredPolicy:
+  """Weights within one program."""
+
+  config: config_lib.Policy
+  params: model.Params
+
+  @classmethod
+  def prepare(cls, config: config_lib.Policy, params: model.Params) -> LayeredPolicy:
+    """Casts what is scanned once: a loop would cast (and gather) at every step."""
+    if config.scan_layers:
+      params = {
+          name: value.astype(config.dtype) if isinstance(value, jax.Array) else value
+          for name, value in params.items()
+      }
+    return cls(config, params)
+
+  @functools.cached_property
+  def layers(self) -> list[model.Params]:
+    """Layers apart: slicing stacked weights in a loop copies them every step."""
+    count = self.config.num_layers
+    return [model.layer_weights(self.params, i) for i in range(count)]
+
+
+def read(
+    policy: LayeredPolicy,
+    tokens: Int[Array, 'B T'],
+    positions: Int[Array, 'B T'],
+    caches: Sequence[Layers],
+    keep: Keep,
+    see: Callable[[Array], list[Array]],
+    last: Int[Array, ' B'] | None,
+) -> tuple[Float[Array, 'B V'] | None, Layers]:
+  """Runs tokens through the layers.
+
+  Args:
+    policy: the weights.
+    tokens: to read.
+    positions: their places in the transcript.
+    caches: keys and values of all layers, by part.
+    keep: says what a layer attends to and which keys and values come out.
+    see: masks [B, T or 1, S] of the parts for queries at given positions.
+    last: the place of each row whose logits are wanted; None: no logits.
+
+  Returns:
+    The logits, and the kept keys and values of all layers.
+  """
+  x = layers.embed(policy.params, tokens, policy.config)
+  run = _scan if policy.config.scan_layers else _unroll
+  x, kept = run(policy, x, positions, caches, keep, see, last)
+  if last is None:
+    return None, kept
+  return layers.unembed(policy.params, x[:, 0], policy.config), kept
+
+
+def _unroll(
+    policy: LayeredPolicy,
+    x: Float[Array, 'B T D'],
+    positions: Int[Array, 'B T'],
+    caches: Sequence[Layers],
+    keep: Keep,
+    see: Callable[[Array], list[Array]],
+    last: Int[Array, ' B'] | None,
+) -> tuple[Float[Array, 'B 1 D'], Layers]:
+  """Layer by layer.
+
+  Of the last layer nothing but keys and values is needed, except at `last`:
+  only these places go through the rest of it.
+  """
+  config, kept = policy.config, []
+  angles = layers.rope_angles(positions, config)
+  for index, weights in enumerate(policy.layers):
+    of_layer = [part[index] for part in caches if isinstance(part, list)]
+    normed, parts, grown = _look(config, x, angles, weights, of_layer, keep)
+    kept.append(grown)
+    if index == config.num_layers - 1:
+      if last is None:
+        break
+      x, normed, positions = (_pick(a, last) for a in (x, normed, positions))
+      angles = layers.rope_angles(positions, config)
+    x = _think(config, x, normed, angles, weights, parts, see(positions))
+  return x, kept
+
+
+def _scan(
+    policy: LayeredPolicy,
+    x: Float[Array, 'B T D'],
+    positions: Int[Array, 'B T'],
+    caches: Sequence[Layers],
+    keep: Keep,
+    see: Callable[[Array], list[Array]],
+    last: Int[Array, ' B'] | None,
+) -> tuple[Float[Array, 'B 1 D'], Layers]:
+  """The layers as one loop: a deep model compiles like one layer."""
+  config = policy.config
+  angles, masks = layers.rope_angles(positions, config), see(positions)
+
+  def layer(
+      x: Array, of_layer: tuple[model.Params, Sequence[KV]]
+  ) -> tuple[Array, KV]:
+    weights, caches = of_layer
+    normed, parts, kept = _look(config, x, angles, weights, caches, keep)
+    x = _think(config, x, normed, angles, weights, parts, masks)
+    return sharding.constrain(x, ('batch', 'length', None)), kept
+
+  x, kept = jax.lax.scan(layer, x, (model.stacks(policy.params), tuple(caches)))
+  return x if last is None else _pick(x, last), kept
+
+
+def _look(
+    config: config_lib.Policy,
+    x: Float[Array, 'B T D'],
+    angles: tuple[Array, Array],
+    weights: layers.Weights,
+    caches: Sequence[KV],
+    keep: Keep,
+) -> tuple[Array, list[KV], KV]:
+  """Normed inputs of a layer, what to attend to, and what to keep."""
+  normed = layers.rms_norm(x, weights['attn_norm_ld'], config.norm_eps)
+  k, v = layers.key_value(normed, weights, angles, config)
+  return normed, *keep(caches, KV(k.transpose(0, 1, 3, 2), v))
+
+
+def _think(
+    config: config_lib.Policy,
+    x: Float[Array, 'B T D'],
+    normed: Float[Array, 'B T D'],
+    angles: tuple[Array, Array],
+    weights: layers.Weights,
+    parts: Sequence[KV],
+    masks: Sequence[Array],
+) -> Float[Array, 'B T D']:
+  """The rest of a layer: attention over the parts, and the MLP."""
+  q = layers.query(normed, weights, angles, config)
+  x = x + layers.project_out(attend(q, parts, masks), weights)
+  normed = layers.rms_norm(x, weights['mlp_norm_ld'], config.norm_eps)
+  return x + layers.feed_forward(normed, weights)
+
+
+def _pick(x: Array, place: Int[Array, ' B']) -> Array:
+  """[B, T, ...] -> [B, 1, ...] at each row's place."""
+  if x.shape[1] == 1:
+    return x
+  return jnp.take_along_axis(x, place.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
+
+
+def attend(
+    q: Float[Array, 'B N T H'], parts: Sequence[KV], masks: Sequence[Array]
+) -> Float[Array, 'B N T H']:
+  """Softmax attention over several parts at once, softmax in float32.
+
+  Many queries go a chunk at a time.
+  """
+  rows, heads, length, dim = q.shape
+  if length <= QUERIES or length % QUERIES:
+    return _attend_whole(q, parts, masks)
+
+  def chunk(index: Array) -> Array:
+    cut = functools.partial(
+        jax.lax.dynamic_slice_in_dim, start_index=index * QUERIES, slice_size=QUERIES
+    )
+    seen = [mask if mask.shape[1] == 1 else cut(mask, axis=1) for mask in masks]
+    return _attend_whole(cut(q, axis=2), parts, seen)
+
+  mixed = jax.lax.map(chunk, jnp.arange(length // QUERIES))  # [chunks, B, N, Q, H]
+  return mixed.transpose(1, 2, 0, 3, 4).reshape(rows, heads, length, dim)
+
+
+def _attend_whole(
+    q: Float[Array, 'B N T H'], parts: Sequence[KV], masks: Sequence[Array]
+) -> Float[Array, 'B N T H']:
+  batch, num_heads, length, head_dim = q.shape
+  num_kv_heads = parts[0].v.shape[1]
+  # Query heads of a group fold into the rows of one product per KV head.
+  rows = q.reshape(batch, num_kv_heads, -1, head_dim) * head_dim**-0.5
+  groups = num_heads // num_kv_heads
+  scores = []
+  for part, mask in zip(parts, masks, strict=True):
+    wide = (1, groups, 1) if mask.shape[1] > 1 else (1, 1, 1)
+    product = _product('bkrh,bkhs->bkrs', rows, part.k)
+    scores.append(jnp.where(jnp.tile(mask, wide)[:, None], product, MASKED))
+  top = functools.reduce(jnp.maximum, [s.max(-1, keepdims=True) for s in scores])
+  weights = [jnp.exp(s - top) for s in scores]
+  total = functools.reduce(jnp.add, [w.sum(-1, keepdims=True) for w in weights])
+  products = [
+      _product('bkrs,bksh->bkrh', w.astype(part.v.dtype), part.v)
+      for w, part in zip(weights, parts, strict=True)
+  ]
+  mixed = functools.reduce(jnp.add, products)
+  return (mixed / total).astype(q.dtype).reshape(batch, num_heads, length, head_dim)
+
+
+def _product(form: str, left: Array, right: Array) -> Array:
+  return jnp.einsum(form, left, right, preferred_element_type=jnp.float32)

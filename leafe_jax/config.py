@@ -215,6 +215,7 @@ class Grpo:
   clip_norm: float = option(1.0, 'gradient clipping by global norm')
   b2: float = option(0.999, 'second moment of Adam')
   clip: float = option(0.2, 'epsilon of the clipped surrogate')
+  dual_clip: float = option(0.0, 'the most that the ratio counts where the advantage is negative (3 in verl); 0: no limit')
   kl: float = option(0.01, 'weight of the KL (k3) to the frozen reference')
   entropy: float = option(0.001, 'weight of the entropy bonus; 0: none')
   old_logprobs: str = option('auto', 'those of sampling, or of the training forward (auto: in bfloat16)', ('auto', 'sampled', 'recomputed'))

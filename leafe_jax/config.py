@@ -177,6 +177,23 @@ class Distill(Training):
   beta: float = option(1.0, 'weight of L_reh (open in the paper)')
 
 
+@dataclasses.dataclass(frozen=True)
+class Dpo(Training):
+  """Preference of a'_tau over a_tau after h_tau (arXiv 2305.18290), a control.
+
+  What is 0 follows from distillation, at the same number of tokens per update.
+  """
+
+  steps: int = option(0, "optimizer updates; 0: distillation's")
+  batch_rows: int = option(0, "packed rows per update; 0: half of distillation's")
+  row_length: int = option(0, "tokens per packed row, which holds both sequences of a pair; 0: twice distillation's")
+  grad_accumulation: int = option(0, "micro-batches per update; 0: half of distillation's")
+  checkpoint_every: int = option(0, "updates between checkpoints; 0: distillation's")
+  learning_rate: float = option(1e-4, 'peak of the schedule')
+  beta: float = option(0.1, 'how dear it is to leave the base')
+  sft_weight: float = option(0.0, "weight of the NLL per token of a'_tau (arXiv 2404.19733); 0: none")
+
+
 # How the spread of a group is measured (std of n - 1, of n, or not divided by).
 STDS = ('sample', 'population', 'none')
 
@@ -201,6 +218,7 @@ class Grpo:
   clip_norm: float = option(1.0, 'gradient clipping by global norm')
   b2: float = option(0.999, 'second moment of Adam')
   clip: float = option(0.2, 'epsilon of the clipped surrogate')
+  dual_clip: float = option(0.0, 'the most that the ratio counts where the advantage is negative (3 in verl); 0: no limit')
   kl: float = option(0.01, 'weight of the KL (k3) to the frozen reference')
   entropy: float = option(0.001, 'weight of the entropy bonus; 0: none')
   old_logprobs: str = option('auto', 'those of sampling, or of the training forward (auto: in bfloat16)', ('auto', 'sampled', 'recomputed'))
@@ -309,6 +327,7 @@ class Experiment:
   explore: Explore = section(Explore, 'stage 1')
   experience: Experience = section(Experience, 'from trees to examples')
   distill: Distill = section(Distill, 'stage 2')
+  dpo: Dpo = section(Dpo, 'the control that prefers corrections to what they correct')
   grpo: Grpo = section(Grpo, 'GRPO and GiGPO')
   jerp: Jerp = section(Jerp, 'JERP: rules on top of GRPO')
   ace: Ace = section(Ace, 'ACE')

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator
 
-from envs import api
+from envs import api, teaching
 from envs.alfworld import compact
 from envs.alfworld.compact import Name, Request
 
@@ -195,27 +194,7 @@ def _say(verb: str, name: Name) -> str:
   return f'{verb} {name[0]} {name[1]}'
 
 
-def walk(history: api.History) -> Iterator[Notes]:
-  """The notes after each observation; one object, updated in place."""
-  start = compact.parse_page(history.observations[0])
-  if start.request is None:
-    raise ValueError(f'not the start of a game: {history.observations[0]!r}')
-  notes = Notes(start.request, start.names)
-  yield notes
-  for action, observation in zip(
-      history.actions, history.observations[1:], strict=False
-  ):
-    notes.read(action, observation)
-    yield notes
-
-
-def read(history: api.History) -> Notes:
-  """The notes at the end of a history."""
-  *_, notes = walk(history)
-  return notes
-
-
-class HouseholdTeacher(api.Teacher):
+class HouseholdTeacher(teaching.NotesTeacher[Notes]):
   """See the module's docstring.
 
   Attributes:
@@ -236,17 +215,22 @@ class HouseholdTeacher(api.Teacher):
       reflection_quality: float = 0.9,
   ):
     """ValueError names an option that is not a probability."""
-    options = dict(locals())
-    del options['self']
-    for name, value in options.items():
-      if not 0 <= value <= 1:
-        raise ValueError(f'{name} is {value}; it must be between 0 and 1')
+    teaching.check_chances(
+        quality=quality, search=search, patience=patience, care=care,
+        reflection_quality=reflection_quality,
+    )
     self.quality, self.search, self.patience = quality, search, patience
     self.care, self.reflection_quality = care, reflection_quality
 
+  def open_notes(self, history: api.History) -> Notes:
+    start = compact.parse_page(history.observations[0])
+    if start.request is None:
+      raise ValueError(f'not the start of a game: {history.observations[0]!r}')
+    return Notes(start.request, start.names)
+
   def act(self, history: api.History, rng: random.Random) -> str:
     """What the demonstrator does."""
-    notes = read(history)
+    notes = self.read(history)
     choices = notes.choices()
     verb = choices[0].split()[0]
     if verb == compact.TAKE and rng.random() >= self.quality:
@@ -267,49 +251,3 @@ class HouseholdTeacher(api.Teacher):
         return _say(compact.PUT, notes.held)
       return _say(compact.GO, rng.choice(notes.destinations() or notes.furniture))
     return rng.choice(choices)
-
-  def correct(self, history: api.History) -> str:
-    """What the script does."""
-    return read(history).choices()[0]
-
-  def advise(self, history: api.History, action: str) -> str:
-    """A reason and the action, e.g. 'first hot heat apple 1'; five words."""
-    return f'{read(history).reason(action)} {action}'
-
-  def diagnose(
-      self, history: api.History, failed: bool, rng: random.Random
-  ) -> api.Diagnosis | None:
-    """The earliest turn that the script would not have played like that.
-
-    Where a failed history has no such turn, the last one at which the script
-    had a choice, else the last turn.
-    """
-    if not history.actions:
-      return None
-    if rng.random() >= self.reflection_quality:
-      return _misjudge(history, rng)
-    spare = None
-    turns = zip(history.actions, walk(history), strict=False)
-    for turn, (action, notes) in enumerate(turns, start=1):
-      choices = notes.choices()
-      if action not in choices:
-        return _diagnosis(turn, notes, choices[0])
-      others = [choice for choice in choices if choice != action]
-      if others:
-        spare = _diagnosis(turn, notes, others[0])
-      elif turn == len(history.actions):
-        spare = spare or _diagnosis(turn, notes, action)
-    return spare if failed else None
-
-
-def _diagnosis(turn: int, notes: Notes, action: str) -> api.Diagnosis:
-  return api.Diagnosis(turn, f'{notes.reason(action)} {action}')
-
-
-def _misjudge(history: api.History, rng: random.Random) -> api.Diagnosis:
-  """A well-formed diagnosis that is most likely wrong."""
-  chosen = rng.randint(1, len(history.actions))
-  for turn, notes in enumerate(walk(history), start=1):
-    if turn == chosen:
-      return _diagnosis(turn, notes, rng.choice(notes.buttons()))
-  raise AssertionError('a history has an observation for every action')

@@ -16,7 +16,7 @@ import dataclasses
 import random
 from collections.abc import Sequence
 
-from envs import api
+from envs import api, teaching
 from envs.codecontests import compact
 
 
@@ -109,7 +109,7 @@ def read(history: api.History) -> Notes:
   return Notes(families, unique, tuple(tried), frozenset(ruled_out), wrong)
 
 
-class CodeTeacher(api.Teacher):
+class CodeTeacher(teaching.ScriptedTeacher):
   """See the module's docstring.
 
   Attributes:
@@ -124,11 +124,9 @@ class CodeTeacher(api.Teacher):
       self, quality: float = 0.2, care: float = 0.15, reflection_quality: float = 0.9
   ):
     """ValueError names an option that is not a probability."""
-    options = dict(locals())
-    del options['self']
-    for name, value in options.items():
-      if not 0 <= value <= 1:
-        raise ValueError(f'{name} is {value}; it must be between 0 and 1')
+    teaching.check_chances(
+        quality=quality, care=care, reflection_quality=reflection_quality
+    )
     self.quality, self.care = quality, care
     self.reflection_quality = reflection_quality
 
@@ -162,18 +160,12 @@ class CodeTeacher(api.Teacher):
     """A reason and the action, e.g. 'wrong edge print last evens'."""
     return f'{read(history).reason()} {action}'
 
-  def diagnose(
-      self, history: api.History, failed: bool, rng: random.Random
-  ) -> api.Diagnosis | None:
+  def find_fault(self, history: api.History, failed: bool) -> api.Diagnosis | None:
     """The earliest turn that the script would not have played like that.
 
     Where a failed history has no such turn, its last turn with what the script
     would do next.
     """
-    if not history.actions:
-      return None
-    if rng.random() >= self.reflection_quality:
-      return _misjudge(history, rng)
     for turn, action in enumerate(history.actions, start=1):
       notes = read(_before(history, turn))
       if compact.parse_program(action) not in notes.choices():
@@ -182,6 +174,12 @@ class CodeTeacher(api.Teacher):
       return None
     notes = read(history)
     return _diagnosis(len(history.actions), notes, notes.choices()[0])
+
+  def misjudge(self, history: api.History, rng: random.Random) -> api.Diagnosis:
+    """Any turn, and any program."""
+    turn = rng.randint(1, len(history.actions))
+    notes = read(_before(history, turn))
+    return _diagnosis(turn, notes, rng.choice(compact.rivals(notes.families)))
 
 
 def _before(history: api.History, turn: int) -> api.History:
@@ -193,10 +191,3 @@ def _before(history: api.History, turn: int) -> api.History:
 
 def _diagnosis(turn: int, notes: Notes, program: compact.Program) -> api.Diagnosis:
   return api.Diagnosis(turn, f'{notes.reason()} {compact.write_program(program)}')
-
-
-def _misjudge(history: api.History, rng: random.Random) -> api.Diagnosis:
-  """A well-formed diagnosis that is most likely wrong."""
-  turn = rng.randint(1, len(history.actions))
-  notes = read(_before(history, turn))
-  return _diagnosis(turn, notes, rng.choice(compact.rivals(notes.families)))

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator
 
-from envs import api
+from envs import api, teaching
 from envs.scienceworld import compact
 from envs.scienceworld.compact import Request
 
@@ -116,28 +115,7 @@ class Notes:
     return f'{compact.ABSENT} {self.focus or self.request.kind}'
 
 
-def walk(history: api.History) -> Iterator[Notes]:
-  """The notes after each observation; one object, updated in place."""
-  start = compact.parse_page(history.observations[0])
-  if start.request is None:
-    raise ValueError(f'not the start of a find task: {history.observations[0]!r}')
-  notes = Notes(start.request)
-  notes.read('', history.observations[0])
-  yield notes
-  for action, observation in zip(
-      history.actions, history.observations[1:], strict=False
-  ):
-    notes.read(action, observation)
-    yield notes
-
-
-def read(history: api.History) -> Notes:
-  """The notes at the end of a history."""
-  *_, notes = walk(history)
-  return notes
-
-
-class FindTeacher(api.Teacher):
+class FindTeacher(teaching.NotesTeacher[Notes]):
   """See the module's docstring.
 
   Attributes:
@@ -158,17 +136,24 @@ class FindTeacher(api.Teacher):
       reflection_quality: float = 0.9,
   ):
     """ValueError names an option that is not a probability."""
-    options = dict(locals())
-    del options['self']
-    for name, value in options.items():
-      if not 0 <= value <= 1:
-        raise ValueError(f'{name} is {value}; it must be between 0 and 1')
+    teaching.check_chances(
+        quality=quality, patience=patience, search=search, care=care,
+        reflection_quality=reflection_quality,
+    )
     self.quality, self.patience, self.search = quality, patience, search
     self.care, self.reflection_quality = care, reflection_quality
 
+  def open_notes(self, history: api.History) -> Notes:
+    start = compact.parse_page(history.observations[0])
+    if start.request is None:
+      raise ValueError(f'not the start of a find task: {history.observations[0]!r}')
+    notes = Notes(start.request)
+    notes.read('', history.observations[0])
+    return notes
+
   def act(self, history: api.History, rng: random.Random) -> str:
     """What the demonstrator does."""
-    notes = read(history)
+    notes = self.read(history)
     choices = notes.choices()
     verb = choices[0].split()[0]
     if not notes.focus:
@@ -184,49 +169,3 @@ class FindTeacher(api.Teacher):
     if at_box and notes.focus not in notes.held and rng.random() >= self.care:
       return f'{compact.PUT} {notes.focus} {notes.request.box}'
     return choices[0]
-
-  def correct(self, history: api.History) -> str:
-    """What the script does."""
-    return read(history).choices()[0]
-
-  def advise(self, history: api.History, action: str) -> str:
-    """A reason and the action, e.g. 'is animal focus dove'; five words at most."""
-    return f'{read(history).reason(action)} {action}'
-
-  def diagnose(
-      self, history: api.History, failed: bool, rng: random.Random
-  ) -> api.Diagnosis | None:
-    """The earliest turn that the script would not have played like that.
-
-    Where a failed history has no such turn, the last one at which the script
-    had a choice, else the last turn.
-    """
-    if not history.actions:
-      return None
-    if rng.random() >= self.reflection_quality:
-      return _misjudge(history, rng)
-    spare = None
-    turns = zip(history.actions, walk(history), strict=False)
-    for turn, (action, notes) in enumerate(turns, start=1):
-      choices = notes.choices()
-      if action not in choices:
-        return _diagnosis(turn, notes, choices[0])
-      others = [choice for choice in choices if choice != action]
-      if others:
-        spare = _diagnosis(turn, notes, others[0])
-      elif turn == len(history.actions):
-        spare = spare or _diagnosis(turn, notes, action)
-    return spare if failed else None
-
-
-def _diagnosis(turn: int, notes: Notes, action: str) -> api.Diagnosis:
-  return api.Diagnosis(turn, f'{notes.reason(action)} {action}')
-
-
-def _misjudge(history: api.History, rng: random.Random) -> api.Diagnosis:
-  """A well-formed diagnosis that is most likely wrong."""
-  chosen = rng.randint(1, len(history.actions))
-  for turn, notes in enumerate(walk(history), start=1):
-    if turn == chosen:
-      return _diagnosis(turn, notes, rng.choice(notes.buttons()))
-  raise AssertionError('a history has an observation for every action')

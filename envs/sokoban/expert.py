@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import random
 
-from envs import api
+from envs import api, teaching
 from envs.sokoban import engine, solver
 from envs.sokoban.engine import ACTIONS, State
 from envs.sokoban.view import View
@@ -28,7 +28,7 @@ HOME, PUSH, CAREFUL, AROUND, LOST = (
 WORDS = tuple(' '.join((HOME, PUSH, CAREFUL, AROUND, LOST)).split())
 
 
-class SokobanTeacher(api.Teacher):
+class SokobanTeacher(teaching.ScriptedTeacher):
   """See the module's docstring.
 
   Attributes:
@@ -51,12 +51,9 @@ class SokobanTeacher(api.Teacher):
       view: reads the observations.
       quality, haste, reflection_quality: see the class.
     """
-    chances = {
-        'quality': quality, 'haste': haste, 'reflection_quality': reflection_quality
-    }  # fmt: skip
-    for name, value in chances.items():
-      if not 0 <= value <= 1:
-        raise ValueError(f'{name} is {value}; it must be between 0 and 1')
+    teaching.check_chances(
+        quality=quality, haste=haste, reflection_quality=reflection_quality
+    )
     self._view = view
     self.quality, self.haste = quality, haste
     self.reflection_quality = reflection_quality
@@ -81,25 +78,25 @@ class SokobanTeacher(api.Teacher):
     """A reason and the action; three words."""
     return explain(self._view.parse(history.observations[-1]), action)
 
-  def diagnose(
-      self, history: api.History, failed: bool, rng: random.Random
-  ) -> api.Diagnosis | None:
+  def find_fault(self, history: api.History, failed: bool) -> api.Diagnosis | None:
     """The turn that lost the game, else the first that wasted most moves.
 
     While nothing is lost, an unfinished history is left to go on. The last
     turn is named where a failed history has no fault.
     """
-    if not history.actions:
-      return None
     states = [self._view.parse(text) for text in history.observations]
-    if rng.random() >= self.reflection_quality:
-      return _misjudge(states[: len(history.actions)], rng)
     turn = _find_fault(states, failed)
     if turn is None:
       return None
     state = states[turn - 1]
     action = ACTIONS[best_action(state)]
     return api.Diagnosis(turn, explain(state, action))
+
+  def misjudge(self, history: api.History, rng: random.Random) -> api.Diagnosis:
+    """Any turn, and any move."""
+    turn = rng.randint(1, len(history.actions))
+    state = self._view.parse(history.observations[turn - 1])
+    return api.Diagnosis(turn, explain(state, rng.choice(ACTIONS)))
 
 
 def best_action(state: State) -> int:
@@ -130,7 +127,7 @@ def _reason(state: State, action: str) -> str:
 
 
 def _find_fault(states: list[State], failed: bool) -> int | None:
-  """The turn (from 1) to blame; see `SokobanTeacher.diagnose`."""
+  """The turn (from 1) to blame; see `SokobanTeacher.find_fault`."""
   table = solver.table(states[0].room)
   left = [table.moves(state) for state in states]
   for turn, moves in enumerate(left[1:], start=1):
@@ -142,12 +139,6 @@ def _find_fault(states: list[State], failed: bool) -> int | None:
   if max(wasted) <= 0:
     return len(wasted)
   return wasted.index(max(wasted)) + 1
-
-
-def _misjudge(states: list[State], rng: random.Random) -> api.Diagnosis:
-  """A well-formed diagnosis that is most likely wrong."""
-  turn = rng.randint(1, len(states))
-  return api.Diagnosis(turn, explain(states[turn - 1], rng.choice(ACTIONS)))
 
 
 def _changes(state: State, action: int) -> bool:

@@ -14,7 +14,7 @@ import dataclasses
 import random
 from collections.abc import Iterator
 
-from envs import api
+from envs import api, teaching
 from envs.webshop import compact, embedded
 
 # A row of the results of a query: (query, page number, letter).
@@ -162,24 +162,7 @@ class Notes:
     return f'{compact.WANTED} {action.split()[-1]}'
 
 
-def walk(history: api.History) -> Iterator[Notes]:
-  """The notes after each observation; one object, updated in place."""
-  notes = Notes(compact.parse_request(history.instruction))
-  yield notes
-  for action, observation in zip(
-      history.actions, history.observations[1:], strict=False
-  ):
-    notes.read(action, observation)
-    yield notes
-
-
-def read(history: api.History) -> Notes:
-  """The notes at the end of a history."""
-  *_, notes = walk(history)
-  return notes
-
-
-class ShopTeacher(api.Teacher):
+class ShopTeacher(teaching.NotesTeacher[Notes]):
   """See the module's docstring.
 
   Attributes:
@@ -202,18 +185,24 @@ class ShopTeacher(api.Teacher):
       reflection_quality: float = 0.9,
   ):
     """ValueError names an option that is not a probability."""
-    options = dict(locals())
-    del options['self']
-    for name, value in options.items():
-      if not 0 <= value <= 1:
-        raise ValueError(f'{name} is {value}; it must be between 0 and 1')
+    teaching.check_chances(
+        quality=quality, back=back, next=next, care=care, skip=skip,
+        reflection_quality=reflection_quality,
+    )
     self.quality, self.back, self.next = quality, back, next
     self.care, self.skip = care, skip
     self.reflection_quality = reflection_quality
 
+  def open_notes(self, history: api.History) -> Notes:
+    return Notes(compact.parse_request(history.instruction))
+
+  def is_open(self, notes: Notes) -> bool:
+    """Only results pages offer other items."""
+    return notes.page == 'results'
+
   def act(self, history: api.History, rng: random.Random) -> str:
     """What the demonstrator does."""
-    notes = read(history)
+    notes = self.read(history)
     if notes.page == 'item':
       return self._act_on_item(notes, rng)
     if notes.page == 'results' and notes.rows:
@@ -245,52 +234,6 @@ class ShopTeacher(api.Teacher):
     for value, kind in list(zip(notes.request.options, kinds, strict=True))[done + 1 :]:
       yield value, [v for v in notes.values if _kind(v) == kind and v != value]
 
-  def correct(self, history: api.History) -> str:
-    """What the script does."""
-    return read(history).choices()[0]
-
-  def advise(self, history: api.History, action: str) -> str:
-    """A reason and the action, e.g. 'no blue click back'; six words at most."""
-    return f'{read(history).reason(action)} {action}'
-
-  def diagnose(
-      self, history: api.History, failed: bool, rng: random.Random
-  ) -> api.Diagnosis | None:
-    """The earliest turn that the script would not have played like that.
-
-    Where a failed history has no such turn, the last results page that offered
-    another fitting row, else the last turn.
-    """
-    if not history.actions:
-      return None
-    if rng.random() >= self.reflection_quality:
-      return _misjudge(history, rng)
-    spare = None
-    turns = zip(history.actions, walk(history), strict=False)
-    for turn, (action, notes) in enumerate(turns, start=1):
-      choices = notes.choices()
-      if action not in choices:
-        return _diagnosis(turn, notes, choices[0])
-      others = [choice for choice in choices if choice != action]
-      if notes.page == 'results' and others:
-        spare = _diagnosis(turn, notes, others[0])
-      elif turn == len(history.actions):
-        spare = spare or _diagnosis(turn, notes, action)
-    return spare if failed else None
-
 
 def _kind(value: str) -> str:
   return 'size' if value in embedded.SIZES else 'color'
-
-
-def _diagnosis(turn: int, notes: Notes, action: str) -> api.Diagnosis:
-  return api.Diagnosis(turn, f'{notes.reason(action)} {action}')
-
-
-def _misjudge(history: api.History, rng: random.Random) -> api.Diagnosis:
-  """A well-formed diagnosis that is most likely wrong."""
-  chosen = rng.randint(1, len(history.actions))
-  for turn, notes in enumerate(walk(history), start=1):
-    if turn == chosen:
-      return _diagnosis(turn, notes, rng.choice(notes.buttons()))
-  raise AssertionError('a history has an observation for every action')

@@ -17,6 +17,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from absl import logging
 
@@ -75,6 +76,12 @@ class Summary:
   def error_share(self) -> float:
     """Share of events with an error in h_tau."""
     return self.events_after_error / max(self.events, 1)
+
+  def as_dict(self) -> dict[str, Any]:
+    """JSON types."""
+    # A Counter does not survive dataclasses.asdict.
+    counts = dataclasses.asdict(dataclasses.replace(self, dropped=Counter()))
+    return {**counts, 'dropped': dict(self.dropped)}
 
 
 def build(
@@ -310,7 +317,7 @@ def check_no_hint(tree: Tree, node: Node, last_turn: int) -> None:
 def _check_branch_point(tree: Tree, node: Node) -> None:
   if node.parent is None or not node.turns:
     return
-  before = _turn_at(tree, tree.nodes[node.parent], node.tau)
+  before = parent_turn(tree, node)
   turn = node.turns[0]
   if before is None or before.observation != turn.observation:
     return
@@ -325,27 +332,37 @@ def _contains(ids: list[int], run: tuple[int, ...]) -> bool:
 
 def _correction(tree: Tree, node: Node) -> Example:
   check_no_hint(tree, node, node.tau)
-  path = tree.path(node)[: node.tau]
+  return answer_at(tree, node, node.turns[0], examples.COUNTERFACTUAL)
+
+
+def answer_at(tree: Tree, node: Node, answer: Turn, kind: str) -> Example:
+  """The prompt h_tau of a branch event and the response of `answer`, trained.
+
+  Args:
+    tree: of the event.
+    node: the branch; its own first turn is the corrected one.
+    answer: any turn that stood before the same prompt.
+    kind: of the example.
+  """
   pieces: list[tuple[Sequence[int], float]] = []
-  for turn in path[:-1]:
+  for turn in tree.path(node)[: node.tau - 1]:
     pieces += [*_prompt(turn), (turn.response_ids, 0.0)]
-  pieces += [*_prompt(path[-1]), (path[-1].response_ids, 1.0)]
-  return examples.make(
-      pieces, examples.COUNTERFACTUAL, tree.task_id, node.id, node.tau
-  )
+  pieces += [*_prompt(answer), (answer.response_ids, 1.0)]
+  return examples.make(pieces, kind, tree.task_id, node.id, node.tau)
+
+
+def parent_turn(tree: Tree, node: Node) -> Turn | None:
+  """What the parent did at turn tau of a branch; None if it never got there."""
+  path = tree.path(tree.nodes[node.parent or 0])
+  return path[node.tau - 1] if node.tau <= len(path) else None
 
 
 def _prompt(turn: Turn) -> list[tuple[Sequence[int], float]]:
   return [(turn.prompt_ids, 0.0), (turn.opener_ids, 0.0)]
 
 
-def _turn_at(tree: Tree, node: Node, index: int) -> Turn | None:
-  path = tree.path(node)
-  return path[index - 1] if index <= len(path) else None
-
-
 def _parent_action(tree: Tree, node: Node) -> str | None:
-  turn = _turn_at(tree, tree.nodes[node.parent or 0], node.tau)
+  turn = parent_turn(tree, node)
   return None if turn is None else turn.action
 
 

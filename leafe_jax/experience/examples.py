@@ -10,6 +10,7 @@ import numpy as np
 REHEARSAL = 'reh'
 COUNTERFACTUAL = 'cf'
 DEMONSTRATION = 'demo'
+REJECTED = 'rejected'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ JSON dict (`get_state`, `set_state`); setting it gives the same next batches.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import grain
@@ -86,17 +86,41 @@ def batches(
   Raises:
     ValueError: no examples.
   """
+  load = _Load(packing.row_length, dict(kind_weights or {}))
+  return stream(sources, load, ('tokens', 'weights'), packing, seed)
+
+
+def stream(
+    sources: Sequence[Any],
+    load: Callable[[Any], Mapping[str, np.ndarray]],
+    names: Sequence[str],
+    packing: Packing,
+    seed: int,
+    finish: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None,
+) -> grain.DatasetIterator[Any]:
+  """As `batches`, of whatever `load` makes of the elements of the sources.
+
+  Args:
+    sources: of elements that are packed whole.
+    load: element -> arrays [T] by name.
+    names: of these arrays.
+    packing: shape of the batches.
+    seed: of the order.
+    finish: is given every packed row before rows become a batch.
+
+  Raises:
+    ValueError: no elements.
+  """
   full = [source for source in sources if len(source)]
   if not full:
     raise ValueError('no examples to train on')
-  load = _Load(packing.row_length, dict(kind_weights or {}))
   data = grain.MapDataset.concatenate([grain.MapDataset.source(s) for s in full])
   # Repeating before packing fills rows across epochs: no short last batch.
-  stream = data.seed(seed).shuffle().repeat().map(load).to_iter_dataset(
+  loaded = data.seed(seed).shuffle().repeat().map(load).to_iter_dataset(
       grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   )
-  rows = _pack(stream, ('tokens', 'weights'), packing.row_length, packing.bins, seed)
-  packed = rows.batch(packing.batch_rows)
+  rows = _pack(loaded, names, packing.row_length, packing.bins, seed)
+  packed = (rows.map(finish) if finish else rows).batch(packing.batch_rows)
   return iter(
       grain.experimental.ThreadPrefetchIterDataset(
           packed, prefetch_buffer_size=packing.prefetch

@@ -160,6 +160,7 @@ def clipped_surrogate(
     clip: float,
     kl: float,
     entropy: float = 0.0,
+    dual_clip: float = 0.0,
 ) -> Terms:
   """sum_i w_i * (-min(r A, clip(r, 1 - clip, 1 + clip) A) + kl * k3 - entropy * H).
 
@@ -173,6 +174,8 @@ def clipped_surrogate(
     clip: epsilon.
     kl: coefficient of the KL term.
     entropy: coefficient of the entropy bonus; 0 leaves it out.
+    dual_clip: the most that r counts where A < 0 (arXiv 1912.09729, equation
+      5); 0: no limit.
   """
   weights = losses.target_weights(batch)
   scores = losses.scores_of(outputs, batch)
@@ -182,6 +185,8 @@ def clipped_surrogate(
   ratio = jnp.exp(jnp.clip(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
   clipped = jnp.clip(ratio, 1 - clip, 1 + clip)
   gain = jnp.minimum(ratio * advantage, clipped * advantage)
+  if dual_clip:
+    gain = jnp.where(advantage < 0, jnp.maximum(gain, dual_clip * advantage), gain)
   penalty = low_variance_kl(log_probs, batch['ref_logprobs'][:, 1:])
   terms = {
       'surrogate': -gain,

@@ -76,6 +76,7 @@ class PolicyUpdate:
     loss = functools.partial(
         policy_gradient.clipped_surrogate,
         clip=config.clip, kl=config.kl, entropy=config.entropy,
+        dual_clip=config.dual_clip,
     )
     self._update = make_update(
         policy_config, self._optimizer, loss, mesh,

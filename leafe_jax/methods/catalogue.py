@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from leafe_jax.config import Experiment
-from leafe_jax.methods import ace, arms, controls, early_experience, grpo, jerp, leafe
+from leafe_jax.methods import (
+  ace,
+  arms,
+  controls,
+  dpo,
+  early_experience,
+  grpo,
+  jerp,
+  leafe,
+)
 from leafe_jax.methods.arms import Arm
 
 ARMS = arms.table(
-    leafe.ARMS, controls.ARMS, grpo.ARMS, jerp.ARMS, ace.ARMS, early_experience.ARMS
+    leafe.ARMS, controls.ARMS, dpo.ARMS, grpo.ARMS, jerp.ARMS, ace.ARMS,
+    early_experience.ARMS,
 )
 
 METHODS = {
     'leafe': ('base', 'rft', 'leafe_reh', 'leafe'),
     'iterated': ('base', 'leafe', 'leafe_2', 'leafe_3'),
-    'controls': ('base', 'leafe', *(arm.name for arm in controls.ARMS)),
+    'controls': ('base', 'leafe', *(arm.name for arm in (*controls.ARMS, *dpo.ARMS))),
     'grpo': ('base', 'grpo'),
     'gigpo': ('base', 'grpo', 'gigpo'),
     'leafe_grpo': ('base', 'leafe', 'grpo', 'leafe_grpo'),
@@ -24,7 +34,7 @@ METHODS = {
         'base', 'rft', 'rft_matched', 'refine', 'grpo', 'gigpo', 'imitation', 'iwm',
         'self_reflection', 'ace', 'jerp', 'advice', 'leafe_reh', 'leafe_cf', 'leafe',
         'leafe_2', 'leafe_grpo', 'leafe_random_turn', 'leafe_no_hint',
-        'leafe_branch_hint', 'leafe_all', 'leafe_noisy',
+        'leafe_branch_hint', 'leafe_all', 'leafe_noisy', 'dpo',
     ),
 }
 

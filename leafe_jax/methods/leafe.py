@@ -110,9 +110,7 @@ class Recipe:
         found = rng.sample(found, volume)
     if self.counterfactual:
       found += build.counterfactual(trees, config, summary)
-    # A Counter does not survive dataclasses.asdict.
-    counts = dataclasses.asdict(dataclasses.replace(summary, dropped=None))
-    return found, {**counts, 'dropped': dict(summary.dropped)}
+    return found, summary.as_dict()
 
 
 def distill_on(

@@ -25,7 +25,34 @@ def train_on(
     config: Training,
     kind_weights: Mapping[str, float],
 ) -> dict[str, Any]:
-  """Trains `params` on `source` and saves the result as the phase's weights.
+  """Supervised training: `optimise` of the weighted NLL on packed examples.
+
+  Args:
+    run, label, directory, params, config: as for `optimise`.
+    source: examples.
+    kind_weights: loss weight per kind of example.
+
+  Returns:
+    As `optimise`, with the number of examples.
+  """
+  packing = pipeline.Packing(config.batch_rows, config.row_length)
+  batches = pipeline.batches([source], packing, run.config.seed, kind_weights)
+  result = optimise(
+      run, label, directory, params, batches, losses.weighted_nll, config
+  )
+  return {**result, 'examples': len(source)}
+
+
+def optimise(
+    run: Run,
+    label: str,
+    directory: pathlib.Path,
+    params: dict[str, Any],
+    batches: Any,
+    loss: losses.Loss,
+    config: Training,
+) -> dict[str, Any]:
+  """Trains `params` and saves the result as the phase's weights.
 
   Adapters (from `run.start`) are trained over the run's frozen base, and are
   all that checkpoints and the phase's weights hold.
@@ -35,21 +62,19 @@ def train_on(
     label: of the progress bar and of the metrics.
     directory: of the phase; checkpoints go to `checkpoints`, weights to `params`.
     params: where training starts; donated.
-    source: examples.
-    config: batches, optimizer, number of updates.
-    kind_weights: loss weight per kind of example.
+    batches: an endless grain iterator; is closed.
+    loss: of a batch.
+    config: optimizer, number of updates, checkpoints.
 
   Returns:
-    Number of updates and of examples, and the phase whose weights stayed
-    frozen beneath the trained ones, if any.
+    Number of updates, and the phase whose weights stayed frozen beneath the
+    trained ones, if any.
   """
-  packing = pipeline.Packing(config.batch_rows, config.row_length)
-  batches = pipeline.batches([source], packing, run.config.seed, kind_weights)
   frozen = run.frozen_beneath(params)
   scale = run.shape.policy.lora_rate_scale if frozen else 1.0
   optimizer = optimizers.from_config(config, scale)
   update = make_update(
-      run.shape.policy, optimizer, losses.weighted_nll, run.mesh,
+      run.shape.policy, optimizer, loss, run.mesh,
       grad_accumulation=config.grad_accumulation, forward=model.token_scores,
       frozen=frozen,
   )
@@ -64,5 +89,5 @@ def train_on(
   checkpoints.close()
   writer.close()
   save_params(directory / 'params', state.params)
-  result = {'updates': config.steps, 'examples': len(source)}
+  result = {'updates': config.steps}
   return {**result, 'frozen': BASE} if frozen else result

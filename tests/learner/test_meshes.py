@@ -5,10 +5,10 @@ import subprocess
 import sys
 
 SCRIPT = """
-import itertools, pathlib, sys
+import functools, itertools, pathlib, sys
 import jax, numpy as np
 from leafe_jax import config as C
-from leafe_jax.learner import checkpoints, losses, optimizers, update
+from leafe_jax.learner import checkpoints, dpo, losses, optimizers, update
 from leafe_jax.policy import model, sharding
 
 root = pathlib.Path(sys.argv[1])
@@ -62,6 +62,22 @@ for shape in shapes:
   np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=str(shape))
   for ours, theirs in zip(numbers(state), base, strict=True):
     np.testing.assert_allclose(ours, theirs, atol=2e-4, err_msg=str(shape))
+
+# Pairs stay whole on the devices that hold their rows.
+pairs = dict(
+    batch, ref_logprobs=-rng.random((8, 12), np.float32),
+    weights=(rng.random((8, 12)) < 0.5).astype(np.float32),
+    segment_ids=np.repeat(np.int32([[1, 2, 3, 4, 0]]), [3, 3, 2, 3, 1], 1).repeat(8, 0),
+    positions=np.int32([[0, 1, 2, 0, 1, 2, 0, 1, 0, 1, 2, 0]]).repeat(8, 0))
+prefer = functools.partial(dpo.preference_loss, beta=0.5, sft_weight=0.1)
+found = []
+for mesh in map(mesh_of, *zip((1, 1, 1), (2, 2, 2), (1, 8, 1))):
+  apply = update.make_update(
+      policy, optimizer, prefer, mesh, forward=model.token_scores)
+  _, metrics = apply(fresh(mesh), pairs)
+  found.append([float(metrics[n]) for n in ('loss', 'weight', 'margin', 'grad_norm')])
+assert 0 < found[0][1] <= 16
+np.testing.assert_allclose(found[1:], found[:1] * 2, rtol=1e-4)
 
 # Saved on 8 devices (2, 2, 2), in shards; read on 4, on 1 and on 8 again.
 state, _ = train(mesh_of(2, 2, 2))

@@ -69,7 +69,7 @@ GRPO = dataclasses.replace(
 def make_run(directory: pathlib.Path, **sections) -> Run:
   """A run of the bandit; its base is a fresh policy."""
   config = config_lib.Experiment(
-      policy=POLICY, **{'sampler': SAMPLER, 'grpo': GRPO, **sections}
+      **{'policy': POLICY, 'sampler': SAMPLER, 'grpo': GRPO, **sections}
   )
   config = dataclasses.replace(
       config,

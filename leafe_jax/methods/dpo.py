@@ -1,0 +1,100 @@
+"""DPO on the corrections: what LEAFE would be with the mistake as a negative.
+
+    dpo   a'_tau is preferred to a_tau after h_tau, on the events of D_cf
+
+The same trees, events and number of updates as `leafe_cf`; the reference is the
+frozen base (arXiv 2305.18290). LEAFE itself never uses a_tau.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from leafe_jax import hosts
+from leafe_jax.config import Dpo, Experiment
+from leafe_jax.experience import build, dataset, pipeline, preferences
+from leafe_jax.learner.dpo import preference_loss, reference_logprobs
+from leafe_jax.learner.policy_gradient import Scorer
+from leafe_jax.methods import stage1
+from leafe_jax.methods.arms import STAGE2_READS, Arm, Phase
+from leafe_jax.methods.collect import load_trees
+from leafe_jax.methods.run import Run
+from leafe_jax.methods.training import optimise
+from leafe_jax.methods.tuning import tuned
+from leafe_jax.rundir import RunStopped
+
+
+def settings(config: Experiment) -> Dpo:
+  """The section with what it leaves to distillation filled in."""
+  given, distill = config.dpo, config.distill
+  follows = {
+      'steps': distill.steps,
+      'batch_rows': -(-distill.batch_rows // 2),
+      'row_length': 2 * distill.row_length,
+      # As many micro-batches as leave no device without a row.
+      'grad_accumulation': -(-distill.grad_accumulation // 2),
+      'checkpoint_every': distill.checkpoint_every,
+  }
+  open_ones = {k: v for k, v in follows.items() if not getattr(given, k)}
+  return dataclasses.replace(given, **open_ones)
+
+
+def prefer(run: Run, directory: pathlib.Path) -> dict[str, Any]:
+  """From trees to weights. RunStopped where they hold no correction."""
+  config = settings(run.config)
+  summary = _write_pairs(run, directory / 'data')
+  # From disk also the first time, so that a resumed run reads the same.
+  joined = preferences.join(dataset.read(directory / 'data'))
+  pairs = preferences.fit(joined, config.row_length)
+  references = _score(run, pairs, config)
+
+  def fit(config: Dpo, place: pathlib.Path) -> dict[str, Any]:
+    packing = pipeline.Packing(config.batch_rows, config.row_length)
+    batches = preferences.batches(pairs, references, packing, run.config.seed)
+    loss = functools.partial(
+        preference_loss, beta=config.beta, sft_weight=config.sft_weight
+    )
+    return optimise(run, 'dpo', place, run.start(), batches, loss, config)
+
+  result = tuned(run, DPO.name, config, fit)
+  return {'experience': summary, **result, 'pairs': len(pairs)}
+
+
+def _score(
+    run: Run, pairs: Sequence[preferences.Pair], config: Dpo
+) -> list[np.ndarray]:
+  """Reference log-probabilities; the reference's weights are let go after it."""
+  params = run.start()
+  score = Scorer(run.shape.policy, run.mesh, run.frozen_beneath(params))
+  return reference_logprobs(score, params, pairs, config.row_length, config.batch_rows)
+
+
+def _write_pairs(run: Run, directory: pathlib.Path) -> dict[str, Any]:
+  trees = load_trees(run.directory.phase(stage1.EXPLORE.name).dir)
+  summary = build.Summary(tasks=len(trees))
+  pairs = preferences.pairs(trees, run.config.experience, summary)
+  if not pairs:
+    raise RunStopped(
+        "arm 'dpo' has nothing to learn from: no tree holds a correction that "
+        "experience.cf_filter lets pass. Explore more tasks "
+        '(--config.explore.num_tasks) or start from a better base.'
+    )
+  both = [half for pair in pairs for half in (pair.chosen, pair.rejected)]
+  hosts.first(lambda: dataset.write(directory, both))
+  return summary.as_dict()
+
+
+DPO = Phase('distill/dpo', (*STAGE2_READS, 'dpo'), prefer)
+
+ARMS = (
+    Arm(
+        'dpo', "DPO that prefers a'_tau to a_tau after h_tau", (stage1.EXPLORE, DPO),
+        DPO.name, (stage1.EXPLORE.name,),
+    ),
+)

@@ -86,6 +86,8 @@ class Sampler:
   dispatch_rows: int = option(64, 'rows of one device program; more rows take several')
   prefill_buckets: tuple[int, ...] = option((16, 32, 128), 'new prompt tokens per row and dispatch, padded to one of these')
   length_buckets: tuple[int, ...] = option((96, 160, 320), 'cached tokens per row, padded to one of these')
+  attention: str = option('auto', 'dense gathers a row\'s pages once a turn; paged reads them in place, with a TPU kernel', ('auto', 'dense', 'paged'))
+  gather_weights: bool = option(True, 'paged: bring FSDP shards together once a turn instead of at every token')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -99,7 +99,7 @@ def plan(target: Target, platform: str = '') -> Plan:
     platform: 'cpu', 'gpu' or 'tpu'; by default that of this process.
   """
   platform = platform or jax.default_backend()
-  state, pool = target.state(), target.pool()
+  state, pool = target.state(), target.pool(platform)
   always, training = (TRAINING, SAMPLING), (TRAINING,)
   tokens = _micro_tokens(target) * target.config.distill.grad_accumulation
   page = _bytes([pool]) // target.config.sampler.num_pages

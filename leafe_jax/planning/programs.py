@@ -18,7 +18,7 @@ from leafe_jax.config import Experiment, Policy
 from leafe_jax.learner import losses, optimizers
 from leafe_jax.learner.update import TrainState, abstract_state, make_update
 from leafe_jax.policy import model, sharding
-from leafe_jax.sampler import Rules
+from leafe_jax.sampler import Rules, paged, ragged
 from leafe_jax.sampler import sampler as sampler_lib
 from leafe_jax.sampler.batching import Buckets
 
@@ -62,8 +62,24 @@ class Target:
     optimizer = optimizers.from_config(self.config.distill)
     return abstract_state(self.params(), optimizer, self.mesh)
 
-  def pool(self) -> jax.ShapeDtypeStruct:
-    return sampler_lib.abstract_pool(self.policy, self.config.sampler, self.mesh)
+  @property
+  def platform(self) -> str:
+    """Of the mesh's devices; of this process if the mesh names none."""
+    if isinstance(self.mesh, Mesh):
+      return str(self.mesh.devices.flat[0].platform)
+    return jax.default_backend()
+
+  def sampler_attention(self, platform: str = '') -> str:
+    """'dense' or 'paged', by default on the mesh's own platform."""
+    form = self.config.sampler.attention
+    return ragged.choose_form(
+        form, self.policy, self.mesh, platform or self.platform
+    )
+
+  def pool(self, platform: str = '') -> jax.ShapeDtypeStruct:
+    form = self.sampler_attention(platform)
+    make = ragged.abstract_pool if form == 'paged' else sampler_lib.abstract_pool
+    return make(self.policy, self.config.sampler, self.mesh)
 
 
 def trace(target: Target, name: Name) -> Any:
@@ -116,7 +132,10 @@ def _trace_turn(target: Target, num_decode: int) -> Any:
   batch = _abstract(batch, sampler_lib.row_shardings(mesh, batch))
   drawing = sampler_lib.drawing_arrays(Rules())
   whole = jax.tree.map(lambda _: sharding.replicated(mesh), drawing)
-  program = sampler_lib.turn_program(target.policy, buckets.page_size, target.mesh)
+  if target.sampler_attention() == 'paged':
+    program = paged.turn_program(target.policy, target.config.sampler, mesh)
+  else:
+    program = sampler_lib.turn_program(target.policy, buckets.page_size, mesh)
   with jax.set_mesh(mesh):
     return program.trace(
         num_decode, target.params(), target.pool(), batch, _abstract(drawing, whole)

@@ -30,7 +30,8 @@ from leafe_jax.policy import attention, sharding
 _LANES = 128  # of a TPU's vector unit: the kernel wants heads of whole multiples
 _BLOCK_TOKENS = 1024  # places that the kernel reads at a time, in whole pages
 _BLOCK_BYTES = 2**21  # of them, at most: two blocks are in on-chip memory
-_BLOCK_QUERIES = 32
+_BLOCK_HEADS = 1024  # queries times heads that it holds at a time
+_DECODE_QUERIES = 8  # every row's pages meet all queries of a block
 
 
 class Rows(NamedTuple):
@@ -224,9 +225,21 @@ def attend(
       jnp.arange(rows + 1, dtype=jnp.int32) * length, jnp.full(1, rows, jnp.int32),
       sm_scale=dim**-0.5,
       num_kv_pages_per_block=max(1, min(block, pages.shape[1])),
-      num_queries_per_block=min(_BLOCK_QUERIES, rows * length),
+      num_queries_per_block=min(block_queries(length, heads), rows * length),
   )
   return mixed.reshape(q.shape)
+
+
+def block_queries(length: int, heads: int) -> int:
+  """Queries for which the kernel reads a row's pages once.
+
+  Args:
+    length: tokens a row.
+    heads: query heads on a device.
+  """
+  if length == 1:
+    return _DECODE_QUERIES
+  return max(_DECODE_QUERIES, min(128, _BLOCK_HEADS // heads // 8 * 8))
 
 
 def _attend_gathered(q: Array, pool: Array, pages: Array, start: Array) -> Array:

@@ -283,21 +283,32 @@ def exchange(pool: Array, num_layers: int, ids: Int[Array, 'B W']) -> Array:
   [axes] = sharding.partition_spec(('batch',), ids.shape[:1], mesh)
   if axes is None:  # rows that the mesh does not divide are everywhere
     return pool
-  num_pages = pool.shape[0] // num_layers
-
-  def run(pool: Array, _: Array, ids: Array) -> Array:
-    collect = functools.partial(
-        jax.lax.all_gather, axis_name=axes, axis=0, tiled=True
-    )
-    ids = ids.reshape(-1)
-    every = collect(ids)
-
-    def of_layer(pool: Array, index: Array) -> tuple[Array, None]:
-      first = index * num_pages
-      pages = collect(pool[first + jnp.minimum(ids, num_pages - 1)])
-      places = jnp.where(every < num_pages, first + every, pool.shape[0])
-      return pool.at[places].set(pages, mode='drop'), None
-
-    return jax.lax.scan(of_layer, pool, jnp.arange(num_layers))[0]
-
+  run = functools.partial(_exchange, num_layers, axes)
   return _by_device(run, pool, jnp.zeros(()), (ids,))
+
+
+def _exchange(
+    num_layers: int, axes: Any, pool: Array, _: Array, ids: Int[Array, 'B W']
+) -> Array:
+  by_layer = pool.reshape(num_layers, -1, *pool.shape[1:])
+  last = by_layer.shape[1] - 1
+  ids = ids.reshape(-1)
+  page_at = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=1, axis=1)
+  put = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=1)
+
+  # Page by page: to gather or scatter whole pages, XLA would lay the pool out
+  # anew, and copy it twice.
+  def read(index: Array, own: Array) -> Array:
+    return put(own, page_at(by_layer, jnp.minimum(ids[index], last)), index)
+
+  def write(index: Array, by_layer: Array) -> Array:
+    place = jnp.minimum(every[index], last)
+    new, old = page_at(pages, index), page_at(by_layer, place)
+    return put(by_layer, jnp.where(every[index] <= last, new, old), place)
+
+  own = jnp.zeros((num_layers, ids.shape[0], *pool.shape[1:]), pool.dtype)
+  own = jax.lax.fori_loop(0, ids.shape[0], read, own)
+  every = jax.lax.all_gather(ids, axes, tiled=True)
+  pages = jax.lax.all_gather(own, axes, axis=1, tiled=True)
+  by_layer = jax.lax.fori_loop(0, every.shape[0], write, by_layer)
+  return by_layer.reshape(pool.shape)

@@ -1,15 +1,13 @@
 """The real programs go through the real TPU compiler; needs libtpu, no TPU."""
 
-import functools
+import dataclasses
+import math
 
-import jax
-import jax.numpy as jnp
 import pytest
 
 from leafe_jax import config as config_lib
 from leafe_jax.planning import chips, memory, programs
 from leafe_jax.policy import sharding
-from leafe_jax.sampler import paged
 from tools import compile_for_tpu
 
 pytest.importorskip(
@@ -22,7 +20,7 @@ CONFIG = config_lib.Experiment(
     ),
     mesh=config_lib.Mesh(tensor=2),
     sampler=config_lib.Sampler(
-        page_size=16, num_pages=64, dispatch_rows=4, prefill_buckets=(32,),
+        page_size=16, num_pages=4096, dispatch_rows=4, prefill_buckets=(32,),
         length_buckets=(256,),
     ),
     distill=config_lib.Distill(batch_rows=4, row_length=256, grad_accumulation=2),
@@ -57,19 +55,37 @@ def test_a_turn_compiles_and_is_reported(target):
   assert 'fits' in '\n'.join(report.lines())
 
 
-def test_paged_decoding_compiles_with_its_kernel(target):
-  pool = paged.abstract_pool(CONFIG.policy, 64, 16, target.mesh)
-  place = functools.partial(sharding.batch_sharding, target.mesh)
+def test_a_turn_reads_and_writes_its_pages_in_place(target):
+  compiled = programs.compile_uncached(programs.trace(target, 'decode').lower())
+  assert 'ragged_paged_attention' in compiled.as_text()
+  pool = target.pool()
+  size = math.prod(pool.sharding.shard_shape(pool.shape)) * pool.dtype.itemsize
+  found = compiled.memory_analysis()
+  assert found.alias_size_in_bytes >= size
+  assert found.peak_memory_in_bytes < found.argument_size_in_bytes + size / 2
+  exact = [
+      part.size for part in memory.plan(target, 'tpu').parts
+      if part.name in ('weights', 'KV pages')
+  ]
+  rows = 100_000  # ids, keys and tokens of a dispatch
+  assert 0 <= found.argument_size_in_bytes - sum(exact) < rows
 
-  def ids(*shape):
-    return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place(shape))
 
-  step = jax.jit(paged.decode_step, static_argnums=0, donate_argnums=2)
-  rows = paged.Rows(ids(4), ids(4), ids(4, 16))
-  with jax.set_mesh(target.mesh):
-    lowered = step.lower(CONFIG.policy, target.params(), pool, rows)
-  assert 'custom-call' in programs.compile_uncached(lowered).as_text()
-  assert 'paged' in lowered.as_text(debug_info=True)
+def test_weights_are_gathered_once_a_turn(target):
+  at_every_step = dataclasses.replace(
+      target.config,
+      sampler=dataclasses.replace(target.config.sampler, gather_weights=False),
+  )
+  sent = [
+      compile_for_tpu.compile_program(
+          dataclasses.replace(target, config=config), 'decode', chips.find_chip('v5e')
+      ).sent
+      for config in (target.config, at_every_step)
+  ]
+  weights = 2 * sum(math.prod(x.shape) for x in target.params().values())
+  shard = weights / 4
+  # Each step gathers the half of a tensor shard that a chip does not have.
+  assert sent[1] - sent[0] > (target.num_decode - 2) * shard / 2
 
 
 def test_a_topology_that_does_not_exist_is_named():

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Int
 from leafe_jax import config as config_lib
 from leafe_jax.policy import attention, sharding
 
-_LANES = 128  # of a TPU's vector unit: the kernel wants heads of whole multiples
+_LANES = 128  # of a TPU's vector unit: the only head_dim of the kernel
 _BLOCK_TOKENS = 1024  # places that the kernel reads at a time, in whole pages
 _BLOCK_BYTES = 2**21  # of them, at most: two blocks are in on-chip memory
 _BLOCK_HEADS = 1024  # queries times heads that it holds at a time
@@ -103,8 +103,8 @@ def choose_form(
 
 def _refusal(policy: config_lib.Policy, mesh: Mesh | AbstractMesh) -> str:
   """Why ragged paged attention does not take a policy; empty if it does."""
-  if policy.head_dim % _LANES:
-    return f'policy.head_dim {policy.head_dim} is no multiple of {_LANES}'
+  if policy.head_dim != _LANES:
+    return f'policy.head_dim is {policy.head_dim} and its kernel takes {_LANES}'
   heads = _pool_heads(policy, mesh)
   if heads % mesh.shape['tensor'] == 0:
     heads //= mesh.shape['tensor']

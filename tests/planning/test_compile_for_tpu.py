@@ -44,48 +44,44 @@ def test_the_train_step_compiles_with_splash_attention(target):
   assert sum(exact) <= found < 1.2 * sum(exact)
 
 
-def test_a_turn_compiles_and_is_reported(target):
-  report = compile_for_tpu.compile_program(target, 'decode', chips.find_chip('v5e'))
-  assert 0 < report.arguments < report.peak < report.hbm
-  kinds = {collective.kind for collective in report.collectives}
+def compile_turn(target):
+  return compile_for_tpu.compile_program(target, 'decode', chips.find_chip('v5e'))
+
+
+@pytest.fixture(scope='module')
+def turn(target):
+  return compile_turn(target)
+
+
+def test_a_turn_compiles_and_is_reported(turn):
+  assert 0 < turn.arguments < turn.peak < turn.hbm
+  kinds = {collective.kind for collective in turn.collectives}
   assert {'all-gather', 'all-reduce'} & kinds
   # Every weight of a layer multiplies every row once a step.
   weights = 2 * (128 * 128 * 8 + 3 * 128 * 256) + 128 * 512
-  assert report.flops * 4 > 2 * 4 * weights * report.decode_steps
-  assert 'fits' in '\n'.join(report.lines())
+  assert turn.flops * 4 > 2 * 4 * weights * turn.decode_steps
+  assert 'fits' in '\n'.join(turn.lines())
 
 
-def test_a_turn_reads_and_writes_its_pages_in_place(target):
-  compiled = programs.compile_uncached(programs.trace(target, 'decode').lower())
-  assert 'ragged_paged_attention' in compiled.as_text()
-  pool = target.pool()
-  size = math.prod(pool.sharding.shard_shape(pool.shape)) * pool.dtype.itemsize
-  found = compiled.memory_analysis()
-  assert found.alias_size_in_bytes >= size
-  assert found.peak_memory_in_bytes < found.argument_size_in_bytes + size / 2
-  exact = [
-      part.size for part in memory.plan(target, 'tpu').parts
-      if part.name in ('weights', 'KV pages')
-  ]
-  rows = 100_000  # ids, keys and tokens of a dispatch
-  assert 0 <= found.argument_size_in_bytes - sum(exact) < rows
+def test_a_turn_reads_and_writes_its_pages_in_place(target, turn):
+  lowered = programs.trace(target, 'decode').lower()
+  assert 'ragged_paged_attention' in lowered.as_text()
+  sizes = {part.name: part.size for part in memory.plan(target, 'tpu').parts}
+  assert turn.peak < turn.arguments + sizes['KV pages'] / 2
+  spare = turn.arguments - sizes['weights'] - sizes['KV pages']
+  assert 0 <= spare < 100_000  # ids, keys and tokens of a dispatch
+  # What a full dispatch holds beside them, within a factor of four: there is
+  # little of it here, and small arrays are padded.
+  assert 1 / 4 < sizes['paged rows'] / (turn.peak - turn.arguments) < 4
 
 
-def test_weights_are_gathered_once_a_turn(target):
-  at_every_step = dataclasses.replace(
-      target.config,
-      sampler=dataclasses.replace(target.config.sampler, gather_weights=False),
-  )
-  sent = [
-      compile_for_tpu.compile_program(
-          dataclasses.replace(target, config=config), 'decode', chips.find_chip('v5e')
-      ).sent
-      for config in (target.config, at_every_step)
-  ]
+def test_weights_are_gathered_once_a_turn(target, turn):
+  sampler = dataclasses.replace(target.config.sampler, gather_weights=False)
+  config = dataclasses.replace(target.config, sampler=sampler)
+  at_every_step = compile_turn(dataclasses.replace(target, config=config))
   weights = 2 * sum(math.prod(x.shape) for x in target.params().values())
-  shard = weights / 4
   # Each step gathers the half of a tensor shard that a chip does not have.
-  assert sent[1] - sent[0] > (target.num_decode - 2) * shard / 2
+  assert at_every_step.sent - turn.sent > (target.num_decode - 2) * weights / 8
 
 
 def test_a_topology_that_does_not_exist_is_named():

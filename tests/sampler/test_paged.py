@@ -153,7 +153,7 @@ def test_the_form_follows_platform_and_shapes(mesh):
   assert choose('auto', POLICY, platform='tpu') == 'dense'  # heads of 8
   assert choose('auto', wide, platform='cpu') == 'dense'
   assert choose('paged', POLICY, platform='cpu') == 'paged'
-  with pytest.raises(ValueError, match='paged, but policy.head_dim 8'):
+  with pytest.raises(ValueError, match='paged, but policy.head_dim is 8'):
     choose('paged', POLICY, platform='tpu')
   odd = dataclasses.replace(wide, num_heads=6, num_kv_heads=6)
   with pytest.raises(ValueError, match='6 KV heads'):

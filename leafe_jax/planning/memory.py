@@ -103,7 +103,8 @@ def plan(target: Target, platform: str = '') -> Plan:
   state, pool = target.state(), target.pool(platform)
   always, training = (TRAINING, SAMPLING), (TRAINING,)
   tokens = _micro_tokens(target) * target.config.distill.grad_accumulation
-  page = _bytes([pool]) // target.config.sampler.num_pages
+  num_pages = target.config.sampler.num_pages
+  page = _bytes([pool]) // num_pages
   parts = (
       Part('weights', _bytes(state.params), always, True),
       Part('KV pages', _bytes([pool]), always, True),
@@ -114,7 +115,7 @@ def plan(target: Target, platform: str = '') -> Plan:
       Part('logits', _logits(target), training, False),
       _rows(target, platform),
   )
-  return Plan(parts, page, target.config.sampler.num_pages)
+  return Plan(parts, page, num_pages)
 
 
 def check(target: Target, limit: float) -> str:
@@ -242,15 +243,15 @@ def _logits(target: Target) -> int:
 def _rows(target: Target, platform: str) -> Part:
   """What one dispatch of the sampler takes besides weights and pool."""
   if target.sampler_attention(platform) == 'paged':
-    return Part('paged rows', _paged_rows(target, platform), (SAMPLING,), False)
+    return Part('paged rows', _paged_rows(target), (SAMPLING,), False)
   return Part('dense rows', _dense_rows(target), (SAMPLING,), False)
 
 
-def _paged_rows(target: Target, platform: str) -> int:
-  """Gathered weights, beside the most of a prefill, written pages, logits.
+def _paged_rows(target: Target) -> int:
+  """Gathered weights, beside the most of a prefill, logits.
 
   The weights are a copy in the type of the products, over tensor alone if they
-  are gathered once. Written pages are those of the own rows and of all.
+  are gathered once.
   """
   policy, buckets = target.policy, target.buckets
   item, stored = (jnp.dtype(x).itemsize for x in (policy.dtype, policy.param_dtype))
@@ -261,11 +262,8 @@ def _paged_rows(target: Target, platform: str) -> int:
     copy = 0
   rows, new = _share(target, 'batch', buckets.rows), buckets.new_tokens[-1]
   inside = rows * new * _layer_width(target) * item
-  written = -(-(buckets.page_size - 1 + new + target.num_decode) // buckets.page_size)
-  page = _bytes([target.pool(platform)]) // target.config.sampler.num_pages
-  pages = (rows + buckets.rows) * written * page if rows < buckets.rows else 0
   logits = 3 * rows * _share(target, 'vocab', target.vocab_size) * _WORD
-  return copy + max(inside, pages, logits)
+  return copy + max(inside, logits)
 
 
 def _dense_rows(target: Target) -> int:

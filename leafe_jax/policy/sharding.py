@@ -20,11 +20,12 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from leafe_jax import config as config_lib
 
 MESH_AXES = ('data', 'fsdp', 'tensor')
+ROW_AXES = ('data', 'fsdp')  # over which the rows of a batch are cut
 
 # Logical axis -> mesh axes. 'embed' is the width of a weight (FSDP shards it);
 # activations are split along 'batch' and keep their width whole.
 LOGICAL_RULES: Mapping[str, tuple[str, ...]] = {
-    'batch': ('data', 'fsdp'),
+    'batch': ROW_AXES,
     'length': (),
     'layers': (),
     'embed': ('fsdp',),
@@ -120,6 +121,11 @@ def shardings(
       name: NamedSharding(mesh, partition_spec(axes, shapes[name], mesh))
       for name, axes in logical_axes.items()
   }
+
+
+def num_row_shards(mesh: Mesh | AbstractMesh) -> int:
+  """Into how many parts the rows of a batch are cut."""
+  return math.prod(mesh.shape[name] for name in ROW_AXES)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -76,7 +76,7 @@ def turn(
     response, pool = _decode(
         params, config, pool, rows, batch, logits, rules, num_decode
     )
-  return ragged.exchange(pool, depth, batch.write_pages), response
+  return pool, response
 
 
 def page_table(

@@ -8,9 +8,10 @@ reads it:
 
 All layers lie in one axis, so that no layer is ever sliced out or copied back.
 
-Over a mesh, heads go over tensor and rows over data and fsdp. Every device
-writes the pages of its own rows only, and no other row of a dispatch reads
-them; at the end of the dispatch `exchange` sends them to the others.
+Over a mesh, heads go over tensor and rows over data and fsdp. There the pool is
+such an array per shard of rows, one after the other: shard s holds the page ids
+s * n .. (s + 1) * n - 1, and a row only has pages of its own shard. Nothing of
+the keys and values ever travels.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Rows(NamedTuple):
   """Where the tokens of some rows are.
 
   Attributes:
-    table: [B, p] the row's pages in order; `pages` where it has none.
+    table: [B, p] the row's pages in order; no page's id where it has none.
     start: [B] places before the first of these tokens.
     known: [B, T] whether a token is real; others are written nowhere.
   """
@@ -53,10 +54,14 @@ def abstract_pool(
     sampler: config_lib.Sampler,
     mesh: Mesh | AbstractMesh,
 ) -> jax.ShapeDtypeStruct:
-  """Shape, type and sharding of the pool, nothing allocated."""
-  heads = 2 * _pool_heads(policy, mesh)
+  """Shape, type and sharding of the pool, nothing allocated.
+
+  Pages that do not divide evenly among the shards of rows are left out.
+  """
+  shards = sharding.num_row_shards(mesh)
   shape = (
-      policy.num_layers * sampler.num_pages, sampler.page_size, heads, policy.head_dim
+      policy.num_layers * (sampler.num_pages // shards * shards), sampler.page_size,
+      2 * _pool_heads(policy, mesh), policy.head_dim,
   )
   place: Any = NamedSharding(mesh, _pool_spec(shape, mesh))
   return jax.ShapeDtypeStruct(shape, jnp.dtype(policy.dtype), sharding=place)
@@ -65,7 +70,7 @@ def abstract_pool(
 def _pool_spec(shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
   """Heads over tensor, a key and its value together."""
   [heads] = sharding.partition_spec(('kv_heads',), (shape[2] // 2,), mesh)
-  return PartitionSpec(None, None, heads, None)
+  return PartitionSpec(sharding.ROW_AXES, None, heads, None)
 
 
 def _pool_heads(policy: config_lib.Policy, mesh: Mesh | AbstractMesh) -> int:
@@ -157,32 +162,43 @@ def _join_heads(
 def _by_device(
     run: Callable[..., Any], pool: Array, layer: Array, rows: Sequence[Array]
 ) -> Any:
-  """run(pool, layer, *rows) on every device's own rows and heads.
+  """run(pool, layer, shard, *rows) on every device's own pages, rows and heads.
 
   Arrays of four dimensions have their heads at the third. `run` returns the
-  pool, and if it gets such arrays one more. In name the pool is the same on all
-  devices of data and fsdp; `exchange` makes it true.
+  pool, and if it gets such arrays one more.
   """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.size == 1:
-    return run(pool, layer, *rows)
+    return run(pool, layer, 0, *rows)
+
+  def on_device(pool: Array, layer: Array, *rows: Array) -> Any:
+    return run(pool, layer, jax.lax.axis_index(sharding.ROW_AXES), *rows)
+
   of_pool = _pool_spec(pool.shape, mesh)
-  [batch] = sharding.partition_spec(('batch',), rows[0].shape[:1], mesh)
-  with_heads = PartitionSpec(batch, None, of_pool[2], None)
-  of_rows = [with_heads if x.ndim == 4 else PartitionSpec(batch) for x in rows]
+  with_heads = PartitionSpec(of_pool[0], None, of_pool[2], None)
+  of_rows = [with_heads if x.ndim == 4 else PartitionSpec(of_pool[0]) for x in rows]
   mapped = jax.shard_map(
-      run,
+      on_device,
       in_specs=(of_pool, PartitionSpec(), *of_rows),
       out_specs=(of_pool, with_heads) if with_heads in of_rows else of_pool,
-      check_vma=False,  # see above
+      check_vma=False,  # the kernel does not say how its output varies
   )
   return mapped(pool, layer, *rows)
 
 
+def _own(
+    ids: Array, shard: Int[Array, ''] | int, num_pages: int
+) -> tuple[Array, Array]:
+  """Page ids counted from the shard's first, and which of them are its own."""
+  ids = ids - shard * num_pages
+  return jnp.clip(ids, 0, num_pages - 1), (ids >= 0) & (ids < num_pages)
+
+
 def _write_and_attend(
     num_layers: int,
-    pool: Array,
+    pool: Float[Array, 'slots P heads H'],
     layer: Array,
+    shard: Array,
     table: Int[Array, 'B p'],
     start: Int[Array, ' B'],
     known: Array,
@@ -193,13 +209,14 @@ def _write_and_attend(
   num_pages = num_slots // num_layers
   places = start[:, None] + jnp.arange(q.shape[1])
   page = jnp.take_along_axis(table, places // page_size, axis=1, mode='clip')
+  page, exists = _own(page, shard, num_pages)
   slot = (layer * num_pages + page) * page_size + places % page_size
   flat = pool.reshape(-1, heads, dim)
-  slot = jnp.where(known & (page < num_pages), slot, flat.shape[0])
+  slot = jnp.where(known & exists, slot, flat.shape[0])
   flat = flat.at[slot.reshape(-1)].set(new.reshape(-1, heads, dim), mode='drop')
   pool = flat.reshape(pool.shape)
-  pages = layer * num_pages + jnp.minimum(table, num_pages - 1)
-  return pool, attend(q, pool, pages, start)
+  pages, _ = _own(table, shard, num_pages)
+  return pool, attend(q, pool, layer * num_pages + pages, start)
 
 
 def attend(
@@ -264,51 +281,16 @@ def copy_pages(
     sources: Int[Array, ' B'],
     targets: Int[Array, ' B'],
 ) -> Array:
-  """Copies a page a row, in all layers; targets out of range: none."""
+  """Copies a page a row, in all layers; no page's id as target: none."""
 
-  def run(pool: Array, _: Array, sources: Array, targets: Array) -> Array:
+  def run(
+      pool: Array, _: Array, shard: Array, sources: Array, targets: Array
+  ) -> Array:
     num_pages = pool.shape[0] // num_layers
+    sources, _ = _own(sources, shard, num_pages)
+    targets, exists = _own(targets, shard, num_pages)
     first = jnp.arange(num_layers)[:, None] * num_pages
-    places = jnp.where(targets < num_pages, first + targets, pool.shape[0])
+    places = jnp.where(exists, first + targets, pool.shape[0])
     return pool.at[places].set(pool[first + sources], mode='drop')
 
   return _by_device(run, pool, jnp.zeros(()), (sources, targets))
-
-
-def exchange(pool: Array, num_layers: int, ids: Int[Array, 'B W']) -> Array:
-  """Every device of data and fsdp gets the pages that the others wrote."""
-  mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty or mesh.size == 1:
-    return pool
-  [axes] = sharding.partition_spec(('batch',), ids.shape[:1], mesh)
-  if axes is None:  # rows that the mesh does not divide are everywhere
-    return pool
-  run = functools.partial(_exchange, num_layers, axes)
-  return _by_device(run, pool, jnp.zeros(()), (ids,))
-
-
-def _exchange(
-    num_layers: int, axes: Any, pool: Array, _: Array, ids: Int[Array, 'B W']
-) -> Array:
-  by_layer = pool.reshape(num_layers, -1, *pool.shape[1:])
-  last = by_layer.shape[1] - 1
-  ids = ids.reshape(-1)
-  page_at = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=1, axis=1)
-  put = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=1)
-
-  # Page by page: to gather or scatter whole pages, XLA would lay the pool out
-  # anew, and copy it twice.
-  def read(index: Array, own: Array) -> Array:
-    return put(own, page_at(by_layer, jnp.minimum(ids[index], last)), index)
-
-  def write(index: Array, by_layer: Array) -> Array:
-    place = jnp.minimum(every[index], last)
-    new, old = page_at(pages, index), page_at(by_layer, place)
-    return put(by_layer, jnp.where(every[index] <= last, new, old), place)
-
-  own = jnp.zeros((num_layers, ids.shape[0], *pool.shape[1:]), pool.dtype)
-  own = jax.lax.fori_loop(0, ids.shape[0], read, own)
-  every = jax.lax.all_gather(ids, axes, tiled=True)
-  pages = jax.lax.all_gather(own, axes, axis=1, tiled=True)
-  by_layer = jax.lax.fori_loop(0, every.shape[0], write, by_layer)
-  return by_layer.reshape(pool.shape)

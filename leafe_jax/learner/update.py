@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -25,12 +25,8 @@ from leafe_jax.policy import lora, model, sharding
 
 Forward = Callable[..., Any]
 Metrics = dict[str, jax.Array]
-_BATCH_TYPES = {
-    'tokens': jnp.int32,
-    'weights': jnp.float32,
-    'segment_ids': jnp.int32,
-    'positions': jnp.int32,
-}
+_INTEGERS = ('tokens', 'segment_ids', 'positions')  # of a batch; others are float32
+BATCH_ARRAYS = (*_INTEGERS, 'weights')  # what every loss and the policy take
 
 
 class TrainState(NamedTuple):
@@ -141,16 +137,32 @@ class Update:
     with jax.set_mesh(self._mesh):
       return self._compiled(state)(state, on_device, self._frozen)
 
-  def lower(self, state: TrainState, rows: int, length: int) -> Any:
-    """Lowers for an `abstract_state` and batches of [rows, length]."""
-    return self.trace(state, rows, length).lower()
+  def lower(self, *args: Any, **options: Any) -> Any:
+    """Lowers what `trace` gives."""
+    return self.trace(*args, **options).lower()
 
-  def trace(self, state: TrainState, rows: int, length: int) -> Any:
-    """The program (`jax.stages.Traced`) for such a state and such batches."""
+  def trace(
+      self,
+      state: TrainState,
+      rows: int,
+      length: int,
+      arrays: Iterable[str] = BATCH_ARRAYS,
+  ) -> Any:
+    """The program (`jax.stages.Traced`) of an update.
+
+    Args:
+      state: arrays, or an `abstract_state`.
+      rows: of the batches.
+      length: of the rows.
+      arrays: names of a batch's arrays, by default those of supervised losses.
+    """
     place = sharding.batch_sharding(self._mesh, (rows, length))
     batch = {
-        name: jax.ShapeDtypeStruct((rows, length), dtype, sharding=place)
-        for name, dtype in _BATCH_TYPES.items()
+        name: jax.ShapeDtypeStruct(
+            (rows, length), jnp.int32 if name in _INTEGERS else jnp.float32,
+            sharding=place,
+        )
+        for name in arrays
     }
     with jax.set_mesh(self._mesh):
       return self._compiled(state).trace(state, batch, self._frozen)

@@ -2,7 +2,8 @@
 
 Recomputed activations count, loops count as often as they run; elementwise
 work, which is a few percent, does not. Causal kernels skip about half of their
-grid, and count as half.
+grid, and count as half; ragged paged attention meets all places of a row's
+pages.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def _equation(equation: Any, open_loop: int) -> float:
   if name == 'pallas_call':
     grid = math.prod(size for size in params['grid_mapping'].grid)
     return _CAUSAL_KERNELS * grid * count(params['jaxpr'], open_loop=1)
+  if params.get('name') == 'ragged_paged_attention':
+    return _paged_attention(equation)
   inner = sum(count(jaxpr, open_loop=open_loop) for jaxpr in _jaxprs(params))
   if name == 'scan':
     return params['length'] * inner
@@ -57,3 +60,9 @@ def _product(equation: Any) -> float:
   (contracted, _), _ = equation.params['dimension_numbers']
   out = math.prod(equation.outvars[0].aval.shape)
   return 2.0 * out * math.prod(left[axis] for axis in contracted)
+
+
+def _paged_attention(equation: Any) -> float:
+  """Two products of queries [B * T, N, H] with all places of the page table."""
+  queries, pool, _, table = (var.aval.shape for var in equation.invars[:4])
+  return 4.0 * math.prod(queries) * table[1] * pool[1]

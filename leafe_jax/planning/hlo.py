@@ -6,7 +6,9 @@ depends on data (decoding) counts as often as the caller says.
 
 Traffic is that of main memory: operands and results of everything that is not
 inside a fusion. What lives in on-chip memory, S(1) in TPU layouts, is left
-out, and of an operand that is only sliced just the slices are counted.
+out; of an operand that is only sliced just the slices are counted, of one that
+is updated in place just the updates, and of a pool of pages those in the table
+of the kernel that reads it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import functools
 import math
 import re
 from collections.abc import Iterable, Iterator
+
+from leafe_jax.sampler import ragged
 
 _BYTES = {
     'pred': 1, 's8': 1, 'u8': 1, 's16': 2, 'u16': 2, 'bf16': 2, 'f16': 2, 's32': 4,
@@ -29,6 +33,7 @@ _CALLED = re.compile(
     r'(?:calls|body|to_apply|branch_computations)=\{?(%[\w.-]+(?:, %[\w.-]+)*)'
 )
 _GROUPS = re.compile(r'replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]+)\})')
+_ALIAS = re.compile(r'\{\d*\}: \((\d+),')
 _MESH_GROUPS = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
 COLLECTIVES = (
     'all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute',
@@ -40,6 +45,7 @@ _FREE = (
     'copy-done', 'slice-done', 'async-done', 'all-gather-done', 'all-reduce-done',
     'collective-permute-done', 'opt-barrier',
 )  # fmt: skip
+_UPDATES = ('dynamic-update-slice', 'scatter')  # in place
 _SLICES = ('dynamic-slice', 'slice', 'gather', 'slice-start')
 
 
@@ -199,48 +205,89 @@ class Module:
       return min(result, sum(map(_main_memory_bytes, sources[:1])))
     if instruction.opcode in _SLICES:
       return 2 * result
-    if instruction.opcode == 'dynamic-update-slice':
-      return 2 * sum(map(_main_memory_bytes, sources[1:2]))
+    if instruction.opcode in _UPDATES:
+      return 2 * _main_memory_bytes(sources[_place_of_update(instruction)])
     if instruction.opcode == 'fusion':
       return self._moved_by_fusion(instruction, sources, result)
-    return result + sum(map(_main_memory_bytes, sources))
+    read = sum(map(_main_memory_bytes, sources))
+    if instruction.name.startswith('ragged_paged_attention'):
+      read += _pages_read(sources) - _main_memory_bytes(sources[-1])
+    return result + read
 
   def _moved_by_fusion(
       self, instruction: Instruction, sources: list[str], result: float
   ) -> float:
     inside = list(self._inside(instruction))
-    users: dict[str, list[Instruction]] = {}
-    for inner in inside:
-      for name in inner.operands:
-        users.setdefault(name, []).append(inner)
-    updates = [i for i in inside if i.opcode == 'dynamic-update-slice']
     shapes = {inner.name: inner.shape for inner in inside}
     moved = result
-    for update in updates:  # in place: only what is written moves
-      moved -= _main_memory_bytes(update.shape)
-      moved += _all_bytes(shapes.get(update.operands[1], ''))
-    moved = max(moved, 0.0)
-    for inner in inside:
-      if inner.opcode == 'parameter':
-        index = int(inner.attributes.partition(')')[0])
-        whole = _main_memory_bytes(sources[index]) if index < len(sources) else 0.0
-        moved += min(whole, _read_of(inner.name, users, whole))
+    for update in inside:
+      if update.opcode in _UPDATES:  # in place: only what is written moves
+        moved -= _main_memory_bytes(update.shape)
+        moved += _all_bytes(shapes.get(update.operands[_place_of_update(update)], ''))
+    carried = _carried(instruction)
+    moved = max(moved - sum(_main_memory_bytes(sources[i]) for i in carried), 0.0)
+    for index, source in enumerate(sources):
+      if index not in carried:
+        moved += self._read_by_fusion(instruction, index, _main_memory_bytes(source))
     return moved
 
+  def _read_by_fusion(
+      self, instruction: Instruction, index: int, whole: float
+  ) -> float:
+    """Bytes of an operand that a fusion, or one within it, reads."""
+    inside = list(self._inside(instruction))
+    parameter = f'{index})'
+    found = sum(
+        self._read_of(inner.name, inside, whole)
+        for inner in inside
+        if inner.opcode == 'parameter' and inner.attributes.startswith(parameter)
+    )
+    return min(whole, found)
 
-def _read_of(
-    name: str, users: dict[str, list[Instruction]], whole: float
-) -> float:
-  """Bytes of a fusion's operand that its users read."""
-  total = 0.0
-  for user in users.get(name, []):
-    if user.opcode in _SLICES:
-      total += _all_bytes(user.shape)
-    elif user.opcode == 'bitcast':
-      total += _read_of(user.name, users, whole)
-    elif user.opcode != 'dynamic-update-slice' or user.operands[0] != name:
-      return whole
-  return total
+  def _read_of(self, name: str, inside: list[Instruction], whole: float) -> float:
+    total = 0.0
+    for user in inside:
+      for index in (i for i, operand in enumerate(user.operands) if operand == name):
+        if user.opcode in _SLICES:
+          total += _all_bytes(user.shape)
+        elif user.opcode == 'bitcast':
+          total += self._read_of(user.name, inside, whole)
+        elif user.opcode == 'fusion':
+          total += self._read_by_fusion(user, index, whole)
+        elif user.opcode not in _UPDATES or index:
+          return whole
+    return total
+
+
+def _carried(instruction: Instruction) -> set[int]:
+  """Operands that a fusion only hands on: a collective under way."""
+  if not instruction.called[0].startswith('async_collective_fusion'):
+    return set()
+  aliases = instruction.attributes.partition('output_to_operand_aliasing={')[2]
+  return {int(i) for i in _ALIAS.findall(aliases.partition('}}')[0] + '}')}
+
+
+def _place_of_update(instruction: Instruction) -> int:
+  """Among operands: (array, update, place...) or (array, indices, updates)."""
+  return 1 if instruction.opcode == 'dynamic-update-slice' else 2
+
+
+def _pages_read(sources: list[str]) -> float:
+  """By ragged paged attention: all pages of a row for every block of queries.
+
+  Args:
+    sources: types of (lengths, table [B, p], ..., queries [B * T, N, H], pool).
+  """
+  table, queries, pool = (_sizes(sources[place]) for place in (1, -2, -1))
+  page = _all_bytes(sources[-1]) / pool[0]
+  length = queries[0] // table[0]
+  blocks = -(-length // ragged.block_queries(length, queries[1]))
+  return page * table[0] * table[1] * blocks
+
+
+def _sizes(shape: str) -> list[int]:
+  """Of the first array of a type."""
+  return [int(size) for size in _ARRAY.findall(shape)[0][1].split(',')]
 
 
 def _kind(instruction: Instruction) -> str:

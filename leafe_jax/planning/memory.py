@@ -4,7 +4,8 @@ Weights, optimizer state, batch and KV pages are exact: they are summed from
 the shapes and shardings that the run itself uses. Gradients are exact but for
 the moment at which XLA frees them. Activations and the sampler's dense rows
 are estimates, within a factor of 2 of XLA's own figure on the shapes in
-tests/planning; the formulas are in `_activations` and `_dense_rows`.
+tests/planning; the formulas are in `_activations`, `_dense_rows` and
+`_paged_rows`.
 """
 
 from __future__ import annotations
@@ -98,10 +99,10 @@ def plan(target: Target, platform: str = '') -> Plan:
     platform: 'cpu', 'gpu' or 'tpu'; by default that of this process.
   """
   platform = platform or jax.default_backend()
-  state, pool = target.state(), target.pool()
+  state, pool = target.state(), target.pool(platform)
   always, training = (TRAINING, SAMPLING), (TRAINING,)
   tokens = _micro_tokens(target) * target.config.distill.grad_accumulation
-  num_pages = pool.shape[0]
+  num_pages = engine.num_pages(target.config.sampler, target.mesh)
   page = _bytes([pool]) // num_pages
   parts = (
       Part('weights', _bytes(state.params), always, True),
@@ -111,7 +112,7 @@ def plan(target: Target, platform: str = '') -> Plan:
       Part('gradients', _gradients(target), training, True),
       Part('activations', _activations(target, platform), training, False),
       Part('logits', _logits(target), training, False),
-      Part('dense rows', _dense_rows(target), (SAMPLING,), False),
+      _rows(target, platform),
   )
   return Plan(parts, page, num_pages)
 
@@ -211,10 +212,7 @@ def _activations(target: Target, platform: str) -> int:
   policy = target.policy
   tokens, item = _micro_tokens(target), jnp.dtype(policy.dtype).itemsize
   heads = _share(target, 'heads', policy.num_heads)
-  kv_heads = _share(target, 'kv_heads', policy.num_kv_heads)
-  width = 4 * policy.embed_dim + 2 * (heads + kv_heads) * policy.head_dim
-  width += 3 * _share(target, 'mlp', policy.mlp_dim)
-  inside = tokens * width * item
+  inside = tokens * _layer_width(target) * item
   form = attention.choose_form(policy.attention, platform, jnp.dtype(policy.dtype))
   if form == 'xla':
     inside += tokens * heads * target.config.distill.row_length // 2 * (_WORD + item)
@@ -224,12 +222,47 @@ def _activations(target: Target, platform: str) -> int:
   return streams + policy.num_layers * inside
 
 
+def _layer_width(target: Target) -> int:
+  """Numbers inside a layer per token, scores apart."""
+  policy = target.policy
+  heads = _share(target, 'heads', policy.num_heads)
+  kv_heads = _share(target, 'kv_heads', policy.num_kv_heads)
+  width = 4 * policy.embed_dim + 2 * (heads + kv_heads) * policy.head_dim
+  return width + 3 * _share(target, 'mlp', policy.mlp_dim)
+
+
 def _logits(target: Target) -> int:
   """Logits of a chunk and their gradient in float32."""
   vocab = _share(target, 'vocab', target.vocab_size)
   length = target.config.distill.row_length
   chunk = min(length, target.policy.logit_chunk or length)
   return 2 * _micro_tokens(target) * chunk // length * vocab * _WORD
+
+
+def _rows(target: Target, platform: str) -> Part:
+  """What one dispatch of the sampler takes besides weights and pool."""
+  if target.sampler_attention(platform) == 'paged':
+    return Part('paged rows', _paged_rows(target), (SAMPLING,), False)
+  return Part('dense rows', _dense_rows(target), (SAMPLING,), False)
+
+
+def _paged_rows(target: Target) -> int:
+  """Gathered weights, beside the most of a prefill, logits.
+
+  The weights are a copy in the type of the products, over tensor alone if they
+  are gathered once.
+  """
+  policy, buckets = target.policy, target.buckets
+  item, stored = (jnp.dtype(x).itemsize for x in (policy.dtype, policy.param_dtype))
+  copy = _bytes(target.params()) // stored * item
+  if target.config.sampler.gather_weights:
+    copy *= target.mesh.shape['fsdp']
+  elif item == stored:
+    copy = 0
+  rows, new = _share(target, 'batch', buckets.rows), buckets.new_tokens[-1]
+  inside = rows * new * _layer_width(target) * item
+  logits = 3 * rows * _share(target, 'vocab', target.vocab_size) * _WORD
+  return copy + max(inside, logits)
 
 
 def _dense_rows(target: Target) -> int:

@@ -18,7 +18,7 @@ from leafe_jax.config import Experiment, Policy
 from leafe_jax.learner import losses, optimizers
 from leafe_jax.learner.update import TrainState, abstract_state, make_update
 from leafe_jax.policy import model, sharding
-from leafe_jax.sampler import engine
+from leafe_jax.sampler import engine, ragged
 from leafe_jax.sampler.batching import Buckets
 
 Name = Literal['train', 'prefill', 'decode']
@@ -62,8 +62,21 @@ class Target:
     optimizer = optimizers.from_config(self.config.distill)
     return abstract_state(self.params(), optimizer, self.mesh)
 
-  def pool(self) -> jax.ShapeDtypeStruct:
-    return engine.abstract_pool(self.policy, self.config.sampler, self.mesh)
+  @property
+  def platform(self) -> str:
+    """Of the mesh's devices; of this process if the mesh names none."""
+    return sharding.platform_of(self.mesh)
+
+  def sampler_attention(self, platform: str = '') -> str:
+    """'dense' or 'paged', by default on the mesh's own platform."""
+    return ragged.choose_form(
+        self.config.sampler.attention, self.policy, self.mesh,
+        platform or self.platform,
+    )
+
+  def pool(self, platform: str = '') -> jax.ShapeDtypeStruct:
+    form = self.sampler_attention(platform)
+    return engine.abstract_pool(self.policy, self.config.sampler, self.mesh, form)
 
 
 def trace(target: Target, name: Name) -> Any:
@@ -108,11 +121,14 @@ def _trace_update(target: Target) -> Any:
 def _trace_turn(target: Target, num_decode: int) -> Any:
   buckets, mesh = target.buckets, target.mesh
   # A response needs less new prompt than the longest read, but may have it.
+  sampler = target.config.sampler
   prefix = buckets.lengths[-1] // buckets.page_size
-  num_pages = target.pool().shape[0]
+  num_pages = engine.num_pages(sampler, mesh)
   batch = buckets.blank(buckets.new_tokens[-1], prefix, num_decode, num_pages)
   batch = _abstract(batch, engine.row_shardings(mesh, batch))
-  program = engine.turn_program(target.policy, buckets.page_size, mesh)
+  program = engine.turn_program(
+      target.policy, sampler, mesh, target.sampler_attention()
+  )
   with jax.set_mesh(mesh):
     return program.trace(num_decode, target.params(), target.pool(), batch)
 

@@ -126,11 +126,13 @@ def _axis_sizes(config: config_lib.Policy, vocab_size: int) -> dict[str, int]:
 
 def _weight(name: str, std: float | None, sizes: dict[str, int]) -> Weight:
   suffix = name.rsplit('_', 1)[1]
-  return Weight(
-      shape=tuple(sizes[letter] for letter in suffix),
-      axes=tuple(_AXIS_OF_SUFFIX[letter] for letter in suffix),
-      std=std,
-  )
+  shape = tuple(sizes[letter] for letter in suffix)
+  return Weight(shape, logical_axes(name), std)
+
+
+def logical_axes(name: str) -> tuple[str, ...]:
+  """Of a weight: 'q_weight_ldnh' -> ('layers', 'embed', 'heads', 'head_dim')."""
+  return tuple(_AXIS_OF_SUFFIX[letter] for letter in name.rsplit('_', 1)[1])
 
 
 class Transformer(nnx.Module):

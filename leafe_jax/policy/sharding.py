@@ -124,6 +124,13 @@ def shardings(
   }
 
 
+def platform_of(mesh: Mesh | AbstractMesh) -> str:
+  """'cpu', 'gpu' or 'tpu'; that of this process if the mesh names no devices."""
+  if isinstance(mesh, Mesh):
+    return str(mesh.devices.flat[0].platform)
+  return jax.default_backend()
+
+
 def num_row_shards(mesh: Mesh | AbstractMesh) -> int:
   """Into how many parts the rows of a batch are cut."""
   return math.prod(mesh.shape[name] for name in ROW_AXES)

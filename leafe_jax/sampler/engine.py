@@ -5,6 +5,9 @@ into the pool, which it alone takes as donated. A store waits for every program
 that reads the pool, and what is launched after it waits for the store. So
 stores are put off until a launch may need one, and then all are made at once:
 programs between two stores run side by side.
+
+That is the dense form of attention. In the paged form (`sampler.attention`) a
+program takes the pool as donated, writes its pages in place and hands it on.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from jax.sharding import Mesh, NamedSharding
 from leafe_jax import config as config_lib
 from leafe_jax import hosts
 from leafe_jax.policy import model, sharding
-from leafe_jax.sampler import cache
+from leafe_jax.sampler import cache, paged, ragged
 from leafe_jax.sampler import turn as turn_lib
 from leafe_jax.sampler.batching import Buckets, Row
 from leafe_jax.sampler.pages import Page
@@ -31,12 +34,18 @@ MAX_UNDER_WAY = 4  # dispatches that read the pool at the same time
 
 
 class Dispatch(NamedTuple):
-  """A device program under way; `fresh` are the pages that each row writes."""
+  """A device program under way.
+
+  Attributes:
+    rows: what it reads.
+    fresh: pages that each row writes.
+    pages: what goes into them; None where the program wrote them in place.
+    response: what was sampled; None if it only reads.
+  """
 
   rows: Sequence[Row]
   fresh: Sequence[tuple[Page, ...]]
-  ids: jax.Array
-  pages: jax.Array
+  pages: jax.Array | None
   response: turn_lib.Response | None
 
 
@@ -68,13 +77,17 @@ class Engine:
     self.buckets = Buckets(sampler_config, policy_config.max_length, shards)
     self.stats = Stats()
     self._mesh = mesh
-    self._pool = _make_pool(policy_config, sampler_config, mesh)
-    self._num_pages = self._pool.shape[0]
+    form = ragged.choose_form(
+        sampler_config.attention, policy_config, mesh, sharding.platform_of(mesh)
+    )
+    self._in_place = form == 'paged'
+    self._pool = _make_pool(policy_config, sampler_config, mesh, form)
+    self._num_pages = num_pages(sampler_config, mesh)
     self._unstored: list[tuple[jax.Array, jax.Array]] = []  # ids, pages
     self._due = False  # whether pages not stored yet may be read by a launch
     self._under_way = 0
     self._idle_since: float | None = None
-    self._turn = turn_program(policy_config, sampler_config.page_size, mesh)
+    self._turn = turn_program(policy_config, sampler_config, mesh, form)
     self._write = write_program(self._pool.sharding)
 
   def load(self, params: model.Params) -> None:
@@ -101,9 +114,8 @@ class Engine:
       self._store()
     start = time.perf_counter()
     batch = self.buckets.fill(rows, fresh, num_decode, self._num_pages)
-    batch, pages, response = self._run(batch, num_decode)
-    dispatch = Dispatch(rows, fresh, batch.write_pages, pages, response)
-    self._unstored.append((dispatch.ids, dispatch.pages))
+    pages, response = self._run(batch, num_decode)
+    dispatch = Dispatch(rows, fresh, pages, response)
     stats, end = self.stats, time.perf_counter()
     stats.dispatches += 1
     stats.rows += len(rows)
@@ -116,18 +128,22 @@ class Engine:
 
   def _run(
       self, batch: turn_lib.Batch, num_decode: int
-  ) -> tuple[turn_lib.Batch, jax.Array, turn_lib.Response | None]:
+  ) -> tuple[jax.Array | None, turn_lib.Response | None]:
     hosts.witness(*jax.tree.leaves(batch))
     batch = sharding.place(batch, row_shardings(self._mesh, batch))
     with jax.set_mesh(self._mesh):
-      pages, response = self._turn(num_decode, self.params, self._pool, batch)
-    return batch, pages, response
+      found, response = self._turn(num_decode, self.params, self._pool, batch)
+    if self._in_place:
+      self._pool = found
+      return None, response
+    self._unstored.append((batch.write_pages, found))
+    return found, response
 
   def fetch(self, dispatch: Dispatch) -> turn_lib.Response | None:
     """Waits for a program; the responses of its rows as numpy arrays."""
     start = time.perf_counter()
     if dispatch.response is None:
-      jax.block_until_ready(dispatch.pages)
+      jax.block_until_ready(self._pool if self._in_place else dispatch.pages)
     response = jax.device_get(dispatch.response)
     end = time.perf_counter()
     if dispatch.response is None:
@@ -167,8 +183,7 @@ class Engine:
   def compile(self, program: Program) -> None:
     """Compiles a program by running it on no rows."""
     batch = self.buckets.blank(*program, self._num_pages)
-    batch, pages, _ = self._run(batch, program.num_decode)
-    self._unstored.append((batch.write_pages, pages))
+    self._run(batch, program.num_decode)
     self._store()
 
 
@@ -177,13 +192,28 @@ def row_shardings(mesh: Mesh, batch: turn_lib.Batch) -> turn_lib.Batch:
   return jax.tree.map(lambda x: sharding.batch_sharding(mesh, x.shape), batch)
 
 
-def turn_program(policy: config_lib.Policy, page_size: int, mesh: Mesh) -> Any:
-  """jit of (num_decode, params, pool, batch), see `turn.turn`."""
+def turn_program(
+    policy: config_lib.Policy, sampler: config_lib.Sampler, mesh: Mesh, form: str
+) -> Any:
+  """jit of (num_decode, params, pool, batch), see `turn.turn`.
+
+  Args:
+    policy: sizes of the policy.
+    sampler: sizes of pages.
+    mesh: of the weights.
+    form: 'dense', or 'paged', which donates the pool (`paged.turn`).
+  """
+  # Every process reads all responses.
+  responses = sharding.replicated(mesh)
+  if form == 'dense':
+    run = functools.partial(turn_lib.turn, policy, sampler.page_size)
+    return jax.jit(run, static_argnums=0, out_shardings=(None, responses))
+  run = functools.partial(
+      paged.turn, policy, sampler.page_size, gather_weights=sampler.gather_weights
+  )
+  pool = abstract_pool(policy, sampler, mesh, form).sharding
   return jax.jit(
-      functools.partial(turn_lib.turn, policy, page_size),
-      static_argnums=0,
-      # Every process reads all responses.
-      out_shardings=(None, sharding.replicated(mesh)),
+      run, static_argnums=0, donate_argnums=2, out_shardings=(pool, responses)
   )
 
 
@@ -192,24 +222,35 @@ def write_program(pool_sharding: jax.sharding.Sharding) -> Any:
   return jax.jit(cache.write, donate_argnums=0, out_shardings=pool_sharding)
 
 
+def num_pages(sampler: config_lib.Sampler, mesh: Mesh) -> int:
+  """Pages of the pool: what does not divide among the shards is left out."""
+  shards = sharding.num_row_shards(mesh)
+  return sampler.num_pages // shards * shards
+
+
 def abstract_pool(
-    policy: config_lib.Policy, sampler: config_lib.Sampler, mesh: Mesh
+    policy: config_lib.Policy, sampler: config_lib.Sampler, mesh: Mesh, form: str
 ) -> jax.ShapeDtypeStruct:
   """Shape, type and sharding of the KV pages, nothing allocated.
 
-  What does not divide evenly among the shards is left out.
+  Args:
+    policy: sizes of the policy.
+    sampler: sizes of the pool.
+    mesh: of the weights.
+    form: 'dense' (see `cache`) or 'paged' (see `ragged`).
   """
+  count = num_pages(sampler, mesh)
+  if form == 'paged':
+    return ragged.abstract_pool(policy, count, sampler.page_size, mesh)
   block = policy.head_dim * sampler.page_size
-  shards = sharding.num_row_shards(mesh)
-  num_pages = sampler.num_pages // shards * shards
-  shape = (num_pages, policy.num_layers, 2, policy.num_kv_heads, block)
+  shape = (count, policy.num_layers, 2, policy.num_kv_heads, block)
   place = NamedSharding(mesh, sharding.partition_spec(cache.POOL_AXES, shape, mesh))
   return jax.ShapeDtypeStruct(shape, jnp.dtype(policy.dtype), sharding=place)
 
 
 def _make_pool(
-    policy: config_lib.Policy, sampler: config_lib.Sampler, mesh: Mesh
+    policy: config_lib.Policy, sampler: config_lib.Sampler, mesh: Mesh, form: str
 ) -> jax.Array:
-  target = abstract_pool(policy, sampler, mesh)
+  target = abstract_pool(policy, sampler, mesh, form)
   make = functools.partial(jnp.zeros, target.shape, target.dtype)
   return jax.jit(make, out_shardings=target.sharding)()

@@ -1,156 +1,158 @@
-"""Decoding straight from KV pages, with the Pallas kernel for TPUs.
+"""A turn straight over KV pages, for TPUs.
 
-`turn` gathers a row's pages into dense keys and values once per response; here
-nothing is gathered, and a step reads just the pages that a row has. The price
-is another layout of the pool, the one that
-`jax.experimental.pallas.ops.tpu.paged_attention` reads:
-
-    keys and values, each [K, L * pages, P, H]; page i of layer l is l * pages + i
-
-`decode_step` is a program of its own: the sampler does not dispatch it yet.
+`turn.turn` gathers a row's pages into dense keys and values, which costs a copy
+of its whole transcript a dispatch, and room for the longest one in every row.
+Here nothing is gathered: prompt and response tokens go into their pages as they
+are read, in a donated pool, and attention reads the pages that a row has; see
+`ragged` for both. Layers are always scanned over.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import attention, layers, model, sharding
-
-_BLOCKS = (8, 4, 2, 1)  # pages that the kernel reads at a time
-_POOL_AXES = ('kv_heads', 'pages', None, None)
-
-
-class Pool(NamedTuple):
-  """Keys and values [K, L * pages, P, H]; arrays, or their shapes."""
-
-  k: Any
-  v: Any
+from leafe_jax.policy import layers, model, sharding
+from leafe_jax.sampler import drawing, ragged, reading
+from leafe_jax.sampler import turn as turn_lib
 
 
-class Rows(NamedTuple):
-  """Rows of one step.
-
-  Attributes:
-    token: [B] the last token of each row, not read yet.
-    length: [B] tokens before it, all in pages.
-    pages: [B, p] ids of the row's pages in order, with room for one more token;
-      padding is any valid id.
-  """
-
-  token: Array
-  length: Array
-  pages: Array
-
-
-def abstract_pool(
-    policy: config_lib.Policy, num_pages: int, page_size: int, mesh: Mesh
-) -> Pool:
-  """Shapes, types and shardings: KV heads over tensor."""
-  shape = (
-      policy.num_kv_heads, policy.num_layers * num_pages, page_size, policy.head_dim
-  )
-  place = NamedSharding(mesh, sharding.partition_spec(_POOL_AXES, shape, mesh))
-  array = jax.ShapeDtypeStruct(shape, jnp.dtype(policy.dtype), sharding=place)
-  return Pool(array, array)
-
-
-def decode_step(
-    config: config_lib.Policy, params: model.Params, pool: Pool, rows: Rows
-) -> tuple[Float[Array, 'B V'], Pool]:
-  """Reads one token a row; the logits of the next and the pool with its keys.
+def turn(
+    config: config_lib.Policy,
+    page_size: int,
+    num_decode: int,
+    params: model.Params,
+    pool: Float[Array, 'places P heads H'],
+    batch: turn_lib.Batch,
+    *,
+    gather_weights: bool = True,
+) -> tuple[Array, turn_lib.Response | None]:
+  """As `turn.turn`, but returns the pool itself, with the new pages in it.
 
   Args:
     config: sizes and types.
+    page_size: P.
+    num_decode: R, room for the response; 0 only reads.
     params: weights.
-    pool: donate it: the step writes one place a row and layer.
-    rows: the tokens and where their pages are.
+    pool: see `ragged`; donate it.
+    batch: the rows; their max_tokens <= R.
+    gather_weights: bring the FSDP shards of the weights together once, before
+      decoding, instead of at every step.
   """
-  num_pages = pool.k.shape[1] // config.num_layers
-  page_size = pool.k.shape[2]
-  page, slot = rows.length // page_size, rows.length % page_size
-  target = jnp.take_along_axis(rows.pages, page[:, None], axis=1)[:, 0]
-  angles = layers.rope_angles(rows.length[:, None], config)
+  params = _prepare(params, config, gather_weights and num_decode > 0)
+  depth = config.num_layers
+  num_pages = pool.shape[0] // depth
+  # A row goes on in a copy of its half-filled page, which others may share.
+  fresh = jnp.where(batch.offset > 0, batch.write_pages[:, 0], num_pages)
+  pool = ragged.copy_pages(pool, depth, batch.tail_page, fresh)
+  table = page_table(batch, page_size, num_pages)
+  start = batch.prefix_length + batch.offset
+  known = jnp.arange(batch.tokens.shape[1]) < batch.num_new[:, None]
+  rows = ragged.Rows(table, start, known)
+  x, pool = _read(params, config, pool, batch.tokens, rows)
+  response = None
+  if num_decode:
+    last = reading.pick(x, batch.num_new - 1)[:, 0]
+    logits = layers.unembed(params, last, config)
+    rows = ragged.Rows(table, start + batch.num_new, batch.active[:, None])
+    response, pool = _decode(params, config, pool, rows, batch, logits, num_decode)
+  return pool, response
+
+
+def page_table(
+    batch: turn_lib.Batch, page_size: int, num_pages: int
+) -> Int[Array, 'B p']:
+  """Each row's full pages, then the ones it writes; `num_pages`: none."""
+  full = (batch.prefix_length // page_size)[:, None]
+  ids = jnp.concatenate([batch.prefix_pages, batch.write_pages], axis=1)
+  order = jnp.arange(ids.shape[1])
+  skipped = batch.prefix_pages.shape[1] - full
+  place = jnp.where(order < full, order, order + skipped)
+  found = jnp.take_along_axis(ids, place, axis=1, mode='clip')
+  return jnp.where(place < ids.shape[1], found, num_pages)
+
+
+def _prepare(
+    params: model.Params, config: config_lib.Policy, whole: bool
+) -> model.Params:
+  """Weights as the loops read them.
+
+  In the type of the products, as the loops would cast float32 weights at every
+  step; if `whole`, sharded over tensor alone.
+  """
+
+  def prepare(name: str, value: Any) -> Any:
+    if not isinstance(value, jax.Array):
+      return value  # quantised: spelt out where it is used
+    value = value.astype(config.dtype)
+    axes = model.logical_axes(name)
+    own = tuple(None if axis == 'embed' else axis for axis in axes)
+    return sharding.constrain(value, own) if whole else value
+
+  return {name: prepare(name, value) for name, value in params.items()}
+
+
+def _read(
+    params: model.Params,
+    config: config_lib.Policy,
+    pool: Array,
+    tokens: Int[Array, 'B T'],
+    rows: ragged.Rows,
+) -> tuple[Float[Array, 'B T D'], Array]:
+  """Runs tokens through the layers and writes their keys and values."""
+  x = layers.embed(params, tokens, config)
+  x = sharding.constrain(x, ('batch', 'length', None))
+  positions = rows.start[:, None] + jnp.arange(tokens.shape[1])
+  angles = layers.rope_angles(positions, config)
 
   def layer(
-      carry: tuple[Array, Pool], of_layer: tuple[Array, model.Params]
-  ) -> tuple[tuple[Array, Pool], None]:
+      carry: tuple[Array, Array], of_layer: tuple[Array, model.Params]
+  ) -> tuple[tuple[Array, Array], None]:
     (x, pool), (index, weights) = carry, of_layer
-    first = index * num_pages
     normed = layers.rms_norm(x, weights['attn_norm_ld'], config.norm_eps)
-    new = layers.key_value(normed, weights, angles, config)
-    k, v = (
-        pages.at[:, first + target, slot].set(rows_of.swapaxes(0, 1)[:, :, 0])
-        for pages, rows_of in zip(pool, new, strict=True)
+    k, v = layers.key_value(normed, weights, angles, config)
+    q = layers.query(normed, weights, angles, config)
+    pool, mixed = ragged.write_and_attend(
+        pool, config.num_layers, index, rows, q, k, v
     )
-    pool = Pool(k, v)
-    q = layers.query(normed, weights, angles, config)[:, :, 0]
-    mixed = attend(q, pool, rows.length + 1, first + rows.pages)
-    x = x + layers.project_out(mixed[:, :, None], weights)
+    x = x + layers.project_out(mixed, weights)
     normed = layers.rms_norm(x, weights['mlp_norm_ld'], config.norm_eps)
     x = x + layers.feed_forward(normed, weights)
-    return (sharding.constrain(x, ('batch', None, None)), pool), None
+    return (sharding.constrain(x, ('batch', 'length', None)), pool), None
 
-  x = layers.embed(params, rows.token[:, None], config)
   xs = (jnp.arange(config.num_layers), model.stacks(params))
   (x, pool), _ = jax.lax.scan(layer, (x, pool), xs)
-  return layers.unembed(params, x[:, 0], config), pool
+  return x, pool
 
 
-def attend(
-    q: Float[Array, 'B N H'],
-    pool: Pool,
-    lengths: Int[Array, ' B'],
-    pages: Int[Array, 'B p'],
-) -> Float[Array, 'B N H']:
-  """Each row's query over the first `lengths` places of its pages.
+def _decode(
+    params: model.Params,
+    config: config_lib.Policy,
+    pool: Array,
+    rows: ragged.Rows,
+    batch: turn_lib.Batch,
+    logits: Float[Array, 'B V'],
+    num_decode: int,
+) -> tuple[turn_lib.Response, Array]:
+  """Draws, reads, draws, ... until every row has stopped."""
+  rules = batch.drawing
+  assert rules is not None  # given wherever there is room for a response
 
-  The Pallas kernel on TPUs; a gather and plain products elsewhere.
-  """
-  q = q * q.shape[-1] ** -0.5
-  if attention.target_platform() != 'tpu':
-    return _attend_gathered(q, pool, lengths, pages)
-  mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty or mesh.size == 1:
-    return _attend_kernel(q, *pool, lengths, pages)
-  heads = sharding.partition_spec(_POOL_AXES, pool.k.shape, mesh)[0]
-  rows = sharding.partition_spec(('batch',), lengths.shape, mesh)[0]
-  of_pool = PartitionSpec(heads, None, None, None)
-  return jax.shard_map(
-      _attend_kernel,
-      in_specs=(
-          PartitionSpec(rows, heads, None), of_pool, of_pool, PartitionSpec(rows),
-          PartitionSpec(rows, None),
-      ),
-      out_specs=PartitionSpec(rows, heads, None),
-      check_vma=False,  # the kernel does not say how its output varies
-  )(q, *pool, lengths, pages)
+  def step(carry: tuple[turn_lib.Said, Array]) -> tuple[turn_lib.Said, Array]:
+    said, pool = carry
+    here = rows._replace(start=rows.start + said.index - 1)
+    x, pool = _read(params, config, pool, said.token[:, None], here)
+    logits = layers.unembed(params, x[:, 0], config)
+    return turn_lib.draw_next(logits, uniform, rules, said), pool
 
-
-def _attend_kernel(
-    q: Array, k: Array, v: Array, lengths: Array, pages: Array
-) -> Array:
-  from jax.experimental.pallas.ops.tpu.paged_attention import paged_attention
-
-  block = next(size for size in _BLOCKS if pages.shape[1] % size == 0)
-  return paged_attention(q, k, v, lengths, pages, pages_per_compute_block=block)
-
-
-def _attend_gathered(q: Array, pool: Pool, lengths: Array, pages: Array) -> Array:
-  rows, heads, dim = q.shape
-  kv_heads, _, page_size, _ = pool.k.shape
-  shape = (kv_heads, rows, pages.shape[1] * page_size, dim)
-  k, v = (x[:, pages].reshape(shape) for x in pool)
-  grouped = q.reshape(rows, kv_heads, heads // kv_heads, dim)
-  scores = jnp.einsum(
-      'bkgh,kbsh->bkgs', grouped, k, preferred_element_type=jnp.float32
+  uniform = drawing.uniforms(rules.keys, num_decode, rules.first)
+  nothing = turn_lib.nothing_said(batch, num_decode)
+  first = turn_lib.draw_next(logits, uniform, rules, nothing)
+  said, pool = jax.lax.while_loop(
+      lambda carry: turn_lib.unfinished(batch, carry[0]), step, (first, pool)
   )
-  known = (jnp.arange(shape[2]) < lengths[:, None])[:, None, None]
-  weights = jax.nn.softmax(jnp.where(known, scores, attention.MASKED), axis=-1)
-  mixed = jnp.einsum('bkgs,kbsh->bkgh', weights.astype(v.dtype), v)
-  return mixed.reshape(rows, heads, dim).astype(q.dtype)
+  return said.response, pool

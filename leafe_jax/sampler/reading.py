@@ -106,7 +106,7 @@ def _unroll(
     if index == config.num_layers - 1:
       if last is None:
         break
-      x, normed, positions = (_pick(a, last) for a in (x, normed, positions))
+      x, normed, positions = (pick(a, last) for a in (x, normed, positions))
       angles = layers.rope_angles(positions, config)
     x = _think(config, x, normed, angles, weights, parts, see(positions))
   return x, kept
@@ -134,7 +134,7 @@ def _scan(
     return sharding.constrain(x, ('batch', 'length', None)), kept
 
   x, kept = jax.lax.scan(layer, x, (model.stacks(policy.params), tuple(caches)))
-  return x if last is None else _pick(x, last), kept
+  return x if last is None else pick(x, last), kept
 
 
 def _look(
@@ -167,7 +167,7 @@ def _think(
   return x + layers.feed_forward(normed, weights)
 
 
-def _pick(x: Array, place: Int[Array, ' B']) -> Array:
+def pick(x: Array, place: Int[Array, ' B']) -> Array:
   """[B, T, ...] -> [B, 1, ...] at each row's place."""
   if x.shape[1] == 1:
     return x

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
-from leafe_jax.learner import losses, optimizers, update
+from leafe_jax.learner import losses, optimizers, policy_gradient, update
 
 
 def make(policy, mesh, **kwargs):
@@ -95,6 +97,18 @@ def test_an_update_is_lowered_without_weights(policy, mesh, params):
   optimizer, apply = make(policy, mesh)
   state = update.abstract_state(params, optimizer, mesh)
   assert apply.lower(state, 4, 24).compile().memory_analysis() is not None
+
+
+def test_an_update_is_traced_for_the_arrays_of_its_loss(policy, mesh, params):
+  optimizer = optimizers.make_optimizer(1e-2, 10)
+  loss = functools.partial(policy_gradient.clipped_surrogate, clip=0.2, kl=0.1)
+  apply = update.make_update(policy, optimizer, loss, mesh)
+  state = update.abstract_state(params, optimizer, mesh)
+  arrays = (*update.BATCH_ARRAYS, 'advantages', 'old_logprobs', 'ref_logprobs')
+  shapes = [x.shape for x in apply.trace(state, 4, 24, arrays).in_avals[0][1].values()]
+  assert shapes == 7 * [(4, 24)]
+  with pytest.raises(KeyError, match='advantages'):
+    apply.trace(state, 4, 24)
 
 
 @pytest.mark.parametrize('bad', ['loss', 'grad_norm'])

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from leafe_jax.planning import chips, flops, hlo
+from leafe_jax.policy import attention
+from leafe_jax.sampler import ragged
 
 MODULE = """
 HloModule jit_f
@@ -58,6 +60,70 @@ def test_a_loop_that_ends_by_data_runs_as_often_as_said():
   text = MODULE.replace('direction=LT', 'direction=NE')
   traffic = hlo.Module(text).traffic(open_loop=7)
   assert traffic.collectives[1].count == 7
+
+
+IN_PLACE = """
+HloModule jit_g
+
+%slice_of_it (w: bf16[5,8,128]) -> bf16[1,8,128] {
+  %w = bf16[5,8,128]{2,1,0} parameter(0)
+  ROOT %s = bf16[1,8,128]{2,1,0} slice(%w), slice={[0:1], [0:8], [0:128]}
+}
+
+%nested (w.1: bf16[5,8,128]) -> bf16[1,8,128] {
+  %w.1 = bf16[5,8,128]{2,1,0} parameter(0)
+  ROOT %f = bf16[1,8,128]{2,1,0} fusion(%w.1), kind=kLoop, calls=%slice_of_it
+}
+
+%scattered (p: bf16[64,2,128], i: s32[4], u: bf16[4,2,128]) -> bf16[64,2,128] {
+  %p = bf16[64,2,128]{2,1,0} parameter(0)
+  %i = s32[4]{0:S(1)} parameter(1)
+  %u = bf16[4,2,128]{2,1,0} parameter(2)
+  ROOT %sc = bf16[64,2,128]{2,1,0} scatter(%p, %i, %u), to_apply=%set
+}
+
+%async_collective_fusion.1 (a: bf16[2,128], b: bf16[8,128]) -> (bf16[2,128], bf16[8,128]) {
+  %a = bf16[2,128]{1,0} parameter(0)
+  %b = bf16[8,128]{1,0} parameter(1)
+  %m = bf16[2,128]{1,0} multiply(%a, %a)
+  ROOT %t = (bf16[2,128]{1,0}, bf16[8,128]{1,0}) tuple(%m, %b)
+}
+
+ENTRY %main (x: bf16[5,8,128]) -> bf16[4,7,128] {
+  %x = bf16[5,8,128]{2,1,0} parameter(0)
+  %y = bf16[1,8,128]{2,1,0:S(1)} fusion(%x), kind=kOutput, calls=%nested
+  %flat = bf16[64,2,128]{2,1,0} parameter(1)
+  %ids = s32[4]{0:S(1)} parameter(2)
+  %new = bf16[4,2,128]{2,1,0} parameter(3)
+  %set.1 = bf16[64,2,128]{2,1,0} fusion(%flat, %ids, %new), kind=kCustom, calls=%scattered
+  %pool = bf16[4,16,2,128]{3,2,1,0} bitcast(%set.1)
+  %lengths = s32[2]{0:S(1)} parameter(4)
+  %table = s32[2,3]{1,0:S(1)} parameter(5)
+  %q = bf16[4,7,128]{2,1,0:S(1)} parameter(6)
+  %small = bf16[2,128]{1,0} parameter(7)
+  %c = (bf16[2,128]{1,0}, bf16[8,128]{1,0}) fusion(%small, %big), kind=kLoop, output_to_operand_aliasing={{1}: (1, {})}, calls=%async_collective_fusion.1
+  %big = bf16[8,128]{1,0} parameter(8)
+  ROOT %ragged_paged_attention_kernel.1 = bf16[4,7,128]{2,1,0} custom-call(%lengths, %table, %q, %pool), custom_call_target="tpu_custom_call"
+}
+"""  # noqa: E501
+
+
+def test_traffic_knows_what_is_read_in_part_or_updated_in_place():
+  sliced = 8 * 128 * 2
+  scattered = 2 * (4 * 2 * 128 * 2)  # what is new, in and out
+  carried = 2 * (2 * 128 * 2)  # but for what is only handed on
+  pages = 2 * 3 * (16 * 2 * 128 * 2)  # of two rows with three pages each
+  result = 4 * 7 * 128 * 2
+  found = hlo.Module(IN_PLACE).traffic().memory
+  assert found == sliced + scattered + carried + pages + result
+
+
+def test_paged_attention_meets_all_places_of_the_table(monkeypatch):
+  monkeypatch.setattr(attention, 'target_platform', lambda: 'tpu')
+  q, pool = jnp.zeros((2, 4, 7, 128)), jnp.zeros((10, 16, 2, 128))
+  pages, start = jnp.zeros((2, 3), jnp.int32), jnp.zeros(2, jnp.int32)
+  jaxpr = jax.jit(ragged.attend).trace(q, pool, pages, start).jaxpr
+  assert flops.count(jaxpr) == 2 * 4 * 7 * 2 * (2 * 128 * 3 * 16)
 
 
 def test_operations_are_counted_through_scans_and_gradients():

@@ -7,10 +7,9 @@ alone: the same requests give the same batches.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,8 +24,7 @@ _MIN_RESPONSE = 8
 _NO_STOPS = (-1,) * MAX_STOP_IDS
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
   """One row of a dispatch.
 
   Attributes:
@@ -194,7 +192,7 @@ def _fill_row(
 ) -> None:
   state = row.state
   full, offset = divmod(state.cached, page_size)
-  nodes = state.lease.path() if state.lease is not None else []
+  nodes = state.lease.path() if state.lease is not None else ()
   ids = [node.page.id for node in nodes if node.page is not None]
   if full:
     batch.prefix_pages[place, :full] = ids[:full]
@@ -210,33 +208,41 @@ def _fill_row(
 def _drawing(rows: Sequence[Row], places: Sequence[int], count: int) -> Drawing:
   """How the rows draw, at their places of `count`; they agree on what is on."""
   rules = [row.rules for row in rows]
+  alike = all(one is rules[0] for one in rules)
 
-  def column(values: Iterable[Any], kind: type, *shape: int) -> Any:
+  def column(values: Any, kind: type, *shape: int) -> Any:
     array = np.zeros((count, *shape), kind)
-    array[places] = list(values)
+    array[places] = values
     return array
 
-  stop_ids = ((*r.stop_ids, *_NO_STOPS[len(r.stop_ids) :]) for r in rules)
+  def ruled(value: Callable[[Rules], Any], kind: type, *shape: int) -> Any:
+    values = value(rules[0]) if alike else [value(one) for one in rules]
+    return column(values, kind, *shape)
+
   drawing: dict[str, Any] = dict(
-      temperature=column((r.temperature for r in rules), np.float32),
-      max_tokens=column((row.max_tokens for row in rows), np.int32),
-      first=column((row.first for row in rows), np.int32),
-      stop_ids=column(stop_ids, np.int32, MAX_STOP_IDS),
-      keys=column((row.key for row in rows), np.uint32, 2),
+      temperature=ruled(lambda rules: rules.temperature, np.float32),
+      max_tokens=column([row.max_tokens for row in rows], np.int32),
+      first=column([row.first for row in rows], np.int32),
+      stop_ids=ruled(_padded_stop_ids, np.int32, MAX_STOP_IDS),
+      keys=column([row.key for row in rows], np.uint32, 2),
       filters=None, edges=None, node=None,
   )
   if rules[0].filtered:
     drawing['filters'] = Filters(
-        column((r.top_k for r in rules), np.int32),
-        column((r.top_p for r in rules), np.float32),
-        column((r.min_p for r in rules), np.float32),
+        ruled(lambda rules: rules.top_k, np.int32),
+        ruled(lambda rules: rules.top_p, np.float32),
+        ruled(lambda rules: rules.min_p, np.float32),
     )
   tries = [row.trie for row in rows if row.trie is not None]
   if tries:
-    padded = (trie.padded() for trie in tries)
+    padded = [trie.padded() for trie in tries]
     drawing['edges'] = column(padded, np.int32, tries[0].room, 3)
-    drawing['node'] = column((row.node for row in rows), np.int32)
+    drawing['node'] = column([row.node for row in rows], np.int32)
   return Drawing(**drawing)
+
+
+def _padded_stop_ids(rules: Rules) -> tuple[int, ...]:
+  return (*rules.stop_ids, *_NO_STOPS[len(rules.stop_ids) :])
 
 
 def _bucket(size: int, buckets: tuple[int, ...]) -> int:

@@ -76,7 +76,12 @@ class Lease:
 
   def path(self) -> list[Node]:
     """The nodes from the first page to this one."""
-    return list(_up(self.node))[::-1]
+    nodes, node = [], self.node
+    while node.parent is not None:
+      nodes.append(node)
+      node = node.parent
+    nodes.reverse()
+    return nodes
 
 
 class RadixTree:

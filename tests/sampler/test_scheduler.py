@@ -148,6 +148,16 @@ def test_only_a_transcript_that_does_not_fit_alone_is_refused(mesh, params):
   assert sampler.num_free_pages + len(sample.state.pages) <= 6
 
 
+def test_a_refused_batch_leaves_nothing_behind(mesh, params):
+  sampler = make(mesh, params, num_pages=6)
+  common = prompt(5)
+  with pytest.raises(OutOfPages):
+    ask(sampler, [common + [1], common + [2], common + prompt(30)], Rules())
+  assert sampler.poll() == {}
+  sampler.forget()
+  assert sampler.num_free_pages == 6
+
+
 def test_forgetting_frees_every_page_and_states_are_read_again(sampler):
   text = prompt(9)
   [root] = sampler.prefill([sampler.extend(sampler.empty(), text)])

@@ -220,7 +220,9 @@ def turn_program(
 
 def write_program(pool_sharding: jax.sharding.Sharding) -> Any:
   """jit of (pool, ids, pages), see `cache.write`; donates the pool."""
-  return jax.jit(cache.write, donate_argnums=0, out_shardings=pool_sharding)
+  # A partial of its own: jits of one function share, and count, their programs.
+  write = functools.partial(cache.write)
+  return jax.jit(write, donate_argnums=0, out_shardings=pool_sharding)
 
 
 def num_pages(sampler: config_lib.Sampler, mesh: Mesh) -> int:

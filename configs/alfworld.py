@@ -55,6 +55,7 @@ def _synthetic() -> ml_collections.ConfigDict:
   config.warm_start.update(num_demonstrations=20_000, row_length=448)
   config.distill.row_length = 448
   config.evaluate.num_tasks = 120
+  config.grpo.update(base.SMALL_GRPO)
   return config
 
 
@@ -69,15 +70,8 @@ def _debug() -> ml_collections.ConfigDict:
   config.env.horizon = 10
   config.policy.max_length = 256
   config.sampler.length_buckets = (96, 256)
-  config.warm_start.update(
-      steps=160, num_demonstrations=500, checkpoint_every=80, row_length=256
-  )
-  config.gate.update(num_tasks=8, min_parsed=0.0, min_diagnosis=0.0, min_follow=0.0)
-  config.explore.update(num_tasks=8, wave_tasks=4, attempts=6)
-  config.distill.update(steps=4, checkpoint_every=2, row_length=256)
-  config.evaluate.update(num_tasks=4, num_samples=8, wave_tasks=2, bootstrap=200)
-  config.sampler.update(num_pages=4096, max_rows=64)
-  return config
+  config.warm_start.row_length = config.distill.row_length = 256
+  return base.make_debug(config, num_demonstrations=500)
 
 
 def _qwen2_5_7b() -> ml_collections.ConfigDict:
@@ -88,24 +82,11 @@ def _qwen2_5_7b() -> ml_collections.ConfigDict:
         env.make, files.load, games='files', data_dir=settings.REQUIRED
     )
   config.env.horizon = 50
-  config.policy.checkpoint = settings.REQUIRED
-  # Layers, widths and heads are the checkpoint's own.
-  config.policy.update(
-      max_length=12_288, dtype='bfloat16', scan_layers=True, remat='full'
-  )
+  base.make_pretrained(config, max_length=12_288)
   config.sampler.update(
-      page_size=64, num_pages=8192, max_rows=128,
-      prefill_buckets=(256, 1024), length_buckets=(2048, 4096, 8192, 12_288),
+      num_pages=8192, length_buckets=(2048, 4096, 8192, 12_288)
   )
-  config.explore.update(
-      num_tasks=2048, wave_tasks=128, max_response_tokens=256,
-      max_reflection_tokens=512, reflect_every=8,
-  )
-  config.experience.update(reh_fraction=0.2)
-  config.distill.update(
-      steps=200, batch_rows=128, row_length=12_288, grad_accumulation=16,
-      learning_rate=1e-6, checkpoint_every=50,
-  )
+  config.explore.update(max_response_tokens=256, reflect_every=8)
   config.evaluate.update(split='validation', num_tasks=140, wave_tasks=10)
   return config
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import ml_collections
 
+from leafe_jax import settings
 from leafe_jax.config import Experiment
 
 
@@ -32,6 +33,41 @@ DEBUG_GRPO = {
     'steps': 3, 'tasks_per_step': 4, 'group_size': 4, 'minibatches': 2,
     'checkpoint_every': 1,
 }
+
+
+def make_debug(
+    config: ml_collections.ConfigDict, num_demonstrations: int
+) -> ml_collections.ConfigDict:
+  """Every phase at toy size; the environment must be easy for it."""
+  config.warm_start.update(
+      steps=160, num_demonstrations=num_demonstrations, checkpoint_every=80
+  )
+  config.gate.update(num_tasks=8, min_parsed=0.0, min_diagnosis=0.0, min_follow=0.0)
+  config.explore.update(num_tasks=8, wave_tasks=4, attempts=6)
+  config.distill.update(steps=4, checkpoint_every=2)
+  config.grpo.update(DEBUG_GRPO)
+  config.evaluate.update(num_tasks=4, num_samples=8, wave_tasks=2, bootstrap=200)
+  config.sampler.update(num_pages=4096, max_rows=min(64, config.sampler.max_rows))
+  return config
+
+
+def make_pretrained(
+    config: ml_collections.ConfigDict, max_length: int
+) -> ml_collections.ConfigDict:
+  """A real checkpoint: its own layers, widths and heads, chats of `max_length`."""
+  config.policy.update(
+      checkpoint=settings.REQUIRED, max_length=max_length, dtype='bfloat16',
+      scan_layers=True, remat='full',
+  )
+  config.sampler.update(page_size=64, max_rows=128, prefill_buckets=(256, 1024))
+  config.explore.update(num_tasks=2048, wave_tasks=128, max_reflection_tokens=512)
+  config.experience.update(reh_fraction=0.2)
+  config.distill.update(
+      steps=200, batch_rows=128, row_length=max_length, grad_accumulation=16,
+      learning_rate=1e-6, checkpoint_every=50,
+  )
+  config.dpo.update(learning_rate=5e-7)
+  return config
 
 
 def make_study(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

@@ -58,16 +58,7 @@ def _debug() -> ml_collections.ConfigDict:
       clauses=1, hidden_tests=4, train_tasks=60, validation_tasks=10, test_tasks=10
   )
   config.env.teacher.update(quality=0.9, care=0.8)
-  config.warm_start.update(
-      steps=160, num_demonstrations=1600, checkpoint_every=80
-  )
-  config.gate.update(num_tasks=8, min_parsed=0.0, min_diagnosis=0.0, min_follow=0.0)
-  config.explore.update(num_tasks=8, wave_tasks=4, attempts=6)
-  config.distill.update(steps=4, checkpoint_every=2)
-  config.grpo.update(base.DEBUG_GRPO)
-  config.evaluate.update(num_tasks=4, num_samples=8, wave_tasks=2, bootstrap=200)
-  config.sampler.update(num_pages=4096, max_rows=64)
-  return config
+  return base.make_debug(config, num_demonstrations=1600)
 
 
 def _qwen2_5_7b() -> ml_collections.ConfigDict:
@@ -77,24 +68,11 @@ def _qwen2_5_7b() -> ml_collections.ConfigDict:
     config.env.options = base.arguments(
         env.make, source='codecontests', data_path=settings.REQUIRED
     )
-  config.policy.checkpoint = settings.REQUIRED
-  # Layers, widths and heads are the checkpoint's own.
-  config.policy.update(
-      max_length=16_384, dtype='bfloat16', scan_layers=True, remat='full'
-  )
+  base.make_pretrained(config, max_length=16_384)
   config.sampler.update(
-      page_size=64, num_pages=16_384, max_rows=64,
-      prefill_buckets=(256, 1024), length_buckets=(4096, 8192, 16_384),
+      num_pages=16_384, max_rows=64, length_buckets=(4096, 8192, 16_384)
   )
-  config.explore.update(
-      num_tasks=2048, wave_tasks=128, reflect_every=0, max_response_tokens=2048,
-      max_reflection_tokens=512,
-  )
-  config.experience.update(reh_fraction=0.2)
-  config.distill.update(
-      steps=200, batch_rows=128, row_length=16_384, grad_accumulation=16,
-      learning_rate=1e-6, checkpoint_every=50,
-  )
+  config.explore.update(reflect_every=0, max_response_tokens=2048)
   config.evaluate.update(num_tasks=165, wave_tasks=10)
   return config
 

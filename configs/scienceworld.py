@@ -27,7 +27,6 @@ import ml_collections
 
 from configs import base
 from envs.scienceworld import env, expert
-from leafe_jax import settings
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
@@ -58,14 +57,7 @@ def _debug() -> ml_collections.ConfigDict:
   # Few layouts, and a demonstrator who mostly knows where to look.
   config.env.options.update(max_variations=12)
   config.env.teacher.update(quality=0.9, patience=0.95, search=0.7, care=0.9)
-  config.warm_start.update(steps=160, num_demonstrations=100, checkpoint_every=80)
-  config.gate.update(num_tasks=8, min_parsed=0.0, min_diagnosis=0.0, min_follow=0.0)
-  config.explore.update(num_tasks=8, wave_tasks=4, attempts=6)
-  config.distill.update(steps=4, checkpoint_every=2)
-  config.grpo.update(base.DEBUG_GRPO)
-  config.evaluate.update(num_tasks=4, num_samples=8, wave_tasks=2, bootstrap=200)
-  config.sampler.update(num_pages=4096)
-  return config
+  return base.make_debug(config, num_demonstrations=100)
 
 
 def _qwen2_5_7b() -> ml_collections.ConfigDict:
@@ -74,24 +66,11 @@ def _qwen2_5_7b() -> ml_collections.ConfigDict:
     config.env.name = 'scienceworld'
     config.env.options = base.arguments(env.make, view='text', heap_mb=8192)
   config.env.horizon = 30
-  config.policy.checkpoint = settings.REQUIRED
-  # Layers, widths and heads are the checkpoint's own.
-  config.policy.update(
-      max_length=12_288, dtype='bfloat16', scan_layers=True, remat='full'
-  )
+  base.make_pretrained(config, max_length=12_288)
   config.sampler.update(
-      page_size=64, num_pages=8192, max_rows=128,
-      prefill_buckets=(256, 1024), length_buckets=(2048, 4096, 8192, 12_288),
+      num_pages=8192, length_buckets=(2048, 4096, 8192, 12_288)
   )
-  config.explore.update(
-      num_tasks=2048, wave_tasks=128, max_response_tokens=256,
-      max_reflection_tokens=512, reflect_every=8,
-  )
-  config.experience.update(reh_fraction=0.2)
-  config.distill.update(
-      steps=200, batch_rows=128, row_length=12_288, grad_accumulation=16,
-      learning_rate=1e-6, checkpoint_every=50,
-  )
+  config.explore.update(max_response_tokens=256, reflect_every=8)
   config.evaluate.update(num_tasks=150, wave_tasks=10)
   return config
 

@@ -60,19 +60,12 @@ SLICES = {
 
 
 def apply(config: ml_collections.ConfigDict, name: str) -> None:
-  """Sets the policy, mesh, sampler and batches of a slice."""
+  """Sets a slice's policy, mesh, pages and micro-batches; rows are of 8192 tokens."""
   chosen = SLICES[name]
-  config.policy.update(MODELS[chosen.model])
-  config.policy.update(
-      max_length=8192, dtype='bfloat16', param_dtype=chosen.param_dtype,
-      scan_layers=True, remat='full',
-  )
+  config.policy.update(MODELS[chosen.model], param_dtype=chosen.param_dtype)
   config.mesh.tensor = chosen.tensor
   config.sampler.update(
-      page_size=64, num_pages=chosen.num_pages, max_rows=128,
-      dispatch_rows=chosen.dispatch_rows, prefill_buckets=(256, 1024),
+      num_pages=chosen.num_pages, dispatch_rows=chosen.dispatch_rows,
       length_buckets=(2048, 4096, 8192),
   )
-  config.distill.update(
-      batch_rows=128, row_length=8192, grad_accumulation=chosen.grad_accumulation
-  )
+  config.distill.grad_accumulation = chosen.grad_accumulation

@@ -63,16 +63,7 @@ def _debug() -> ml_collections.ConfigDict:
   )
   config.env.teacher.update(quality=0.9, haste=0.2)
   config.env.horizon = 8
-  config.warm_start.update(
-      steps=160, num_demonstrations=800, checkpoint_every=80
-  )
-  config.gate.update(num_tasks=8, min_parsed=0.0, min_diagnosis=0.0, min_follow=0.0)
-  config.explore.update(num_tasks=8, wave_tasks=4, attempts=6)
-  config.distill.update(steps=4, checkpoint_every=2)
-  config.grpo.update(base.DEBUG_GRPO)
-  config.evaluate.update(num_tasks=4, num_samples=8, wave_tasks=2, bootstrap=200)
-  config.sampler.update(num_pages=4096, max_rows=64)
-  return config
+  return base.make_debug(config, num_demonstrations=800)
 
 
 _VARIANTS = {'': _generated, 'debug': _debug, 'study': _study}

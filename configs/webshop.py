@@ -74,16 +74,7 @@ def _debug() -> ml_collections.ConfigDict:
       train_goals=60, validation_goals=10, test_goals=10,
   )
   config.env.teacher.update(quality=1.0, care=1.0)
-  config.warm_start.update(
-      steps=160, num_demonstrations=800, checkpoint_every=80
-  )
-  config.gate.update(num_tasks=8, min_parsed=0.0, min_diagnosis=0.0, min_follow=0.0)
-  config.explore.update(num_tasks=8, wave_tasks=4, attempts=6)
-  config.distill.update(steps=4, checkpoint_every=2)
-  config.grpo.update(base.DEBUG_GRPO)
-  config.evaluate.update(num_tasks=4, num_samples=8, wave_tasks=2, bootstrap=200)
-  config.sampler.update(num_pages=4096, max_rows=64)
-  return config
+  return base.make_debug(config, num_demonstrations=800)
 
 
 def _official(name: str) -> ml_collections.ConfigDict:
@@ -94,14 +85,9 @@ def _official(name: str) -> ml_collections.ConfigDict:
         env.make, catalogue='official', data_dir=settings.REQUIRED, view='text',
         page_size=10,
     )
-  config.policy.checkpoint = settings.REQUIRED
+  base.make_pretrained(config, max_length=8192)
   slices.apply(config, name)
-  config.explore.update(
-      num_tasks=2048, wave_tasks=128, max_response_tokens=512,
-      max_reflection_tokens=512,
-  )
-  config.experience.update(reh_fraction=0.2)
-  config.distill.update(steps=200, learning_rate=1e-6, checkpoint_every=50)
+  config.explore.max_response_tokens = 512
   config.evaluate.update(num_tasks=500, wave_tasks=10)
   return config
 

@@ -13,6 +13,7 @@ without a step of the environment.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -180,20 +181,31 @@ def make(
 
   if success_return <= 0:
     raise ValueError(f'success_return is {success_return}; it must be positive')
-  show = choose_observe(observe)
-  names = tuple(action_names)
-  made_with = dict(kwargs or {})
-
-  def make_game() -> GymnasiumGame:
-    env = gymnasium.make(env_id, disable_env_checker=True, **made_with)
-    read = choose_act(act, env.action_space, names)
-    return GymnasiumGame(env, show, read, success_return, max_steps)
-
+  names, made_with = tuple(action_names), dict(kwargs or {})
+  make_game = functools.partial(
+      _make_game, env_id, made_with, choose_observe(observe), act, names,
+      success_return, max_steps,
+  )
   counts = {'train': train_tasks, 'validation': validation_tasks, 'test': test_tasks}
   settings = (sorted(made_with.items()), observe, act, names, max_steps)
   try:
-    return adapted.AdaptedWorld(
-        f'gymnasium-{env_id}', make_game, settings, counts, snapshots, rules
-    )
+    name = f'gymnasium-{env_id}'
+    return adapted.AdaptedWorld(name, make_game, settings, counts, snapshots, rules)
   except gymnasium.error.Error as error:
     raise ValueError(f'env_id {env_id!r}: {error}') from error
+
+
+def _make_game(
+    env_id: str,
+    kwargs: Mapping[str, Any],
+    observe: Callable[[Any, Any], str],
+    act: str,
+    names: Sequence[str],
+    success_return: float,
+    max_steps: int,
+) -> GymnasiumGame:
+  import gymnasium
+
+  env = gymnasium.make(env_id, disable_env_checker=True, **kwargs)
+  read = choose_act(act, env.action_space, names)
+  return GymnasiumGame(env, observe, read, success_return, max_steps)

@@ -100,15 +100,23 @@ def build(
   wanted = dict(
       zip(SPLITS, (train_goals, validation_goals, test_goals), strict=True)
   )
-  ranks = _search_ranks(products)
-  pools: dict[str, dict[int, list[Goal]]] = {split: {} for split in SPLITS}
-  for split, rank, goal in _candidates(products, ranks, cap_slack, price_levels, rng):
-    pools[split].setdefault(rank, []).append(goal)
+  pools = _pool_goals(products, cap_slack, price_levels, rng)
   goals = {
       split: _draw_goals(pools[split], wanted[split], split, rank_decay, rng)
       for split in SPLITS
   }
   return Embedded(products, goals)
+
+
+def _pool_goals(
+    products: Sequence[Product], cap_slack: int, price_levels: int, rng: random.Random
+) -> dict[str, dict[int, list[Goal]]]:
+  """All goals there are, by split and by rank of the first product that does."""
+  ranks = _search_ranks(products)
+  pools: dict[str, dict[int, list[Goal]]] = {split: {} for split in SPLITS}
+  for split, rank, goal in _candidates(products, ranks, cap_slack, price_levels, rng):
+    pools[split].setdefault(rank, []).append(goal)
+  return pools
 
 
 def _check_options(options: Mapping[str, float]) -> None:

@@ -7,7 +7,7 @@ the chosen sequence of pair k and segment 2 k the rejected one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,34 +48,52 @@ def preference_loss(
     chosen response ahead; 'margin', the argument of the sigmoid;
     'chosen_reward' and 'rejected_reward', beta * r.
   """
-  weights = losses.target_weights(batch)
-  log_probs = losses.scores_of(outputs, batch).logprobs[:, 1:]
-  # Where nothing is trained, logprobs are absent: 0 * inf must not be summed.
-  trained = weights > 0
-  ratios = jnp.where(trained, log_probs - batch['ref_logprobs'][:, 1:], 0.0)
-  nll = jnp.where(trained, -log_probs, 0.0)
-  segments = batch['segment_ids'][:, 1:]
-  chosen = segments % 2 == 1
-
-  def of_pairs(values: Array) -> Float[Array, 'B P']:
-    return _sum_pairs(weights * values, segments)
-
-  chosen_reward = beta * of_pairs(ratios * chosen)
-  rejected_reward = beta * of_pairs(ratios * ~chosen)
+  found = _read_pairs(outputs, batch)
+  chosen_reward, rejected_reward = beta * found.chosen, beta * found.rejected
   margin = chosen_reward - rejected_reward
-  there = of_pairs(trained) > 0
-  loss = -jax.nn.log_sigmoid(margin)
-  if sft_weight:
-    tokens = jnp.maximum(of_pairs(trained & chosen), 1.0)
-    loss += sft_weight * of_pairs(nll * chosen) / tokens
+  loss = sft_weight * found.chosen_nll - jax.nn.log_sigmoid(margin)
   sums = {
       'accuracy': margin > 0, 'margin': margin, 'chosen_reward': chosen_reward,
       'rejected_reward': rejected_reward,
   }
   return Terms(
-      total=jnp.sum(loss * there),
-      weight=jnp.sum(there.astype(jnp.float32)),
-      sums={name: jnp.sum(value * there) for name, value in sums.items()},
+      total=jnp.sum(loss * found.there),
+      weight=jnp.sum(found.there.astype(jnp.float32)),
+      sums={name: jnp.sum(value * found.there) for name, value in sums.items()},
+  )
+
+
+class _Pairs(NamedTuple):
+  """What a batch says of its pairs, each [B, P].
+
+  Attributes:
+    chosen, rejected: log-ratios to the reference, summed over the response.
+    chosen_nll: per token.
+    there: whether there is such a pair.
+  """
+
+  chosen: Array
+  rejected: Array
+  chosen_nll: Array
+  there: Array
+
+
+def _read_pairs(outputs: losses.Outputs, batch: Mapping[str, Array]) -> _Pairs:
+  weights = losses.target_weights(batch)
+  log_probs = losses.scores_of(outputs, batch).logprobs[:, 1:]
+  segments = batch['segment_ids'][:, 1:]
+  chosen = segments % 2 == 1
+
+  def total(values: Array, where: Array) -> Float[Array, 'B P']:
+    # Where nothing is trained, logprobs are absent: 0 * inf must not be summed.
+    terms = jnp.where(where & (weights > 0), weights * values, 0.0)
+    return _sum_pairs(terms, segments)
+
+  ratios = log_probs - batch['ref_logprobs'][:, 1:]
+  tokens = total(jnp.ones_like(weights), chosen)
+  return _Pairs(
+      total(ratios, chosen), total(ratios, ~chosen),
+      total(-log_probs, chosen) / jnp.maximum(tokens, 1.0), tokens > 0,
   )
 
 

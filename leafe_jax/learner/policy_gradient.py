@@ -182,16 +182,12 @@ def clipped_surrogate(
   log_probs = scores.logprobs[:, 1:]
   advantage = batch['advantages'][:, 1:]
   log_ratio = log_probs - batch['old_logprobs'][:, 1:]
-  ratio = jnp.exp(jnp.clip(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
-  clipped = jnp.clip(ratio, 1 - clip, 1 + clip)
-  gain = jnp.minimum(ratio * advantage, clipped * advantage)
-  if dual_clip:
-    gain = jnp.where(advantage < 0, jnp.maximum(gain, dual_clip * advantage), gain)
+  gain, clipped = _clip_gain(log_ratio, advantage, clip, dual_clip)
   penalty = low_variance_kl(log_probs, batch['ref_logprobs'][:, 1:])
   terms = {
       'surrogate': -gain,
       'kl': penalty,
-      'clipped': (clipped * advantage < ratio * advantage).astype(jnp.float32),
+      'clipped': clipped.astype(jnp.float32),
       'log_ratio': jnp.abs(log_ratio),
   }
   loss = kl * penalty - gain
@@ -205,6 +201,18 @@ def clipped_surrogate(
       for name, term in {'loss': loss, **terms}.items()
   }
   return Terms(total=sums.pop('loss'), weight=jnp.sum(weights), sums=sums)
+
+
+def _clip_gain(
+    log_ratio: Array, advantage: Array, clip: float, dual_clip: float
+) -> tuple[Float[Array, 'B T'], Bool[Array, 'B T']]:
+  """(what is gained, where the first clip binds), per token."""
+  ratio = jnp.exp(jnp.clip(log_ratio, -_MAX_LOG_RATIO, _MAX_LOG_RATIO))
+  free, held = ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage
+  gain = jnp.minimum(free, held)
+  if dual_clip:
+    gain = jnp.where(advantage < 0, jnp.maximum(gain, dual_clip * advantage), gain)
+  return gain, held < free
 
 
 def low_variance_kl(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -76,23 +77,18 @@ def train(
   """
   state = _resume(state, batches, checkpoints)
   report = _Reporter(on_step, writer or metrics_lib.Nowhere(), failure_dir)
+  keeper = _Keeper(checkpoints, checkpoint_every, steps)
   done = int(jax.device_get(state.step))
-  bar = Progress(label, steps, 'update', done)
-  with jax.transfer_guard('disallow'), bar:
+  with jax.transfer_guard('disallow'), Progress(label, steps, 'update', done) as bar:
     for step in range(done + 1, steps + 1):
       batch = next(batches)
       state, metrics = update(state, batch)
       report.add(_Pending(step, metrics, batch))
-      if checkpoints is not None:
-        checkpoints.poll()
-        if step == steps or (checkpoint_every and step % checkpoint_every == 0):
-          report.flush()
-          checkpoints.save(step, state, cursor=batches.get_state())
+      keeper.keep(step, state, batches, report)
       bar.show(report.last)
       bar.advance()
     report.flush()
-  if checkpoints is not None:
-    checkpoints.poll(wait=True)
+  keeper.finish()
   return state
 
 
@@ -105,6 +101,30 @@ def _resume(
   logging.info('resuming after update %d', restored.step)
   batches.set_state(restored.cursor)
   return restored.state
+
+
+@dataclasses.dataclass(frozen=True)
+class _Keeper:
+  """Saves every `every` updates and the last one, where there are checkpoints."""
+
+  checkpoints: Checkpoints | None
+  every: int
+  last: int
+
+  def keep(
+      self, step: int, state: TrainState, batches: Batches, report: _Reporter
+  ) -> None:
+    if self.checkpoints is None:
+      return
+    self.checkpoints.poll()
+    if step == self.last or (self.every and step % self.every == 0):
+      report.flush()
+      self.checkpoints.save(step, state, cursor=batches.get_state())
+
+  def finish(self) -> None:
+    """Waits until what is being written is complete."""
+    if self.checkpoints is not None:
+      self.checkpoints.poll(wait=True)
 
 
 class _Reporter:

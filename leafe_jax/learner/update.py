@@ -6,6 +6,7 @@ the sum of the weights, through an optax chain. The old state is donated.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
@@ -202,26 +203,42 @@ def make_update(
       reads them, has no gradients for them, and neither changes nor donates
       them. None: the state's weights are the whole policy.
   """
+  program = _Program(policy_config, optimizer, loss, forward, grad_accumulation)
+  return Update(program.step, mesh, grad_accumulation, frozen or {})
 
-  def micro_loss(frozen: Any, params: Any, micro: Any) -> tuple[jax.Array, Terms]:
-    weights = lora.join(frozen, params, policy_config)
-    outputs = forward(
-        weights, policy_config, micro['tokens'], micro['positions'],
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+  """What `make_update` compiles."""
+
+  policy_config: config_lib.Policy
+  optimizer: optax.GradientTransformation
+  loss: Loss
+  forward: Forward
+  grad_accumulation: int
+
+  def micro_loss(
+      self, frozen: Any, params: Any, micro: Any
+  ) -> tuple[jax.Array, Terms]:
+    weights = lora.join(frozen, params, self.policy_config)
+    outputs = self.forward(
+        weights, self.policy_config, micro['tokens'], micro['positions'],
         micro['segment_ids'],
     )
-    terms = loss(outputs, micro)
+    terms = self.loss(outputs, micro)
     return terms.total, terms
 
   def step(
-      state: TrainState, batch: Any, frozen: Any
+      self, state: TrainState, batch: Any, frozen: Any
   ) -> tuple[TrainState, Metrics]:
+    micro_loss = functools.partial(self.micro_loss, frozen)
     grads, terms = _accumulate(
-        functools.partial(micro_loss, frozen), state.params, batch, grad_accumulation
+        micro_loss, state.params, batch, self.grad_accumulation
     )
     weight = jnp.maximum(terms.weight, 1e-9)  # a batch of padding moves nothing
     # float32 from here on, also for bfloat16 weights.
     grads = jax.tree.map(lambda g: g / weight, optimizers.widen(grads))
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = {
         'loss': terms.total / weight,
@@ -232,8 +249,6 @@ def make_update(
         'param_norm': optax.tree.norm(optimizers.widen(params)),
     }
     return TrainState(params, opt_state, state.step + 1), metrics
-
-  return Update(step, mesh, grad_accumulation, frozen or {})
 
 
 def _accumulate(

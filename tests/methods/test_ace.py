@@ -13,7 +13,7 @@ from leafe_jax.sampler import Rules
 from leafe_jax.text import chat
 from tests.rollout import corridor
 from tests.rollout.corridor import ScriptedSampler
-from tests.text.test_chat import CHATML, _tokenizer
+from tests.text.chat_tokenizers import CHATML, make_tokenizer
 
 RULES = Rules(1.0, 8, ())
 
@@ -82,7 +82,7 @@ class _Roles:
 
 def chat_player(answer):
   player = corridor.player(answer)
-  transcript = chat.ChatTranscript(_tokenizer(CHATML))
+  transcript = chat.ChatTranscript(make_tokenizer(CHATML))
   sampler = ScriptedSampler(transcript, answer)
   return type(player)(sampler, transcript, player.world, 6, 0, 0)
 

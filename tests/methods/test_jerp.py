@@ -20,7 +20,7 @@ from leafe_jax.text.chat import ChatTranscript
 from leafe_jax.tree import Node, Tree, Turn
 from tests.methods import bandit
 from tests.rollout import corridor
-from tests.text.test_chat import CHATML, _tokenizer
+from tests.text.chat_tokenizers import CHATML, make_tokenizer
 
 RULES = Rules(1.0, 8, ())
 CONFIG = Jerp()
@@ -164,7 +164,7 @@ def test_votes_follow_the_outcomes_of_those_who_followed():
 
 
 def test_a_chat_model_is_asked_for_edits_in_the_rule_grammar():
-  tokenizer = _tokenizer(CHATML)
+  tokenizer = make_tokenizer(CHATML)
   transcript = ChatTranscript(tokenizer)
   prompts = []
 

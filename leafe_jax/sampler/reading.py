@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -133,7 +134,8 @@ def _scan(
     x = _think(config, x, normed, angles, weights, parts, masks)
     return sharding.constrain(x, ('batch', 'length', None)), kept
 
-  x, kept = jax.lax.scan(layer, x, (model.stacks(policy.params), tuple(caches)))
+  stacked: Any = (model.stacks(policy.params), tuple(caches))
+  x, kept = jax.lax.scan(layer, x, stacked)
   return x if last is None else _pick(x, last), kept
 
 

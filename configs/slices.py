@@ -35,7 +35,7 @@ class Slice:
     topology: as tools.compile_for_tpu takes it.
     tensor: shards of heads, MLP and vocabulary; the rest of the mesh is fsdp.
     grad_accumulation: micro-batches of an update of 128 rows.
-    num_pages: KV pages of 64 tokens.
+    num_pages: KV pages of 64 tokens, on all shards of the rows together.
     dispatch_rows: rows sampled by one program.
     param_dtype: of the stored weights and of the optimizer's moments.
   """
@@ -51,11 +51,11 @@ class Slice:
 
 # Plain names stand for the smallest slice that fits.
 SLICES = {
-    'qwen2_5_7b': Slice('qwen2_5_7b', 'v5e:4x4', 4, 32, 2048, 16),
-    'qwen2_5_7b_v6e_16': Slice('qwen2_5_7b', 'v6e:4x4', 4, 32, 8192, 32),
-    'qwen2_5_7b_v5p_16': Slice('qwen2_5_7b', 'v5p:2x2x4', 4, 8, 16_384, 64),
-    'llama3_70b': Slice('llama3_70b', 'v5p:4x4x4', 8, 8, 4096, 32),
-    'llama3_70b_v6e_256': Slice('llama3_70b', 'v6e:16x16', 8, 4, 1024, 32),
+    'qwen2_5_7b': Slice('qwen2_5_7b', 'v5e:4x4', 4, 32, 8192, 16),
+    'qwen2_5_7b_v6e_16': Slice('qwen2_5_7b', 'v6e:4x4', 4, 32, 32_768, 32),
+    'qwen2_5_7b_v5p_16': Slice('qwen2_5_7b', 'v5p:2x2x4', 4, 8, 65_536, 64),
+    'llama3_70b': Slice('llama3_70b', 'v5p:4x4x4', 8, 8, 32_768, 32),
+    'llama3_70b_v6e_256': Slice('llama3_70b', 'v6e:16x16', 8, 4, 32_768, 32),
 }
 
 

@@ -59,7 +59,7 @@ def test_devices_share_what_is_sharded():
   alone = memory.plan(targets.make_target(_with(values, tensor=1), 1), 'tpu')
   shared = memory.plan(targets.make_target(_with(values, tensor=4), 16), 'tpu')
   assert size(shared, 'optimizer') == pytest.approx(size(alone, 'optimizer') / 16, 1e-3)
-  assert size(shared, 'KV pages') == size(alone, 'KV pages') // 4
+  assert size(shared, 'KV pages') == size(alone, 'KV pages') // 16
 
 
 def _with(values, tensor):

@@ -59,7 +59,7 @@ def test_rollouts_log_their_time_and_tokens(tmp_path, caplog):
   run = bandit.make_run(tmp_path)
   meter = run.meter()
   assert meter.figures() == {}  # nothing was played yet
-  with caplog.at_level('INFO'):
+  with caplog.at_level('INFO', logger='absl'):
     roll_out(run, run.base_player())
   lines = [line for line in caplog.messages if 'prefill' in line]
   assert lines[0].startswith('6 trees in') and lines[1].startswith('30 episodes in')

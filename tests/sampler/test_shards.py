@@ -69,8 +69,9 @@ for scan in (False, True):
 engine = sampler._engine
 batch = engine.buckets.blank(8, 1, 8, num_pages)
 with jax.set_mesh(engine._mesh):
-  batch, pages, _ = engine._run(batch, 8)
-  text = engine._write.lower(engine._pool, batch.write_pages, pages).compile().as_text()
+  engine._run(batch, 8)
+  *_, (ids, pages) = engine._unstored
+  text = engine._write.lower(engine._pool, ids, pages).compile().as_text()
 assert 'all-' not in text and 'collective' not in text, text
 """
 

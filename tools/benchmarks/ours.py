@@ -53,7 +53,6 @@ class Ours:
         dispatch_rows=min(rows, _MOST_ROWS),
         prefill_buckets=(64, 256),
         length_buckets=(_PAGE, *steps),
-        decode_chunk=0,  # rows of a workload answer with equally many tokens
         decode_chunk=0,
         prefix_reuse=reuse,
     )

@@ -6,7 +6,8 @@
 
     python -m leafe_jax.main --config=configs/sokoban.py:study --workdir=runs/study
       All arms and controls over three seeds, learning rates chosen on validation
-      tasks. Hardware: 2 CPU cores, several hours; not run at this size yet.
+      tasks. Hardware: 2 CPU cores, several hours; not run at this size yet. One
+      seed of six arms: base Pass@1 .43, Pass@128 .94, no room above.
 
     python -m leafe_jax.main --config=configs/sokoban.py:debug \\
         --workdir=runs/sokoban_debug

@@ -133,6 +133,18 @@ def feed_forward(x: Float[Array, 'B T D'], weights: Weights) -> Float[Array, 'B 
   return _project('btf,fd->btd', jax.nn.silu(gate) * up, weights, 'down_weight_lfd')
 
 
+def conclude(
+    x: Float[Array, 'B T D'],
+    mixed: Float[Array, 'B N T H'],
+    weights: Weights,
+    config: config_lib.Policy,
+) -> Float[Array, 'B T D']:
+  """A layer's end: the attention output and the MLP join the residual stream."""
+  x = x + project_out(mixed, weights)
+  normed = rms_norm(x, weights['mlp_norm_ld'], config.norm_eps)
+  return x + feed_forward(normed, weights)
+
+
 def adapter_names(weight: str) -> tuple[str, str]:
   """Of a matrix's adapter: 'q_weight_ldnh' -> 'q_lora_a_ldr', 'q_lora_b_lrnh'."""
   kind, _, axes = weight.split('_')

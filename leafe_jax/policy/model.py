@@ -280,9 +280,7 @@ def _layer(
   q = layers.query(normed, weights, angles, config)
   k, v = layers.key_value(normed, weights, angles, config)
   mixed = attention.attend(q, k, v, segment_ids, config.attention)
-  x = x + layers.project_out(mixed, weights)
-  normed = layers.rms_norm(x, weights['mlp_norm_ld'], config.norm_eps)
-  x = x + layers.feed_forward(normed, weights)
+  x = layers.conclude(x, mixed, weights, config)
   return sharding.constrain(x, ('batch', 'length', None))
 
 

@@ -119,9 +119,7 @@ def _read(
     pool, mixed = ragged.write_and_attend(
         pool, config.num_layers, index, rows, q, k, v
     )
-    x = x + layers.project_out(mixed, weights)
-    normed = layers.rms_norm(x, weights['mlp_norm_ld'], config.norm_eps)
-    x = x + layers.feed_forward(normed, weights)
+    x = layers.conclude(x, mixed, weights, config)
     return (sharding.constrain(x, ('batch', 'length', None)), pool), None
 
   xs = (jnp.arange(config.num_layers), model.stacks(params))

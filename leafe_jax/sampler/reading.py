@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,20 +78,24 @@ def read(
   """
   x = layers.embed(policy.params, tokens, policy.config)
   run = _scan if policy.config.scan_layers else _unroll
-  x, kept = run(policy, x, positions, caches, keep, see, last)
+  x, kept = run(policy, x, _Wanted(positions, caches, keep, see, last))
   if last is None:
     return None, kept
   return layers.unembed(policy.params, x[:, 0], policy.config), kept
 
 
+class _Wanted(NamedTuple):
+  """What `read` is asked for, but for the tokens."""
+
+  positions: Int[Array, 'B T']
+  caches: Sequence[Layers]
+  keep: Keep
+  see: Callable[[Array], list[Array]]
+  last: Int[Array, ' B'] | None
+
+
 def _unroll(
-    policy: LayeredPolicy,
-    x: Float[Array, 'B T D'],
-    positions: Int[Array, 'B T'],
-    caches: Sequence[Layers],
-    keep: Keep,
-    see: Callable[[Array], list[Array]],
-    last: Int[Array, ' B'] | None,
+    policy: LayeredPolicy, x: Float[Array, 'B T D'], wanted: _Wanted
 ) -> tuple[Float[Array, 'B 1 D'], Layers]:
   """Layer by layer.
 
@@ -99,44 +103,40 @@ def _unroll(
   only these places go through the rest of it.
   """
   config, kept = policy.config, []
+  positions, last = wanted.positions, wanted.last
   angles = layers.rope_angles(positions, config)
   for index, weights in enumerate(policy.layers):
-    of_layer = [part[index] for part in caches if isinstance(part, list)]
-    normed, parts, grown = _look(config, x, angles, weights, of_layer, keep)
+    of_layer = [part[index] for part in wanted.caches if isinstance(part, list)]
+    normed, parts, grown = _look(config, x, angles, weights, of_layer, wanted.keep)
     kept.append(grown)
     if index == config.num_layers - 1:
       if last is None:
         break
       x, normed, positions = (pick(a, last) for a in (x, normed, positions))
       angles = layers.rope_angles(positions, config)
-    x = _think(config, x, normed, angles, weights, parts, see(positions))
+    x = _think(config, x, normed, angles, weights, parts, wanted.see(positions))
   return x, kept
 
 
 def _scan(
-    policy: LayeredPolicy,
-    x: Float[Array, 'B T D'],
-    positions: Int[Array, 'B T'],
-    caches: Sequence[Layers],
-    keep: Keep,
-    see: Callable[[Array], list[Array]],
-    last: Int[Array, ' B'] | None,
+    policy: LayeredPolicy, x: Float[Array, 'B T D'], wanted: _Wanted
 ) -> tuple[Float[Array, 'B 1 D'], Layers]:
   """The layers as one loop: a deep model compiles like one layer."""
   config = policy.config
-  angles, masks = layers.rope_angles(positions, config), see(positions)
+  angles = layers.rope_angles(wanted.positions, config)
+  masks = wanted.see(wanted.positions)
 
   def layer(
       x: Array, of_layer: tuple[model.Params, Sequence[KV]]
   ) -> tuple[Array, KV]:
     weights, caches = of_layer
-    normed, parts, kept = _look(config, x, angles, weights, caches, keep)
+    normed, parts, kept = _look(config, x, angles, weights, caches, wanted.keep)
     x = _think(config, x, normed, angles, weights, parts, masks)
     return sharding.constrain(x, ('batch', 'length', None)), kept
 
-  stacks: Any = (model.stacks(policy.params), tuple(caches))
+  stacks: Any = (model.stacks(policy.params), tuple(wanted.caches))
   x, kept = jax.lax.scan(layer, x, stacks)
-  return x if last is None else pick(x, last), kept
+  return x if wanted.last is None else pick(x, wanted.last), kept
 
 
 def _look(
@@ -164,9 +164,7 @@ def _think(
 ) -> Float[Array, 'B T D']:
   """The rest of a layer: attention over the parts, and the MLP."""
   q = layers.query(normed, weights, angles, config)
-  x = x + layers.project_out(attend(q, parts, masks), weights)
-  normed = layers.rms_norm(x, weights['mlp_norm_ld'], config.norm_eps)
-  return x + layers.feed_forward(normed, weights)
+  return layers.conclude(x, attend(q, parts, masks), weights, config)
 
 
 def pick(x: Array, place: Int[Array, ' B']) -> Array:

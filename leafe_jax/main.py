@@ -107,6 +107,7 @@ def _run(config: Experiment, directory: RunDirectory) -> None:
   from leafe_jax.policy import runtime
 
   runtime.keep_freed_memory()
+  runtime.collect_rarely()
   runtime.enable_compilation_cache(launch.cache_directory())
   experiment.run(config, directory.path, settings.sha256(config))
 

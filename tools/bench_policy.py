@@ -141,7 +141,7 @@ def main(argv: Sequence[str]) -> None:
   rng = np.random.default_rng(0)
   params = model.init_params(config.policy, _VOCAB.value, jax.random.key(0), mesh)
   bench_training(config, params)
-  sampler = Sampler(config.policy, config.sampler, mesh, _VOCAB.value)
+  sampler = Sampler(config.policy, config.sampler, mesh)
   sampler.load(params, 0)
   bench_sampler(sampler, rng)
   bench_programs(config, params, rng)

@@ -55,6 +55,7 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments {list(argv[1:])}')
   runtime.keep_freed_memory()
+  runtime.collect_rarely()
   module = __import__(f'configs.{_CONFIG.value}', fromlist=['get_config'])
   config = from_config_dict(module.get_config(''))
   run = Run(config, RunDirectory(pathlib.Path(_RUN.value)), '')

@@ -122,9 +122,8 @@ class Run:
 
   @functools.cached_property
   def sampler(self) -> Sampler:
-    shape = self.shape
     return Sampler(
-        shape.policy, self.config.sampler, self.mesh, shape.vocab_size,
+        self.shape.policy, self.config.sampler, self.mesh,
         decode=self.transcript.text,
     )
 

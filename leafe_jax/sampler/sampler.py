@@ -41,7 +41,6 @@ class Sampler:
       policy_config: config_lib.Policy,
       sampler_config: config_lib.Sampler,
       mesh: Mesh,
-      vocab_size: int,
       decode: Callable[[Sequence[int]], str] | None = None,
   ):
     """Makes the pool.
@@ -50,10 +49,8 @@ class Sampler:
       policy_config: sizes of the policy.
       sampler_config: sizes of pool and batches.
       mesh: of the weights.
-      vocab_size: of the policy.
       decode: text of a response's tokens, for stop strings.
     """
-    del vocab_size  # the weights know it
     self.version = -1
     self._max_length = policy_config.max_length
     self._engine = Engine(policy_config, sampler_config, mesh)

@@ -118,7 +118,7 @@ def test_sampled_logprobs_are_those_of_training(base, taught, mesh):
   settings = config_lib.Sampler(
       page_size=4, num_pages=32, max_rows=2, prefill_buckets=(8,), length_buckets=(16,)
   )
-  sampler = Sampler(config, settings, mesh, VOCAB)
+  sampler = Sampler(config, settings, mesh)
   sampler.load(joined, 0)
   prompt = [3, 1, 4, 1, 5]
   state = sampler.extend(sampler.empty(), prompt)

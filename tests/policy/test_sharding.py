@@ -33,7 +33,7 @@ def run(sizes, devices):
     logits = jax.jit(model.forward, static_argnums=1)(
         params, policy, *(jax.device_put(x, sharding.batch_sharding(mesh, x.shape))
                           for x in (tokens, places, jnp.ones_like(places))))
-  sampler = Sampler(policy, rows, mesh, 22)
+  sampler = Sampler(policy, rows, mesh)
   sampler.load(params, 0)
   states = [sampler.extend(sampler.empty(), list(range(i + 1))) for i in range(8)]
   first = sampler.sample([Request(s, (1, i)) for i, s in enumerate(states)], Rules())

@@ -24,7 +24,7 @@ def params(mesh):
 
 @pytest.fixture(scope='session')
 def shared_sampler(mesh):
-  return Sampler(POLICY, SAMPLER, mesh, VOCAB)
+  return Sampler(POLICY, SAMPLER, mesh)
 
 
 @pytest.fixture

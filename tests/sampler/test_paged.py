@@ -51,13 +51,13 @@ def assert_same(ours, theirs):
 
 
 def test_pages_in_place_sample_what_dense_rows_sample(sampler, params, mesh):
-  ours = Sampler(POLICY, PAGED, mesh, VOCAB)
+  ours = Sampler(POLICY, PAGED, mesh)
   ours.load(params, 7)
   assert_same(play(ours), play(sampler))
 
 
 def test_reading_ahead_changes_nothing(params, mesh, logprobs_of):
-  sampler = Sampler(POLICY, PAGED, mesh, VOCAB)
+  sampler = Sampler(POLICY, PAGED, mesh)
   sampler.load(params, 7)
   text = np.random.default_rng(1).integers(0, VOCAB, 27).tolist()  # four chunks
   state = sampler.extend(sampler.empty(), text)
@@ -71,7 +71,7 @@ def test_reading_ahead_changes_nothing(params, mesh, logprobs_of):
 def grow(mesh):
   """What `play` samples on a mesh: tokens and log-probabilities."""
   config = dataclasses.replace(PAGED, num_pages=512)
-  sampler = Sampler(POLICY, config, mesh, VOCAB)
+  sampler = Sampler(POLICY, config, mesh)
   sampler.load(model.init_params(POLICY, VOCAB, jax.random.key(0), mesh), 7)
   return [(sample.tokens, sample.logprobs) for sample in play(sampler)]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from leafe_jax.sampler import Request, Rules, Sampler
 from leafe_jax.sampler.choices import DONE, build_trie
 from leafe_jax.sampler.drawing import Filters, draw, kept
-from tests.sampler.tiny import POLICY, SAMPLER, VOCAB
+from tests.sampler.tiny import POLICY, SAMPLER
 
 CHOICES = ((3, 1), (3, 2, 1), (5, 1), (7, 7, 7, 1))
 
@@ -139,7 +139,7 @@ def test_a_stop_string_ends_a_response_with_the_token_that_completes_it(
     mesh, params, sampler
 ):
   speaking = Sampler(
-      POLICY, SAMPLER, mesh, VOCAB, decode=lambda ids: ''.join(chr(97 + i) for i in ids)
+      POLICY, SAMPLER, mesh, decode=lambda ids: ''.join(chr(97 + i) for i in ids)
   )
   speaking.load(params, 0)
   state = speaking.extend(speaking.empty(), [1, 2, 3])

@@ -148,7 +148,7 @@ def test_a_state_without_a_pending_token_cannot_be_sampled(sampler):
 
 
 def test_the_same_shapes_compile_nothing_twice(mesh, params):
-  sampler = Sampler(POLICY, SAMPLER, mesh, VOCAB)
+  sampler = Sampler(POLICY, SAMPLER, mesh)
   sampler.load(params, 0)
 
   def roll_out(seed):

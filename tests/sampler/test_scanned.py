@@ -27,7 +27,7 @@ def play(sampler, turns=3):
 
 def test_scanned_layers_sample_the_same(sampler, params, mesh):
   policy = dataclasses.replace(POLICY, scan_layers=True)
-  deep = Sampler(policy, SAMPLER, mesh, VOCAB)
+  deep = Sampler(policy, SAMPLER, mesh)
   deep.load(params, 7)
   for ours, theirs in zip(play(deep), play(sampler), strict=True):
     assert ours.tokens == theirs.tokens

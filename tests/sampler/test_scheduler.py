@@ -14,7 +14,7 @@ def prompt(length, seed=0):
 
 
 def make(mesh, params, **options):
-  sampler = Sampler(POLICY, dataclasses.replace(SAMPLER, **options), mesh, VOCAB)
+  sampler = Sampler(POLICY, dataclasses.replace(SAMPLER, **options), mesh)
   sampler.load(params, 7)
   return sampler
 

@@ -32,7 +32,7 @@ def run(sizes, devices, num_pages, scan):
   policy = dataclasses.replace(POLICY, scan_layers=scan)
   params = model.init_params(policy, VOCAB, jax.random.key(0), mesh)
   options = dataclasses.replace(SAMPLER, num_pages=num_pages, dispatch_rows=8)
-  sampler = Sampler(policy, options, mesh, VOCAB)
+  sampler = Sampler(policy, options, mesh)
   sampler.load({name: 2 * value for name, value in params.items()}, 0)
   roots = sampler.prefill([sampler.extend(sampler.empty(), text(i, 6 + i))
                            for i in range(6)])

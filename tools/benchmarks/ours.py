@@ -57,7 +57,7 @@ class Ours:
         prefix_reuse=reuse,
     )
     preset = self._preset
-    sampler = Sampler(preset.policy, config, self._mesh, preset.vocab_size)
+    sampler = Sampler(preset.policy, config, self._mesh)
     sampler.load(self._params, 0)
     return sampler
 

@@ -38,15 +38,22 @@ def _generated() -> ml_collections.ConfigDict:
     # to: a box is lost long before the episode ends.
     options = base.arguments(
         env.make, levels.build, view='compact', max_steps=15,
-        deadlock_feedback=True,
+        deadlock_feedback=True, inner_walls=3, min_moves=6,
     )  # fmt: skip
     for name in _BOXOBAN_ONLY:
       del options[name]
     config.env.options = options
-    config.env.teacher = base.arguments(expert.SokobanTeacher)
+    # Always the same mistake: one that errs at random leaves a base that solves
+    # nearly every level within 128 tries.
+    config.env.teacher = base.arguments(
+        expert.SokobanTeacher, quality=0.97, haste=0.97
+    )
   config.env.name = 'sokoban'
   # The room ends a game at the same turn.
   config.env.horizon = 15
+  config.warm_start.steps = 4800
+  # Turn and text must be the script's; the turn alone is right more often.
+  config.gate.min_diagnosis = 0.3
   config.grpo.update(base.SMALL_GRPO)
   return config
 

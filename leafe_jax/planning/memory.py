@@ -29,7 +29,7 @@ TRAINING, SAMPLING = 'training', 'sampling'
 
 
 class DoesNotFit(ValueError):
-  """A run that no device of its mesh can hold; the message has the table."""
+  """A run that no device of its mesh, or no pool, can hold; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,8 +120,10 @@ def plan(target: Target, platform: str = '') -> Plan:
 def check(target: Target, limit: float) -> str:
   """The table. DoesNotFit if the exact parts alone exceed `limit` bytes.
 
-  An estimate stops no run: only what is certain does.
+  An estimate stops no run: only what is certain does, and a pool that cannot
+  hold the longest transcript.
   """
+  _check_pool(target)
   found = plan(target)
   text = table(found, limit)
   if found.certain > limit:
@@ -130,6 +132,21 @@ def check(target: Target, limit: float) -> str:
         f' {_gb(limit)}:\n{text}'
     )
   return text
+
+
+def _check_pool(target: Target) -> None:
+  """DoesNotFit if a shard of the KV pages is too small for one transcript."""
+  sampler, longest = target.config.sampler, target.policy.max_length
+  shards = sharding.num_row_shards(target.mesh)
+  own = engine.num_pages(sampler, target.mesh) // shards
+  # A half-filled last page is copied before it grows.
+  least = -(-longest // sampler.page_size) + 1
+  if own < least:
+    raise DoesNotFit(
+        f'sampler.num_pages={sampler.num_pages}: {own} KV pages for each of {shards}'
+        f' shards, and a transcript of policy.max_length={longest} tokens takes'
+        f' {least}; at least {least * shards} are needed'
+    )
 
 
 def table(plan: Plan, limit: float) -> str:

@@ -97,6 +97,18 @@ def test_a_run_that_cannot_fit_is_stopped_with_the_table():
     memory.check(target, plan.certain - 1)
 
 
+def test_a_pool_too_small_for_one_transcript_is_refused():
+  pages = -(-CONFIG.policy.max_length // CONFIG.sampler.page_size) + 1
+
+  def check(count):
+    sampler = dataclasses.replace(CONFIG.sampler, num_pages=count)
+    return memory.check(make_target(dataclasses.replace(CONFIG, sampler=sampler)), 1e12)
+
+  assert 'fits' in check(pages)
+  with pytest.raises(memory.DoesNotFit, match=f'at least {pages} are needed'):
+    check(pages - 1)
+
+
 def test_the_defaults_fit_this_machine():
   limit = memory.device_limit()
   assert limit > 2**30

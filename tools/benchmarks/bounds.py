@@ -57,13 +57,15 @@ def decode_bounds(
   response alone; the rest of the shorter run is prefill.
   """
   policy = preset.policy
-  few, many = (
-      ours.runner(conversation(rows, 1, _PROMPT, tokens, preset.vocab_size), True)
+  pair = [
+      conversation(rows, 1, _PROMPT, tokens, preset.vocab_size)
       for tokens in (_FEW, _MANY)
-  )
+  ]
+  runs = [(ours.runner(workload, True), workload) for workload in pair]
   # The first runs compile; then interleaved.
   times = [
-      (getattr(few(), clock), getattr(many(), clock)) for _ in range(repeats + 1)
+      [getattr(run(workload), clock) for run, workload in runs]
+      for _ in range(repeats + 1)
   ][1:]
   short, long = (min(column) for column in zip(*times))
   step = (long - short) / (_MANY - _FEW)

@@ -63,23 +63,23 @@ class Ours:
 
   def runner(
       self, workload: Conversation | Tree, reuse: bool
-  ) -> Callable[[], machine.Seconds]:
-    """A call that runs a workload once.
+  ) -> Callable[[Conversation | Tree], machine.Seconds]:
+    """A call that runs a workload once, this one or a part of it.
 
     Args:
-      workload: to run.
+      workload: the largest to come.
       reuse: False: every request reads its whole transcript from scratch.
     """
     sampler = self.sampler(workload, reuse)
 
-    def play() -> int:
+    def play(workload: Conversation | Tree) -> int:
       if isinstance(workload, Tree):
         return _grow(sampler, workload, reuse)
       return _converse(sampler, workload, reuse)
 
-    def run() -> machine.Seconds:
+    def run(workload: Conversation | Tree) -> machine.Seconds:
       sampler.forget()  # the repeat before read the same prompts
-      seconds, sampled = machine.timed(play)
+      seconds, sampled = machine.timed(lambda: play(workload))
       if sampled != workload.num_sampled:
         raise ValueError(f'sampled {sampled} tokens, not {workload.num_sampled}')
       return seconds

@@ -6,8 +6,8 @@
 Plays evaluation episodes and grows exploration trees with the base policy of a
 finished run, a wave at a time, and prints the rates of every repeat after a
 first one that compiles. It uses nothing but the interfaces that phases use, so
-the same file measures another version of the code (put that one's root first on
-PYTHONPATH and give this file by its path).
+that another version can be measured with this file, or with its own: put that
+one's root first on PYTHONPATH and give the file by its path.
 """
 
 from __future__ import annotations

@@ -60,6 +60,9 @@ def test_presets_share_a_file(tmp_path):
   figures.save(path, '4m', RESULT)
   figures.save(path, '15m', {'ratios': {}})
   assert figures.load(path, '4m') == RESULT
+  again = {'ratios': {'tree vs no_reuse': figures.spread([8.0])}}
+  figures.save(path, '4m', again)
+  assert figures.load(path, '4m')['ratios'] == RESULT['ratios'] | again['ratios']
   with pytest.raises(ValueError, match='7b'):
     figures.load(path, '7b')
 

@@ -33,11 +33,18 @@ def command(program: str) -> str:
 
 
 def save(path: str, preset: str, result: dict[str, Any]) -> None:
-  """Puts a preset's result into a file, whose other presets stay."""
+  """Puts a preset's result into a file; what was not measured again stays."""
   target = pathlib.Path(path)
   results = json.loads(target.read_text()) if target.exists() else {}
+  before = results.get(preset, {})
+  parts = {
+      name: before.get(name, {}) | value
+      for name, value in result.items()
+      if isinstance(value, dict)
+  }
   target.parent.mkdir(parents=True, exist_ok=True)
-  target.write_text(json.dumps(results | {preset: result}, indent=1) + '\n')
+  results[preset] = before | result | parts
+  target.write_text(json.dumps(results, indent=1) + '\n')
 
 
 def load(path: str, preset: str) -> dict[str, Any]:

@@ -29,12 +29,14 @@ METHODS = {
     'leafe_grpo': ('base', 'leafe', 'grpo', 'leafe_grpo'),
     'jerp': ('base', 'grpo', 'jerp'),
     'ace': ('base', 'ace', 'ace_online'),
-    'early_experience': ('base', 'imitation', 'iwm', 'self_reflection'),
+    'early_experience': (
+        'base', 'imitation', 'iwm', 'self_reflection', 'leafe', 'leafe_ee',
+    ),
     'study': (
         'base', 'rft', 'rft_matched', 'refine', 'grpo', 'gigpo', 'imitation', 'iwm',
         'self_reflection', 'ace', 'jerp', 'advice', 'leafe_reh', 'leafe_cf', 'leafe',
         'leafe_2', 'leafe_grpo', 'leafe_random_turn', 'leafe_no_hint',
-        'leafe_branch_hint', 'leafe_all', 'leafe_noisy', 'dpo',
+        'leafe_branch_hint', 'leafe_all', 'leafe_noisy', 'leafe_ee', 'dpo',
     ),
 }
 

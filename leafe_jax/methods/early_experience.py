@@ -5,6 +5,7 @@
                      to the policy's own alternatives, then imitation
     self_reflection  imitation, and the policy's reflections on its alternatives
                      where they lead to the expert's action
+    leafe_ee         the examples of self_reflection and those of LEAFE, together
 
 (arXiv 2510.08558.) Every arm takes the same number of updates. The experts are
 the scripted teacher's successful episodes on training tasks, or, where there
@@ -30,7 +31,7 @@ from leafe_jax.methods import stage1
 from leafe_jax.methods.arms import BASE, STAGE2_READS, Arm, Phase
 from leafe_jax.methods.collect import load_trees, save_trees, wave_path, waves
 from leafe_jax.methods.demonstrations import demonstrate
-from leafe_jax.methods.leafe import distill_on
+from leafe_jax.methods.leafe import Recipe, distill_on
 from leafe_jax.methods.run import Run
 from leafe_jax.progress import Progress
 from leafe_jax.rollout.alternatives import Expert, propose
@@ -145,12 +146,16 @@ def imitate(phase: str, start: str, share: Callable[[Run], float]) -> Callable:
 
 def self_reflect(run: Run, directory: pathlib.Path) -> dict:
   """Training on the experts' actions and on the reflections that lead to them."""
-  trees = _trees(run)
-  found = foresight.imitation(trees)
-  kept = foresight.reflections(trees, run.transcript)
+  found = _reflected(run)
   steps = run.config.distill.steps
-  result = _train(run, REFLECT.name, directory, found + kept, BASE, steps)
-  return {**result, 'reflections': len(kept)}
+  result = _train(run, REFLECT.name, directory, found, BASE, steps)
+  kept = sum(example.kind == foresight.REFLECTION for example in found)
+  return {**result, 'reflections': kept}
+
+
+def _reflected(run: Run) -> list[Example]:
+  trees = _trees(run)
+  return foresight.imitation(trees) + foresight.reflections(trees, run.transcript)
 
 
 def _train(
@@ -187,5 +192,9 @@ ARMS = (
     Arm(
         'self_reflection', 'Early Experience: imitation and grounded reflections',
         (ALTERNATIVES, REFLECT), REFLECT.name, _COSTS,
+    ),
+    # How the LEAFE paper combines them is not told: the union is our reading.
+    Recipe('leafe_ee', beside=ALTERNATIVES, others=_reflected).arm(
+        'LEAFE and Early Experience: the union of their examples'
     ),
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from leafe_jax import hosts
@@ -40,6 +40,8 @@ class Recipe:
     experience: changed options of the config's section.
     volume_of: take as many D_reh examples as this phase's trees give; None: all.
     start: the arm whose weights are distilled; None: the base.
+    beside: the phase of other examples that join the trees' own; None: no others.
+    others: reads those examples.
   """
 
   name: str
@@ -50,19 +52,23 @@ class Recipe:
   experience: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   volume_of: Phase | None = None
   start: Arm | None = None
+  beside: Phase | None = None
+  others: Callable[[Run], list[Example]] | None = None
 
   @property
   def phase(self) -> Phase:
     """Stage 2 of the arm."""
-    reads = dict.fromkeys((*STAGE2_READS, *self.source.reads))
+    more = self.beside.reads if self.beside else ()
+    reads = dict.fromkeys((*STAGE2_READS, *self.source.reads, *more))
     return Phase(f'distill/{self.name}', tuple(reads), self.distill)
 
-  def arm(self, doc: str, *before: Phase) -> Arm:
-    """The arm, after `before`, its Stage 1 and what that one needs."""
+  def arm(self, doc: str) -> Arm:
+    """The arm, after its Stage 1 and what that one needs."""
     start = self.start or Arm('base', '')
     budget = (self.source.budget_of,) if self.source.budget_of else ()
-    phases = (*before, *start.phases, *budget, self.source, self.phase)
-    costs = (*start.costs, self.source.name)
+    sources = (self.source, self.beside) if self.beside else (self.source,)
+    phases = (*start.phases, *budget, *sources, self.phase)
+    costs = (*start.costs, *(source.name for source in sources))
     return Arm(self.name, doc, phases, self.phase.name, costs)
 
   def distill(self, run: Run, directory: pathlib.Path) -> dict:
@@ -74,6 +80,9 @@ class Recipe:
           f'{self.source.name!r} holds a success. Explore more tasks '
           '(--config.explore.num_tasks) or start from a better base.'
       )
+    if self.others:
+      others = self.others(run)
+      found, summary = found + others, {**summary, 'others': len(others)}
     hosts.first(lambda: dataset.write(directory / 'data', found))
     metrics = distill_on(
         run, self.phase.name, directory / 'data',

@@ -1,0 +1,74 @@
+"""Every arm of a study, in one debug run as a user starts it."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from configs import webshop
+from leafe_jax import settings
+from leafe_jax.experience import dataset
+from leafe_jax.learner import checkpoints
+from leafe_jax.methods.catalogue import METHODS
+from leafe_jax.policy import model
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(name='finished', scope='module')
+def _finished(tmp_path_factory):
+  """The directory of a run."""
+  workdir = tmp_path_factory.mktemp('runs') / 'study'
+  command = [
+      sys.executable, '-m', 'leafe_jax.main', '--config=configs/webshop.py:debug',
+      '--config.method=study', '--config.grpo.match_explore=True',
+      '--config.evaluate.num_tasks=2', '--config.evaluate.num_samples=4',
+      '--config.distill.steps=12', '--config.ace.num_tasks=4',
+      f'--workdir={workdir}',
+  ]
+  done = subprocess.run(
+      command, cwd=ROOT, env=os.environ.copy(), timeout=900, check=False, text=True,
+      stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+  )
+  assert done.returncode == 0, done.stdout[-4000:]
+  return workdir
+
+
+def test_every_arm_is_trained_evaluated_and_billed(finished):
+  results = json.loads((finished / 'results.json').read_text())
+  assert list(results['arms']) == list(METHODS['study'])
+  assert all(arm['n_samples'] == 4 for arm in results['arms'].values())
+  budget = {arm: spent['env_steps'] for arm, spent in results['budget'].items()}
+  assert budget['base'] == budget['advice'] == 0
+  assert budget['leafe_ee'] == budget['leafe'] + budget['iwm']
+  assert budget['leafe_grpo'] > budget['grpo'] > 0
+
+
+def mean_nll(weights, examples):
+  """Nats per trained token, each example in a row of its own."""
+  policy = settings.from_config_dict(webshop.get_config('debug')).policy
+  size = (len(examples), max(map(len, examples)))
+  tokens, trained, segments = (np.zeros(size, int) for _ in range(3))
+  for row, example in enumerate(examples):
+    tokens[row, : len(example)] = example.ids
+    trained[row, : len(example)] = example.weights
+    segments[row, : len(example)] = 1
+  positions = np.broadcast_to(np.arange(size[1]), size)
+  scores = model.token_scores(weights, policy, tokens, positions, segments)
+  return -np.sum(trained * scores.logprobs) / trained.sum()
+
+
+@pytest.mark.parametrize(
+    'phase', ['world_model', 'distill/imitation', 'distill/leafe_ee', 'distill/advice']
+)
+def test_what_an_arm_is_taught_becomes_likelier(finished, phase):
+  examples = list(dataset.read(finished / phase / 'data'))[:16]
+  before, after = (
+      mean_nll(checkpoints.load_params(finished / where / 'params'), examples)
+      for where in ('warm_start', phase)
+  )
+  assert after < before

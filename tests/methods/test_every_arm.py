@@ -1,5 +1,6 @@
 """Every arm of a study, in one debug run as a user starts it."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ from leafe_jax.methods.catalogue import METHODS
 from leafe_jax.policy import model
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+LAYERS = 1  # most of the time is spent on compiling
 
 
 @pytest.fixture(name='finished', scope='module')
@@ -28,7 +30,7 @@ def _finished(tmp_path_factory):
       '--config.method=study', '--config.grpo.match_explore=True',
       '--config.evaluate.num_tasks=2', '--config.evaluate.num_samples=4',
       '--config.distill.steps=12', '--config.ace.num_tasks=4',
-      f'--workdir={workdir}',
+      f'--config.policy.num_layers={LAYERS}', f'--workdir={workdir}',
   ]
   done = subprocess.run(
       command, cwd=ROOT, env=os.environ.copy(), timeout=900, check=False, text=True,
@@ -51,6 +53,7 @@ def test_every_arm_is_trained_evaluated_and_billed(finished):
 def mean_nll(weights, examples):
   """Nats per trained token, each example in a row of its own."""
   policy = settings.from_config_dict(webshop.get_config('debug')).policy
+  policy = dataclasses.replace(policy, num_layers=LAYERS)
   size = (len(examples), max(map(len, examples)))
   tokens, trained, segments = (np.zeros(size, int) for _ in range(3))
   for row, example in enumerate(examples):

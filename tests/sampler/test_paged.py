@@ -16,30 +16,9 @@ from jax.experimental.pallas.ops.tpu.ragged_paged_attention import kernel
 
 from leafe_jax.policy import attention, model
 from leafe_jax.sampler import Request, Rules, Sampler, ragged
-from tests.sampler.tiny import POLICY, SAMPLER, VOCAB
+from tests.sampler.tiny import POLICY, SAMPLER, VOCAB, play
 
 PAGED = dataclasses.replace(SAMPLER, attention='paged')
-
-
-def play(sampler, turns=3):
-  """Ragged transcripts, each branched in two and grown for some turns."""
-  rng = np.random.default_rng(0)
-  texts = [rng.integers(0, VOCAB, n).tolist() for n in (1, 4, 7, 13, 21)]
-  states = [sampler.extend(sampler.empty(), text) for text in texts]
-  seen = []
-  for turn in range(turns):
-    requests = [
-        Request(sampler.fork(state), (turn, 2 * i + twin))
-        for i, state in enumerate(states) for twin in (0, 1)
-    ]
-    samples = sampler.sample(requests, Rules(max_tokens=5, stop_ids=(3,)))
-    seen += samples
-    # Of two branches with the same half-filled page, the later one goes on.
-    states = [
-        sampler.extend(sample.state, rng.integers(0, VOCAB, 2 + turn).tolist())
-        for sample in samples[1::2]
-    ]
-  return seen
 
 
 def assert_same(ours, theirs):

@@ -6,23 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leafe_jax.sampler import Request, Rules, Sampler, cache, reading
-from tests.sampler.tiny import POLICY, SAMPLER, VOCAB
-
-
-def play(sampler, turns=3):
-  """Transcripts of ragged lengths, each branched and grown for some turns."""
-  rng = np.random.default_rng(0)
-  texts = [rng.integers(0, VOCAB, n).tolist() for n in (1, 4, 7, 13, 21)]
-  states = [sampler.extend(sampler.empty(), text) for text in texts]
-  seen = []
-  for turn in range(turns):
-    requests = [Request(state, (turn, i)) for i, state in enumerate(states)]
-    samples = sampler.sample(requests, Rules(max_tokens=5, stop_ids=(3,)))
-    seen += samples
-    more = rng.integers(0, VOCAB, 2 + turn).tolist()
-    states = [sampler.extend(sample.state, more) for sample in samples]
-  return seen
+from leafe_jax.sampler import Sampler, cache, reading
+from tests.sampler.tiny import POLICY, SAMPLER, play
 
 
 def test_scanned_layers_sample_the_same(sampler, params, mesh):

@@ -11,13 +11,17 @@ from leafe_jax.methods import stage1
 from leafe_jax.methods.advice import ADVICE
 from leafe_jax.methods.leafe import Recipe
 
-BETAS = (0.25, 0.5, 1.0, 4.0)
+# Without a dot: a list of arms on the command line takes identifiers alone.
+BETAS = {
+    'leafe_beta_quarter': 0.25, 'leafe_beta_half': 0.5, 'leafe_beta_1': 1.0,
+    'leafe_beta_4': 4.0,
+}
 
 ARMS = (
     Recipe('leafe_cf', rehearsal=False).arm('L_cf alone'),
     *(
-        Recipe(f'leafe_beta_{beta:g}', beta=beta).arm(f'LEAFE with beta = {beta:g}')
-        for beta in BETAS
+        Recipe(name, beta=beta).arm(f'LEAFE with beta = {beta:g}')
+        for name, beta in BETAS.items()
     ),
     Recipe('leafe_all', experience={'cf_filter': 'all'}).arm(
         'LEAFE with every branch in D_cf, successful or not'

@@ -25,6 +25,10 @@ def test_an_arms_weights_and_costs_come_from_its_own_phases(name):
   assert set(arm.costs) <= phases
 
 
+def test_every_arm_can_be_named_in_a_flag():
+  assert all(name.isidentifier() for name in catalogue.ARMS)
+
+
 @pytest.mark.parametrize('method', catalogue.METHODS)
 def test_a_method_names_known_arms_and_each_phase_once(method):
   config = dataclasses.replace(Experiment(), method=method)

@@ -1,4 +1,4 @@
-"""Every arm of a study, in one debug run as a user starts it."""
+"""Every arm there is, in one debug run as a user starts it."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from configs import webshop
 from leafe_jax import settings
 from leafe_jax.experience import dataset
 from leafe_jax.learner import checkpoints
-from leafe_jax.methods.catalogue import METHODS
+from leafe_jax.methods.catalogue import ARMS
 from leafe_jax.policy import model
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ def _finished(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('runs') / 'study'
   command = [
       sys.executable, '-m', 'leafe_jax.main', '--config=configs/webshop.py:debug',
-      '--config.method=study', '--config.grpo.match_explore=True',
+      f'--config.arms={",".join(ARMS)}', '--config.grpo.match_explore=True',
       '--config.evaluate.num_tasks=2', '--config.evaluate.num_samples=4',
       '--config.distill.steps=12', '--config.ace.num_tasks=4',
       f'--config.policy.num_layers={LAYERS}', f'--workdir={workdir}',
@@ -42,7 +42,7 @@ def _finished(tmp_path_factory):
 
 def test_every_arm_is_trained_evaluated_and_billed(finished):
   results = json.loads((finished / 'results.json').read_text())
-  assert list(results['arms']) == list(METHODS['study'])
+  assert list(results['arms']) == list(ARMS)
   assert all(arm['n_samples'] == 4 for arm in results['arms'].values())
   budget = {arm: spent['env_steps'] for arm, spent in results['budget'].items()}
   assert budget['base'] == budget['advice'] == 0

@@ -89,7 +89,7 @@ class Sampler:
   decode_chunk: int = option(32, 'tokens decoded per dispatch; rows join and leave between; 0: whole responses')
   prefix_reuse: bool = option(True, 'keep pages after their last use, for prompts that begin alike')
   compile_first: bool = option(False, 'compile all programs before the first rollout, not when needed')
-  attention: str = option('auto', "dense gathers a row's pages once a turn; paged reads them in place, with a TPU kernel; auto: paged on TPUs", ('auto', 'dense', 'paged'))
+  attention: str = option('auto', "dense gathers a row's pages once a turn; paged reads them in place, with kernels for TPUs and GPUs; auto: paged where they take the shapes", ('auto', 'dense', 'paged'))
   gather_weights: bool = option(True, 'paged: bring FSDP shards together once a turn instead of at every token')
 
 

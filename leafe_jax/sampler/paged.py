@@ -1,4 +1,4 @@
-"""A turn straight over KV pages, for TPUs.
+"""A turn straight over KV pages, for TPUs and GPUs.
 
 `turn.turn` gathers a row's pages into dense keys and values, which costs a copy
 of its whole transcript a dispatch, and room for the longest one in every row.

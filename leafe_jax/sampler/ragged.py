@@ -1,7 +1,7 @@
-"""Keys and values in pages that attention reads in place, for TPUs.
+"""Keys and values in pages that attention reads in place, for TPUs and GPUs.
 
 The pool is laid out as `jax.experimental.pallas.ops.tpu.ragged_paged_attention`
-reads it:
+reads it, and so does the kernel for GPUs (`flash`):
 
     [L * pages, P, 2 K, H]; page i of layer l is l * pages + i, and KV head k
     has its keys at 2 k and its values at 2 k + 1
@@ -27,8 +27,9 @@ from jaxtyping import Array, Float, Int
 
 from leafe_jax import config as config_lib
 from leafe_jax.policy import attention, sharding
+from leafe_jax.sampler import flash
 
-_LANES = 128  # of a TPU's vector unit: the only head_dim of the kernel
+_LANES = 128  # of a TPU's vector unit: the only head_dim of its kernel
 _BLOCK_TOKENS = 1024  # places that the kernel reads at a time, in whole pages
 _BLOCK_BYTES = 2**21  # of them, at most: two blocks are in on-chip memory
 _BLOCK_HEADS = 1024  # queries times heads that it holds at a time
@@ -78,7 +79,7 @@ def choose_form(
   """What `sampler.attention` means on a platform: 'dense' or 'paged'.
 
   Args:
-    form: one of these, or 'auto': paged on TPUs, if the kernel takes the shapes.
+    form: one of these, or 'auto': paged where a kernel takes the shapes.
     policy: its shapes.
     mesh: whose tensor axis shares the heads.
     platform: 'cpu', 'gpu' or 'tpu'.
@@ -90,15 +91,24 @@ def choose_form(
     raise ValueError(
         f'sampler.attention is {form!r}; choose from auto, dense, paged'
     )
-  reason = _refusal(policy, mesh) if platform == 'tpu' else ''
+  refusals = {'tpu': _tpu_refusal, 'gpu': _gpu_refusal}
+  reason = refusals[platform](policy, mesh) if platform in refusals else ''
   if form == 'auto':
-    return 'paged' if platform == 'tpu' and not reason else 'dense'
+    return 'paged' if platform in refusals and not reason else 'dense'
   if form == 'paged' and reason:
     raise ValueError(f'sampler.attention is paged, but {reason}; choose auto or dense')
   return form
 
 
-def _refusal(policy: config_lib.Policy, mesh: Mesh | AbstractMesh) -> str:
+def _gpu_refusal(policy: config_lib.Policy, _: Mesh | AbstractMesh) -> str:
+  """Why `flash` does not take a policy; empty if it does."""
+  dim = policy.head_dim
+  if dim < flash.MIN_SIDE or dim & (dim - 1):
+    return f'policy.head_dim is {dim}, no power of two from {flash.MIN_SIDE} on'
+  return ''
+
+
+def _tpu_refusal(policy: config_lib.Policy, mesh: Mesh | AbstractMesh) -> str:
   """Why ragged paged attention does not take a policy; empty if it does."""
   if policy.head_dim != _LANES:
     return f'policy.head_dim is {policy.head_dim} and its kernel takes {_LANES}'
@@ -219,10 +229,13 @@ def attend(
 ) -> Float[Array, 'B T N H']:
   """Query t of a row over the first start + t + 1 places of its pages.
 
-  The Pallas kernel on TPUs; a gather and plain products elsewhere.
+  A Pallas kernel on TPUs and on GPUs; a gather and plain products elsewhere.
   """
-  if attention.target_platform() != 'tpu':
-    return _attend_gathered(q, pool, pages, start)
+  run = {'tpu': _attend_on_tpu, 'gpu': flash.attend}
+  return run.get(attention.target_platform(), _attend_gathered)(q, pool, pages, start)
+
+
+def _attend_on_tpu(q: Array, pool: Array, pages: Array, start: Array) -> Array:
   from jax.experimental.pallas.ops.tpu import ragged_paged_attention as ragged
 
   rows, length, heads, dim = q.shape

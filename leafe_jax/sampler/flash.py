@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from leafe_jax.policy.attention import MASKED
 
@@ -135,7 +135,6 @@ def _kernel(
     split: int,
 ) -> None:
   from jax.experimental import pallas as pl
-  from jax.experimental.pallas import triton
 
   row, head = pl.program_id(0), pl.program_id(1)
   first = start_ref[row] + pl.program_id(2) * block  # the first query's own place
@@ -146,26 +145,15 @@ def _kernel(
   end = jnp.minimum(first + block, pages_ref.shape[1] * page_size)
   end = jnp.minimum(end, low + split)
   num_steps = pl.cdiv(jnp.maximum(end - low, 0), _BLOCK_PLACES)
-  # Unasked, tensor cores would round float32 to TensorFloat-32.
-  product = functools.partial(
-      triton.dot, precision='highest' if q.dtype == jnp.float32 else None
-  )
 
-  def step(index: Array, carry: tuple[Array, Array, Array]) -> Any:
-    mixed, top, total = carry
+  def step(index: Array, so_far: tuple[Array, Array, Array]) -> Any:
     places = low + index * _BLOCK_PLACES + jnp.arange(_BLOCK_PLACES)
     real = jnp.minimum(places, end - 1)  # beyond it nothing is read
     page = pages_ref[row, jax.lax.div(real, page_size)]
     slots = page * page_size + jax.lax.rem(real, page_size)
     k, v = pool_ref[slots, 2 * head, :], pool_ref[slots, 2 * head + 1, :]
-    scores = product(q, k.T) * dim**-0.5
     seen = places[None] <= jnp.minimum(own, end - 1)[:, None]
-    scores = jnp.where(seen, scores, MASKED)
-    higher = jnp.maximum(top, scores.max(axis=1))
-    weights = jnp.where(seen, jnp.exp(scores - higher[:, None]), 0.0)
-    kept = jnp.exp(top - higher)
-    mixed = mixed * kept[:, None] + product(weights.astype(v.dtype), v)
-    return mixed, higher, total * kept + weights.sum(axis=1)
+    return _mix_in(so_far, q, k, v, seen)
 
   nothing = (
       jnp.zeros((height, dim), jnp.float32),
@@ -175,6 +163,29 @@ def _kernel(
   mixed_ref[...], top_ref[...], total_ref[...] = jax.lax.fori_loop(
       0, num_steps, step, nothing
   )
+
+
+def _mix_in(
+    so_far: tuple[Float[Array, 'rows H'], Float[Array, ' rows'], Float[Array, ' rows']],
+    q: Float[Array, 'rows H'],
+    k: Float[Array, 'places H'],
+    v: Float[Array, 'places H'],
+    seen: Bool[Array, 'rows places'],
+) -> tuple[Array, Array, Array]:
+  """A step of the online softmax: mixed values, greatest scores, totals."""
+  from jax.experimental.pallas import triton
+
+  mixed, top, total = so_far
+  # Unasked, tensor cores would round float32 to TensorFloat-32.
+  product = functools.partial(
+      triton.dot, precision='highest' if q.dtype == jnp.float32 else None
+  )
+  scores = jnp.where(seen, product(q, k.T) * q.shape[1] ** -0.5, MASKED)
+  higher = jnp.maximum(top, scores.max(axis=1))
+  weights = jnp.where(seen, jnp.exp(scores - higher[:, None]), 0.0)
+  kept = jnp.exp(top - higher)
+  mixed = mixed * kept[:, None] + product(weights.astype(v.dtype), v)
+  return mixed, higher, total * kept + weights.sum(axis=1)
 
 
 def _join(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from leafe_jax.sampler import Request, Rules, Sampler
 from leafe_jax.sampler.choices import DONE, build_trie
-from leafe_jax.sampler.drawing import Filters, draw, kept
+from leafe_jax.sampler.drawing import Filters, draw, invert, kept
 from tests.sampler.tiny import POLICY, SAMPLER
 
 CHOICES = ((3, 1), (3, 2, 1), (5, 1), (7, 7, 7, 1))
@@ -42,6 +42,37 @@ def test_filters_keep_what_the_reference_keeps(weights, top_k, top_p, min_p):
   filters = Filters(*(jnp.asarray([value]) for value in (top_k, top_p, min_p)))
   mask = kept(jnp.asarray(weights)[None], filters)[0]
   assert set(np.flatnonzero(mask)) == reference(weights.tolist(), top_k, top_p, min_p)
+
+
+@given(
+    # Whole numbers and shares of 1/256: all sums and products are exact.
+    weights=st.lists(
+        st.sampled_from([0, 0, 0, 1, 3, 1000]), min_size=150, max_size=150
+    ),
+    empty=st.integers(0, 149),
+    shares=st.lists(st.integers(0, 255), min_size=4, max_size=4),
+)
+def test_a_share_is_found_where_the_running_sum_first_exceeds_it(
+    weights, empty, shares
+):
+  weights[:empty] = [0] * empty  # whole blocks without weight
+  weights[-1] += not any(weights)
+  uniform = np.asarray(shares, np.float32) / 256
+  found = invert(jnp.tile(jnp.asarray(weights, jnp.float32), (4, 1)), uniform)
+  running = np.cumsum(weights)
+  marks = np.asarray(shares) * running[-1] / 256
+  np.testing.assert_array_equal(found, np.searchsorted(running, marks, side='right'))
+
+
+@pytest.mark.parametrize('size', [5, 64, 1000])
+def test_what_weighs_nothing_is_never_drawn(size):
+  rng = np.random.default_rng(size)
+  weights = rng.exponential(size=(64, size)) * (rng.random((64, size)) < 0.1)
+  weights[:, rng.integers(size)] = 1e-30
+  weights = jnp.asarray(weights, jnp.float32)
+  for share in (0.0, 0.5, 1 - 2**-24):
+    places = invert(weights, jnp.full(64, share, jnp.float32))
+    assert jnp.take_along_axis(weights, places[:, None], axis=1).min() > 0
 
 
 def test_draws_follow_the_filtered_and_renormalised_distribution():

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from leafe_jax.policy import sharding
 
@@ -58,14 +58,15 @@ def gather(
     pool: Float[Array, 'pages L 2 K block'],
     ids: Int[Array, 'B p'],
     head_dim: int,
+    room: int = 0,
     stacked: bool = False,
 ) -> Layers:
-  """Dense keys and values of all layers, p * P places a row.
+  """Dense keys and values of all layers, p * P places and `room` a row.
 
   The ids must be in range.
   """
   pages = _take(pool, ids)
-  dense = functools.partial(_dense, head_dim=head_dim)
+  dense = functools.partial(_dense, head_dim=head_dim, room=room)
   if stacked:
     return pin(jax.vmap(dense, in_axes=2)(pages))
   return pin([dense(pages[:, :, layer]) for layer in range(pages.shape[2])])
@@ -105,14 +106,22 @@ def _own_ids(pool: Array, ids: Array) -> Array:
   return ids - jax.lax.axis_index(sharding.ROW_AXES) * pool.shape[0]
 
 
-def _dense(pages: Float[Array, 'B p 2 K block'], head_dim: int) -> KV:
-  """Pages of one layer, side by side."""
+def _dense(
+    pages: Float[Array, 'B p 2 K block'], head_dim: int, room: int
+) -> KV:
+  """Pages of one layer, side by side, and room behind them."""
   rows, count, _, heads, block = pages.shape
   k = pages[:, :, 0].reshape(rows, count, heads, head_dim, block // head_dim)
   v = pages[:, :, 1].reshape(rows, count, heads, block // head_dim, head_dim)
   k, v = k.transpose(0, 2, 3, 1, 4), v.transpose(0, 2, 1, 3, 4)
+  row = KV(k.reshape(rows, heads, head_dim, -1), v.reshape(rows, heads, -1, head_dim))
+  return _widen(row, room)
+
+
+def _widen(row: KV, room: int) -> KV:
   return KV(
-      k.reshape(rows, heads, head_dim, -1), v.reshape(rows, heads, -1, head_dim)
+      jnp.pad(row.k, ((0, 0), (0, 0), (0, 0), (0, room))),
+      jnp.pad(row.v, ((0, 0), (0, 0), (0, room), (0, 0))),
   )
 
 
@@ -122,23 +131,10 @@ def pin(part: Layers) -> Layers:
   return jax.tree.map(lambda x: sharding.constrain(x, axes), part)
 
 
-def open_buffers(
-    pool: Float[Array, 'pages L 2 K block'],
-    ids: Int[Array, ' B'],
-    head_dim: int,
-    num_pages: int,
-    stacked: bool = False,
-) -> Layers:
-  """Room for `num_pages` pages a row and layer; the first is page `ids`."""
-  room = (num_pages - 1) * (pool.shape[-1] // head_dim)
-
-  def widen(tail: KV) -> KV:
-    return KV(
-        jnp.pad(tail.k, ((0, 0), (0, 0), (0, 0), (0, room))),
-        jnp.pad(tail.v, ((0, 0), (0, 0), (0, room), (0, 0))),
-    )
-
-  return each_layer(widen, gather(pool, ids[:, None], head_dim, stacked))
+def behind(row: KV, start: int, length: int) -> KV:
+  """A row's places from `start` on, with room up to `length` places."""
+  rest = KV(row.k[..., start:], row.v[:, :, start:])
+  return _widen(rest, length - rest.k.shape[-1])
 
 
 def put(target: KV, new: KV, start: Int[Array, ' B']) -> KV:
@@ -151,19 +147,6 @@ def put(target: KV, new: KV, start: Int[Array, ' B']) -> KV:
     )
 
   return jax.vmap(write)(target, new, start)
-
-
-def before(places: int, length: Int[Array, ' B']) -> Bool[Array, 'B 1 S']:
-  """Mask of those of S places that come before each row's length."""
-  return (jnp.arange(places) < length[:, None])[:, None]
-
-
-def join(prefix: KV, buffer: KV, length: int) -> KV:
-  """The prefix followed by the first `length` places of the buffer."""
-  return KV(
-      jnp.concatenate([prefix.k, buffer.k[..., :length]], axis=3),
-      jnp.concatenate([prefix.v, buffer.v[:, :, :length]], axis=2),
-  )
 
 
 def put_all(target: KV, new: KV, place: Int[Array, '']) -> KV:

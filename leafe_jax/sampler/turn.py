@@ -1,20 +1,22 @@
 """The device program of a turn: read new tokens, decode a response.
 
-Keys and values (dense, see `cache`) come in three parts, and attention runs
-over the parts with one softmax:
+Keys and values (dense, see `cache`) come in two parts, and attention runs over
+both with one softmax. While the prompt is read they are
 
-  prefix    the full pages of each row, gathered once; read only.
-  buffer    from there on: the half-filled last page and the new prompt
-            tokens. It starts on a page boundary, so writing it back needs no
-            shuffling.
+  past      the full pages of each row and then its half-filled last page, on a
+            page boundary of its own and with room for the new tokens. Gathered
+            once.
+  new       the new prompt tokens, which then move into the past;
+
+and in the decode loop the past and
+
   response  the sampled tokens. Every row writes the same place at each step
-            of the loop, which is far cheaper than a place of its own; at the
-            end the response moves into the buffer.
+            of the loop, which is far cheaper than a place of its own.
 
-At the end the buffer's pages go to fresh ids of the pool. That is a program of
-its own (`cache.write`, which alone takes the pool as donated), so that several
-turns can read the same pool at the same time: on CPU most steps of a small
-batch run on one core.
+At the end what follows the full pages goes to fresh ids of the pool. That is a
+program of its own (`cache.write`, which alone takes the pool as donated), so
+that several turns can read the same pool at the same time: on CPU most steps of
+a small batch run on one core.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from leafe_jax import config as config_lib
 from leafe_jax.policy import model
@@ -131,16 +133,22 @@ def turn(
     when R is 0). The last token of a response is never read: it stays pending.
   """
   policy = reading.LayeredPolicy.prepare(config, params)
-  dim, stacked = config.head_dim, config.scan_layers
-  prefix = cache.gather(pool, batch.prefix_pages, dim, stacked)
-  num_write = batch.write_pages.shape[1]
-  buffers = cache.open_buffers(pool, batch.tail_page, dim, num_write, stacked)
-  logits, buffers = _read_prompt(policy, prefix, buffers, batch, num_decode > 0)
+  num_new, num_write = batch.tokens.shape[1], batch.write_pages.shape[1]
+  past = cache.gather(
+      pool,
+      jnp.concatenate([batch.prefix_pages, batch.tail_page[:, None]], axis=1),
+      config.head_dim,
+      room=-(-(num_new - 1) // page_size) * page_size,
+      stacked=config.scan_layers,
+  )
+  logits, past = _read_prompt(policy, past, batch, page_size, num_decode > 0)
+  prefix = batch.prefix_pages.shape[1] * page_size
+  buffers = cache.each_layer(
+      lambda row: cache.behind(row, prefix, num_write * page_size), past
+  )
   response = None
   if logits is not None:
-    past, known = _past(prefix, buffers, batch, page_size)
-    room = cache.each_layer(lambda like: cache.no_tokens(like, num_decode), buffers)
-    response, spoken = _decode(policy, past, known, cache.pin(room), batch, logits)
+    response, spoken = _decode(policy, past, batch, page_size, logits, num_decode)
     place = batch.offset + batch.num_new
     buffers = cache.each_layer(
         lambda buffer, new: cache.put(buffer, new, place), buffers, spoken
@@ -150,62 +158,54 @@ def turn(
 
 def _read_prompt(
     policy: reading.LayeredPolicy,
-    prefix: Layers,
-    buffers: Layers,
+    past: Layers,
     batch: Batch,
+    page_size: int,
     want_logits: bool,
 ) -> tuple[Array | None, Layers]:
-  """Reads the new prompt tokens into the buffers; logits after the last."""
-  slots = batch.offset[:, None] + jnp.arange(batch.tokens.shape[1])
-  in_prefix = cache.before(cache.length_of(prefix), batch.prefix_length)
-
-  def keep(caches: Sequence[KV], new: KV) -> tuple[list[KV], KV]:
-    prefix, buffer = caches
-    buffer = cache.put(buffer, new, batch.offset)
-    return [prefix, buffer], buffer
+  """Reads the new prompt tokens into the past; logits after the last."""
+  order = jnp.arange(batch.tokens.shape[1])
+  start = (batch.prefix_length + batch.offset)[:, None]
+  known = _known(past, batch, page_size, batch.offset)
 
   def see(positions: Array) -> list[Array]:
-    own = positions - batch.prefix_length[:, None]
-    return [in_prefix, jnp.arange(cache.length_of(buffers)) <= own[:, :, None]]
+    return [known, order <= (positions - start)[:, :, None]]
 
-  positions = batch.prefix_length[:, None] + slots
-  last = batch.num_new - 1 if want_logits else None
-  return reading.read(
-      policy, batch.tokens, positions, [prefix, buffers], keep, see, last
+  logits, new = reading.read(
+      policy, batch.tokens, start + order, [past],
+      lambda caches, new: ([*caches, new], new), see,
+      batch.num_new - 1 if want_logits else None,
+  )
+  place = batch.prefix_pages.shape[1] * page_size + batch.offset
+  return logits, cache.each_layer(
+      lambda row, new: cache.put(row, new, place), past, new
   )
 
 
-def _past(
-    prefix: Layers, buffers: Layers, batch: Batch, page_size: int
-) -> tuple[list[Layers], list[Array]]:
-  """What a decode loop only reads, and masks of what is known of it."""
-  in_prefix = cache.before(cache.length_of(prefix), batch.prefix_length)
-  end = batch.offset + batch.num_new
-  if isinstance(prefix, KV):
-    return [prefix, buffers], [in_prefix, cache.before(cache.length_of(buffers), end)]
-  # Unrolled layers take one part faster than two. The buffer's room for the
-  # response is left out: nothing is in it yet.
-  num_read = -(-(page_size - 1 + batch.tokens.shape[1]) // page_size) * page_size
-  joined = cache.each_layer(
-      lambda prefix, buffer: cache.join(prefix, buffer, num_read), prefix, buffers
-  )
-  in_buffer = cache.before(cache.length_of(joined) - in_prefix.shape[-1], end)
-  return [joined], [jnp.concatenate([in_prefix, in_buffer], axis=-1)]
+def _known(
+    past: Layers, batch: Batch, page_size: int, end: Int[Array, ' B']
+) -> Bool[Array, 'B 1 S']:
+  """Mask of the tokens in the full pages, and of the `end` tokens behind them."""
+  place = jnp.arange(cache.length_of(past))
+  behind = place - batch.prefix_pages.shape[1] * page_size
+  in_prefix = place < batch.prefix_length[:, None]
+  return (in_prefix | ((behind >= 0) & (behind < end[:, None])))[:, None]
 
 
 def _decode(
     policy: reading.LayeredPolicy,
-    past: list[Layers],
-    known: list[Array],
-    spoken: Layers,
+    past: Layers,
     batch: Batch,
+    page_size: int,
     logits: Float[Array, 'B V'],
+    num_decode: int,
 ) -> tuple[Response, Layers]:
   """Draws, reads, draws, ... until every row has stopped."""
   rules = batch.drawing
   assert rules is not None  # given wherever there is room for a response
-  num_decode = cache.length_of(spoken)
-  length = batch.prefix_length + batch.offset + batch.num_new
+  end = batch.offset + batch.num_new
+  known = _known(past, batch, page_size, end)
+  room = cache.each_layer(lambda like: cache.no_tokens(like, num_decode), past)
   stacked = policy.config.scan_layers
 
   def step(carry: tuple[Said, Layers]) -> tuple[Said, Layers]:
@@ -213,14 +213,15 @@ def _decode(
     place = said.index - 1
 
     def keep(caches: Sequence[KV], new: KV) -> tuple[list[KV], KV]:
-      *past, spoken = caches
+      past, spoken = caches
       spoken = cache.put_all(spoken, new, place)
-      return [*past, spoken], new if stacked else spoken
+      return [past, spoken], new if stacked else spoken
 
-    masks = [*known, (jnp.arange(num_decode) <= place)[None, None]]
+    masks = [known, (jnp.arange(num_decode) <= place)[None, None]]
+    position = batch.prefix_length + end + place
     logits, kept = reading.read(
-        policy, said.token[:, None], (length + place)[:, None], [*past, spoken],
-        keep, lambda _: masks, jnp.zeros_like(length),
+        policy, said.token[:, None], position[:, None], [past, spoken],
+        keep, lambda _: masks, jnp.zeros_like(end),
     )
     assert logits is not None  # asked for: `last` is given
     if stacked:  # written for all layers at once
@@ -232,7 +233,7 @@ def _decode(
   uniform = drawing.uniforms(rules.keys, num_decode, rules.first)
   first = draw_next(logits, uniform, rules, nothing_said(batch, num_decode))
   said, spoken = jax.lax.while_loop(
-      lambda carry: unfinished(batch, carry[0]), step, (first, spoken)
+      lambda carry: unfinished(batch, carry[0]), step, (first, cache.pin(room))
   )
   return said.response, spoken
 

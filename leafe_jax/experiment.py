@@ -37,8 +37,8 @@ def phases_of(config: Experiment) -> list[Phase]:
       *phases_needed(arms),
       *(
           phase
-          for version, arm in enumerate(arms)
-          for phase in phases.evaluations(arm, version, config.evaluate)
+          for arm in arms
+          for phase in phases.evaluations(arm, config.evaluate)
       ),
       Phase('report', ('',), report),
   ]

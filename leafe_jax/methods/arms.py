@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 
 from leafe_jax.methods.run import BASE, Run
@@ -61,6 +62,15 @@ class Arm:
   weights: str = BASE
   costs: tuple[str, ...] = ()
   memory: Callable[[Run], Memory] | None = None
+
+  @property
+  def version(self) -> int:
+    """Number of its policy when it is evaluated.
+
+    It follows from the name alone, so that runs with other arms beside it sample
+    the same episodes and can be merged.
+    """
+    return zlib.crc32(self.name.encode())
 
 
 def phases_needed(arms: Iterable[Arm]) -> list[Phase]:

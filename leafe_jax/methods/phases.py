@@ -42,13 +42,9 @@ def gate(run: Run, directory: pathlib.Path) -> dict:
   return dataclasses.asdict(result)
 
 
-def evaluations(arm: Arm, version: int, config: Evaluate) -> list[Phase]:
-  """n samples per task of the arm's policy, sampled as policy `version`."""
-  more = [
-      _evaluation(evaluate_name(arm.name, t), arm, version, t)
-      for t in config.more_temperatures
-  ]
-  return [_evaluation(evaluate_name(arm.name), arm, version, None), *more]
+def evaluations(arm: Arm, config: Evaluate) -> list[Phase]:
+  """n samples per task of the arm's policy, at each temperature."""
+  return [_evaluation(arm, t) for t in (None, *config.more_temperatures)]
 
 
 def evaluate_name(arm: str, temperature: float | None = None) -> str:
@@ -56,7 +52,9 @@ def evaluate_name(arm: str, temperature: float | None = None) -> str:
   return f'evaluate/{arm}' + ('' if temperature is None else f'@{temperature:g}')
 
 
-def _evaluation(name: str, arm: Arm, version: int, temperature: float | None) -> Phase:
+def _evaluation(arm: Arm, temperature: float | None) -> Phase:
+  name = evaluate_name(arm.name, temperature)
+
   def body(run: Run, directory: pathlib.Path) -> dict:
     config = run.config
     params = run.trained(arm.weights)
@@ -64,7 +62,7 @@ def _evaluation(name: str, arm: Arm, version: int, temperature: float | None) ->
     if temperature is not None:
       evaluate = dataclasses.replace(evaluate, temperature=temperature)
     outcomes = assess(
-        name.replace('/', ' '), directory, run.player(params, version),
+        name.replace('/', ' '), directory, run.player(params, arm.version),
         run.tasks(evaluate.split, evaluate.num_tasks), evaluate,
         config.explore.max_response_tokens, config.sampler.max_rows,
         arm.memory(run) if arm.memory else no_memory,

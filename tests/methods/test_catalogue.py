@@ -44,3 +44,7 @@ def test_leafe_on_top_of_grpo_explores_with_the_weights_of_grpo():
   ]
   assert arm.costs == ('grpo', 'explore_grpo')
   assert 'grpo' in arm.phases[-1].reads
+
+
+def test_no_two_arms_sample_the_same_random_numbers():
+  assert len({arm.version for arm in catalogue.ARMS.values()}) == len(catalogue.ARMS)

@@ -5,7 +5,8 @@ or many (prefill). A program of it has a block of queries of one row that share
 a KV head, and goes over some of the row's places with an online softmax
 (Dao et al., 2022, arXiv 2205.14135). Decoding has few queries, so there the
 places of a row are shared among programs (Flash-Decoding, Dao et al., 2023) and
-their parts join outside the kernel.
+their parts join outside the kernel. Pallas is imported where it is used: only
+GPUs need it.
 """
 
 from __future__ import annotations

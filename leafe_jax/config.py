@@ -85,7 +85,7 @@ class Sampler:
   max_rows: int = option(256, 'episodes in progress at a time')
   dispatch_rows: int = option(64, 'rows of one device program; more rows take several')
   prefill_buckets: tuple[int, ...] = option((16, 32, 64), 'new prompt tokens per row and dispatch, padded to one of these')
-  length_buckets: tuple[int, ...] = option((96, 160, 320), 'cached tokens per row, padded to one of these')
+  length_buckets: tuple[int, ...] = option((96, 160, 320), 'cached tokens per row, padded to one of these; 0 suits fresh prompts')
   decode_chunk: int = option(32, 'tokens decoded per dispatch; rows join and leave between; 0: whole responses')
   prefix_reuse: bool = option(True, 'keep pages after their last use, for prompts that begin alike')
   compile_first: bool = option(False, 'compile all programs before the first rollout, not when needed')

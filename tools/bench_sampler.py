@@ -31,6 +31,7 @@ from absl import app, flags
 from leafe_jax import config as config_lib
 from leafe_jax.policy import hf_export, model, runtime, sharding
 from leafe_jax.policy.huggingface import Shape
+from leafe_jax.progress import Progress
 from tools.benchmarks import bounds, figures, machine, rollback, workloads
 from tools.benchmarks.ours import Ours
 from tools.benchmarks.peers import NEEDS, Peer, PeerUnavailable
@@ -127,17 +128,20 @@ def runs_of(
 
 
 def measure(
-    runs: dict[str, Run], workload: Workload, first: Workload
+    name: str, runs: dict[str, Run], workload: Workload, first: Workload
 ) -> dict[str, list[float]]:
   """Seconds per sampler and repeat, after two of `first` that compile."""
   clock, repeats = flags.FLAGS.clock, flags.FLAGS.repeats
-  for _ in range(2):  # the second puts away what the first has read
-    for run in runs.values():
-      run(first)
-  times: dict[str, list[float]] = {name: [] for name in runs}
-  for _ in range(repeats):
-    for name, run in runs.items():
-      times[name].append(getattr(run(workload), clock))
+  times: dict[str, list[float]] = {sampler: [] for sampler in runs}
+  with Progress(name, (2 + repeats) * len(runs), 'run') as bar:
+    for _ in range(2):  # the second puts away what the first has read
+      for run in runs.values():
+        run(first)
+        bar.advance()
+    for _ in range(repeats):
+      for sampler, run in runs.items():
+        times[sampler].append(getattr(run(workload), clock))
+        bar.advance()
   return times
 
 
@@ -149,7 +153,7 @@ def measure_workload(
   workload = make_workload(name, preset.vocab_size, values.tasks)
   first = make_workload(name, preset.vocab_size, _FIRST_TREES)
   runs = runs_of(workload, ours, others, 'no_reuse' in values.against)
-  seconds = measure(runs, workload, first)
+  seconds = measure(name, runs, workload, first)
   ratios = {}
   for rival, theirs in seconds.items():
     rate = workload.num_sampled / min(theirs)
@@ -178,7 +182,7 @@ def measure_machine(preset: Preset, ours: Ours) -> dict[str, Any]:
         bounds.decode_bounds(preset, ours, rows, values.clock, values.repeats)
         for rows in map(int, values.bounds)
     ]
-  for row in [*found.get('bounds', []), found.get('rollback', {})]:
+  for row in filter(None, [*found.get('bounds', []), found.get('rollback')]):
     print('  ' + ', '.join(f'{name} {value:.4g}' for name, value in row.items()))
   return found
 

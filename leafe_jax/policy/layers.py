@@ -9,6 +9,7 @@ training and sampling meet both here and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,12 +41,26 @@ def rms_norm(
   return (wide * inverse * scale.astype(jnp.float32)).astype(x.dtype)
 
 
-def rope_angles(
-    positions: Int[Array, 'B T'], config: config_lib.Policy
-) -> tuple[Float[Array, 'B 1 T F'], Float[Array, 'B 1 T F']]:
-  """Cosines and sines for `rotate`, F = head_dim / 2 (arXiv 2104.09864)."""
+class Angles(NamedTuple):
+  """Cosines and sines [B, 1, T, F] for `rotate`, F = head_dim / 2."""
+
+  cos: Array
+  sin: Array
+
+
+def rope_angles(positions: Int[Array, 'B T'], config: config_lib.Policy) -> Angles:
+  """How far each place turns queries and keys (arXiv 2104.09864)."""
   angles = positions[:, None, :, None].astype(jnp.float32) * _frequencies(config)
-  return jnp.cos(angles), jnp.sin(angles)
+  if config.scan_layers:
+    return Angles(jnp.cos(angles), jnp.sin(angles))
+
+  def turn(sine: Array) -> Array:
+    return jax.lax.cond(sine, jnp.sin, jnp.cos, angles)
+
+  # What comes out of a loop is kept. Else XLA on CPU computes the angles again
+  # for every head of every layer; it does not heed an optimization barrier.
+  cos, sin = jax.lax.map(turn, jnp.array([False, True]))
+  return Angles(cos, sin)
 
 
 def _frequencies(config: config_lib.Policy) -> Float[Array, ' F']:
@@ -80,7 +95,7 @@ def rotate(
 def query(
     x: Float[Array, 'B T D'],
     weights: Weights,
-    angles: tuple[Array, Array],
+    angles: Angles,
     config: config_lib.Policy,
 ) -> Float[Array, 'B N T H']:
   """Query heads of normed inputs, heads leading."""
@@ -95,7 +110,7 @@ def query(
 def key_value(
     x: Float[Array, 'B T D'],
     weights: Weights,
-    angles: tuple[Array, Array],
+    angles: Angles,
     config: config_lib.Policy,
 ) -> tuple[Float[Array, 'B K T H'], Float[Array, 'B K T H']]:
   """Key and value heads of normed inputs, heads leading."""

@@ -271,7 +271,7 @@ def hidden(
 
 def _layer(
     config: config_lib.Policy,
-    angles: tuple[Array, Array],
+    angles: layers.Angles,
     segment_ids: Array,
     x: Array,
     weights: Params,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from leafe_jax import config as config_lib
 from leafe_jax.policy import layers, model, sharding
@@ -56,10 +56,10 @@ class LayeredPolicy:
 def read(
     policy: LayeredPolicy,
     tokens: Int[Array, 'B T'],
-    positions: Int[Array, 'B T'],
+    angles: layers.Angles,
     caches: Sequence[Layers],
     keep: Keep,
-    see: Callable[[Array], list[Array]],
+    masks: Sequence[Bool[Array, 'B t S']],
     last: Int[Array, ' B'] | None,
 ) -> tuple[Float[Array, 'B V'] | None, Layers]:
   """Runs tokens through the layers.
@@ -67,10 +67,10 @@ def read(
   Args:
     policy: the weights.
     tokens: to read.
-    positions: their places in the transcript.
+    angles: of their places in the transcript.
     caches: keys and values of all layers, by part.
     keep: says what a layer attends to and which keys and values come out.
-    see: masks [B, T or 1, S] of the parts for queries at given positions.
+    masks: what the tokens see of each part; t = T, or 1: all the same.
     last: the place of each row whose logits are wanted; None: no logits.
 
   Returns:
@@ -78,7 +78,7 @@ def read(
   """
   x = layers.embed(policy.params, tokens, policy.config)
   run = _scan if policy.config.scan_layers else _unroll
-  x, kept = run(policy, x, _Wanted(positions, caches, keep, see, last))
+  x, kept = run(policy, x, _Wanted(angles, caches, keep, masks, last))
   if last is None:
     return None, kept
   return layers.unembed(policy.params, x[:, 0], policy.config), kept
@@ -87,10 +87,10 @@ def read(
 class _Wanted(NamedTuple):
   """What `read` is asked for, but for the tokens."""
 
-  positions: Int[Array, 'B T']
+  angles: layers.Angles
   caches: Sequence[Layers]
   keep: Keep
-  see: Callable[[Array], list[Array]]
+  masks: Sequence[Array]
   last: Int[Array, ' B'] | None
 
 
@@ -103,8 +103,7 @@ def _unroll(
   only these places go through the rest of it.
   """
   config, kept = policy.config, []
-  positions, last = wanted.positions, wanted.last
-  angles = layers.rope_angles(positions, config)
+  angles, masks, last = wanted.angles, wanted.masks, wanted.last
   for index, weights in enumerate(policy.layers):
     of_layer = [part[index] for part in wanted.caches if isinstance(part, list)]
     normed, parts, grown = _look(config, x, angles, weights, of_layer, wanted.keep)
@@ -112,9 +111,10 @@ def _unroll(
     if index == config.num_layers - 1:
       if last is None:
         break
-      x, normed, positions = (pick(a, last) for a in (x, normed, positions))
-      angles = layers.rope_angles(positions, config)
-    x = _think(config, x, normed, angles, weights, parts, wanted.see(positions))
+      x, normed = pick(x, last), pick(normed, last)
+      angles = layers.Angles(*(pick(a, last, axis=2) for a in angles))
+      masks = [pick(mask, last) for mask in masks]
+    x = _think(config, x, normed, angles, weights, parts, masks)
   return x, kept
 
 
@@ -123,8 +123,7 @@ def _scan(
 ) -> tuple[Float[Array, 'B 1 D'], Layers]:
   """The layers as one loop: a deep model compiles like one layer."""
   config = policy.config
-  angles = layers.rope_angles(wanted.positions, config)
-  masks = wanted.see(wanted.positions)
+  angles, masks = wanted.angles, wanted.masks
 
   def layer(
       x: Array, of_layer: tuple[model.Params, Sequence[KV]]
@@ -142,7 +141,7 @@ def _scan(
 def _look(
     config: config_lib.Policy,
     x: Float[Array, 'B T D'],
-    angles: tuple[Array, Array],
+    angles: layers.Angles,
     weights: layers.Weights,
     caches: Sequence[KV],
     keep: Keep,
@@ -157,7 +156,7 @@ def _think(
     config: config_lib.Policy,
     x: Float[Array, 'B T D'],
     normed: Float[Array, 'B T D'],
-    angles: tuple[Array, Array],
+    angles: layers.Angles,
     weights: layers.Weights,
     parts: Sequence[KV],
     masks: Sequence[Array],
@@ -167,11 +166,11 @@ def _think(
   return layers.conclude(x, attend(q, parts, masks), weights, config)
 
 
-def pick(x: Array, place: Int[Array, ' B']) -> Array:
-  """[B, T, ...] -> [B, 1, ...] at each row's place."""
-  if x.shape[1] == 1:
+def pick(x: Array, place: Int[Array, ' B'], axis: int = 1) -> Array:
+  """[B, T, ...] -> [B, 1, ...] at each row's place; of length 1: as it is."""
+  if x.shape[axis] == 1:
     return x
-  return jnp.take_along_axis(x, place.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
+  return jnp.take_along_axis(x, place.reshape(-1, *[1] * (x.ndim - 1)), axis=axis)
 
 
 def attend(

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import model
+from leafe_jax.policy import layers, model
 from leafe_jax.sampler import cache, choices, drawing, reading
 from leafe_jax.sampler.cache import KV, Layers
 
@@ -165,15 +165,13 @@ def _read_prompt(
 ) -> tuple[Array | None, Layers]:
   """Reads the new prompt tokens into the past; logits after the last."""
   order = jnp.arange(batch.tokens.shape[1])
-  start = (batch.prefix_length + batch.offset)[:, None]
-  known = _known(past, batch, page_size, batch.offset)
-
-  def see(positions: Array) -> list[Array]:
-    return [known, order <= (positions - start)[:, :, None]]
-
+  start = batch.prefix_length + batch.offset
+  angles = layers.rope_angles(start[:, None] + order, policy.config)
+  causal = order <= order[:, None]
   logits, new = reading.read(
-      policy, batch.tokens, start + order, [past],
-      lambda caches, new: ([*caches, new], new), see,
+      policy, batch.tokens, angles, [past],
+      lambda caches, new: ([*caches, new], new),
+      [_known(past, batch, page_size, batch.offset), causal[None]],
       batch.num_new - 1 if want_logits else None,
   )
   place = batch.prefix_pages.shape[1] * page_size + batch.offset
@@ -207,6 +205,10 @@ def _decode(
   known = _known(past, batch, page_size, end)
   room = cache.each_layer(lambda like: cache.no_tokens(like, num_decode), past)
   stacked = policy.config.scan_layers
+  order = jnp.arange(num_decode)
+  # Of all steps at once: XLA would compute them again for every head and layer.
+  start = (batch.prefix_length + end)[:, None]
+  angles = layers.rope_angles(start + order, policy.config)
 
   def step(carry: tuple[Said, Layers]) -> tuple[Said, Layers]:
     said, spoken = carry
@@ -217,11 +219,10 @@ def _decode(
       spoken = cache.put_all(spoken, new, place)
       return [past, spoken], new if stacked else spoken
 
-    masks = [known, (jnp.arange(num_decode) <= place)[None, None]]
-    position = batch.prefix_length + end + place
+    now = [jax.lax.dynamic_index_in_dim(a, place, axis=2) for a in angles]
     logits, kept = reading.read(
-        policy, said.token[:, None], position[:, None], [past, spoken],
-        keep, lambda _: masks, jnp.zeros_like(end),
+        policy, said.token[:, None], layers.Angles(*now), [past, spoken],
+        keep, [known, (order <= place)[None, None]], jnp.zeros_like(end),
     )
     assert logits is not None  # asked for: `last` is given
     if stacked:  # written for all layers at once

@@ -35,6 +35,16 @@ def test_pages_in_place_sample_what_dense_rows_sample(sampler, params, mesh):
   assert_same(play(ours), play(sampler))
 
 
+@pytest.mark.parametrize('attention', ['dense', 'paged'])
+def test_fresh_prompts_may_have_a_program_without_prefix(
+    attention, sampler, params, mesh
+):
+  config = dataclasses.replace(SAMPLER, attention=attention, length_buckets=(0, 48))
+  ours = Sampler(POLICY, config, mesh)
+  ours.load(params, 7)
+  assert_same(play(ours), play(sampler))
+
+
 def test_reading_ahead_changes_nothing(params, mesh, logprobs_of):
   sampler = Sampler(POLICY, PAGED, mesh)
   sampler.load(params, 7)

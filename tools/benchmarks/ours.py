@@ -52,7 +52,7 @@ class Ours:
         max_rows=rows,
         dispatch_rows=min(rows, _MOST_ROWS),
         prefill_buckets=(64, 256),
-        length_buckets=(_PAGE, *steps),
+        length_buckets=(0, *steps),
         decode_chunk=0,
         prefix_reuse=reuse,
     )

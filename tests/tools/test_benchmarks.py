@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -85,3 +86,13 @@ def test_presets_have_the_sizes_of_their_names():
   sizes = {'4m': 3.7e6, '15m': 15.3e6, '0.5b': 0.494e9, '7b': 7.6e9}
   for name, size in sizes.items():
     assert bounds.num_params(PRESETS[name]) == pytest.approx(size, rel=0.01)
+
+
+def test_of_the_last_layer_a_longer_prompt_needs_keys_and_values_alone():
+  preset = PRESETS['4m']
+  one = dataclasses.replace(
+      preset, policy=dataclasses.replace(preset.policy, num_layers=1)
+  )
+  more = bounds.prefill_flops(one, 65) - bounds.prefill_flops(one, 64)
+  keys_and_values = 2 * 256 * 2 * 64
+  assert more == pytest.approx(2 * keys_and_values, rel=0.02)  # and norms

@@ -48,6 +48,20 @@ def attention_flops(policy: config_lib.Policy, seen: float) -> float:
   return 4.0 * policy.num_layers * policy.num_heads * policy.head_dim * seen
 
 
+def prefill_flops(preset: Preset, length: int) -> float:
+  """What reading a prompt needs.
+
+  The logits, and of the last layer all but keys and values, are needed at the
+  last place alone.
+  """
+  policy = preset.policy
+  heads = 2 * policy.num_heads * policy.head_dim  # queries and output
+  once = policy.embed_dim * (heads + 3 * policy.mlp_dim)
+  body = num_multiplied(preset) - _table_size(preset) - once
+  attention = attention_flops(policy, length / 2) * (1 - 1 / policy.num_layers)
+  return length * (2 * body + attention) + 2 * (once + _table_size(preset))
+
+
 def decode_bounds(
     preset: Preset, ours: Ours, rows: int, clock: str, repeats: int
 ) -> dict[str, float]:
@@ -77,10 +91,7 @@ def decode_bounds(
   flops = rows * (2 * weights + attention_flops(policy, seen))
   bandwidth = machine.read_bandwidth(weights * item, policy.dtype, clock)
   peak = machine.matmul_peak(policy.dtype, clock)
-  # Only the last place of a prompt needs logits.
-  body = weights - _table_size(preset)
-  read = rows * _PROMPT * (2 * body + attention_flops(policy, _PROMPT / 2))
-  read += rows * 2 * _table_size(preset)
+  read = rows * prefill_flops(preset, _PROMPT)
   return {
       'rows': rows,
       'step_ms': 1e3 * step,

@@ -23,7 +23,7 @@ from leafe_jax.policy import layers, model, sharding
 from leafe_jax.policy.attention import MASKED
 from leafe_jax.sampler.cache import KV, Layers
 
-QUERIES = 128  # at a time: bounds the scores that a long prefill holds
+QUERIES = 64  # at a time: what a long prefill scores should stay in the VMEM of a TPU
 
 # A layer's caches, its new keys and values -> parts to attend to, what to keep.
 Keep = Callable[[Sequence[KV], KV], tuple[list[KV], KV]]

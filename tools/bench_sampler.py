@@ -187,12 +187,20 @@ def measure_machine(preset: Preset, ours: Ours) -> dict[str, Any]:
   return found
 
 
+def keep(result: dict[str, Any]) -> None:
+  """Saves what is there, lest a killed workload take it along."""
+  values = flags.FLAGS
+  if values.json:
+    figures.save(values.json, values.preset, result)
+
+
 def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments {list(argv[1:])}')
   values = flags.FLAGS
   machine.pin([int(core) for core in values.cores])
   runtime.keep_freed_memory()
+  baseline = figures.load(values.baseline, values.preset) if values.baseline else None
   preset = PRESETS[values.preset]
   mesh = sharding.make_mesh(config_lib.Mesh())
   key = jax.random.key(0)
@@ -207,15 +215,14 @@ def main(argv: Sequence[str]) -> None:
   }
   print(f'{values.preset} on {result["machine"]["device"]}, {values.clock} time')
   result |= measure_machine(preset, ours)
+  keep(result)
   wanted = [name for name in NEEDS if name in values.against]
   with peers(preset, params, wanted) as others:
     result['peers'] = {peer.name: peer.versions for peer in others}
     for name in values.workloads:
       result['times'][name], ratios = measure_workload(name, preset, ours, others)
       result['ratios'] |= ratios
-      if values.json:  # what is there is kept when a later workload is killed
-        figures.save(values.json, values.preset, result)
-  baseline = figures.load(values.baseline, values.preset) if values.baseline else None
+      keep(result)
   print('\n'.join(figures.ratio_lines(result, baseline)))
 
 

@@ -42,10 +42,10 @@ def rms_norm(
 
 
 class Angles(NamedTuple):
-  """Cosines and sines [B, 1, T, F] for `rotate`, F = head_dim / 2."""
+  """Cosines and sines for `rotate`, F = head_dim / 2."""
 
-  cos: Array
-  sin: Array
+  cos: Float[Array, 'B 1 T F']
+  sin: Float[Array, 'B 1 T F']
 
 
 def rope_angles(positions: Int[Array, 'B T'], config: config_lib.Policy) -> Angles:
@@ -54,12 +54,12 @@ def rope_angles(positions: Int[Array, 'B T'], config: config_lib.Policy) -> Angl
   if config.scan_layers:
     return Angles(jnp.cos(angles), jnp.sin(angles))
 
-  def turn(sine: Array) -> Array:
+  def either(sine: Array) -> Array:
     return jax.lax.cond(sine, jnp.sin, jnp.cos, angles)
 
   # What comes out of a loop is kept. Else XLA on CPU computes the angles again
   # for every head of every layer; it does not heed an optimization barrier.
-  cos, sin = jax.lax.map(turn, jnp.array([False, True]))
+  cos, sin = jax.lax.map(either, jnp.array([False, True]))
   return Angles(cos, sin)
 
 
@@ -82,11 +82,10 @@ def _frequencies(config: config_lib.Policy) -> Float[Array, ' F']:
 
 
 def rotate(
-    x: Float[Array, 'B N T H'],
-    cos: Float[Array, 'B 1 T F'],
-    sin: Float[Array, 'B 1 T F'],
+    x: Float[Array, 'B N T H'], angles: Angles
 ) -> Float[Array, 'B N T H']:
   """Rotary embedding on split halves, as in Hugging Face's checkpoints."""
+  cos, sin = angles
   left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   turned = (left * cos - right * sin, right * cos + left * sin)
   return jnp.concatenate(turned, axis=-1).astype(x.dtype)
@@ -104,7 +103,7 @@ def query(
     q = q + weights['q_bias_lnh'].astype(x.dtype)[None, :, None]
   if config.qk_norm:
     q = rms_norm(q, weights['q_norm_lh'], config.norm_eps)
-  return rotate(q, *angles)
+  return rotate(q, angles)
 
 
 def key_value(
@@ -121,7 +120,7 @@ def key_value(
     v = v + weights['v_bias_lkh'].astype(x.dtype)[None, :, None]
   if config.qk_norm:
     k = rms_norm(k, weights['k_norm_lh'], config.norm_eps)
-  return rotate(k, *angles), v
+  return rotate(k, angles), v
 
 
 def _project_heads(

@@ -59,7 +59,7 @@ def read(
     angles: layers.Angles,
     caches: Sequence[Layers],
     keep: Keep,
-    masks: Sequence[Bool[Array, 'B t S']],
+    masks: Sequence[Bool[Array, '#B t S']],
     last: Int[Array, ' B'] | None,
 ) -> tuple[Float[Array, 'B V'] | None, Layers]:
   """Runs tokens through the layers.

@@ -165,8 +165,7 @@ def _read_prompt(
 ) -> tuple[Array | None, Layers]:
   """Reads the new prompt tokens into the past; logits after the last."""
   order = jnp.arange(batch.tokens.shape[1])
-  start = batch.prefix_length + batch.offset
-  angles = layers.rope_angles(start[:, None] + order, policy.config)
+  angles = _angles(policy, batch.prefix_length + batch.offset, order)
   causal = order <= order[:, None]
   logits, new = reading.read(
       policy, batch.tokens, angles, [past],
@@ -178,6 +177,13 @@ def _read_prompt(
   return logits, cache.each_layer(
       lambda row, new: cache.put(row, new, place), past, new
   )
+
+
+def _angles(
+    policy: reading.LayeredPolicy, start: Int[Array, ' B'], order: Int[Array, ' T']
+) -> layers.Angles:
+  """Of places in their order behind each row's start."""
+  return layers.rope_angles(start[:, None] + order, policy.config)
 
 
 def _known(
@@ -207,8 +213,7 @@ def _decode(
   stacked = policy.config.scan_layers
   order = jnp.arange(num_decode)
   # Of all steps at once: XLA would compute them again for every head and layer.
-  start = (batch.prefix_length + end)[:, None]
-  angles = layers.rope_angles(start + order, policy.config)
+  angles = _angles(policy, batch.prefix_length + end, order)
 
   def step(carry: tuple[Said, Layers]) -> tuple[Said, Layers]:
     said, spoken = carry

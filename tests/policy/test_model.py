@@ -141,3 +141,12 @@ def test_kv_heads_that_do_not_divide_the_heads_are_refused():
   bad = dataclasses.replace(CONFIG, num_kv_heads=3)
   with pytest.raises(ValueError, match='num_kv_heads 3 does not divide num_heads 4'):
     model.weight_table(bad, VOCAB)
+
+
+def test_angles_are_computed_once_not_for_every_head_and_layer(params):
+  tokens = jnp.zeros((2, 6), jnp.int32)
+  positions = jnp.broadcast_to(jnp.arange(6), (2, 6))
+  compiled = forward.lower(
+      params, CONFIG, tokens, positions, jnp.ones_like(tokens)
+  ).compile()
+  assert compiled.as_text().count(' cosine(') == 1

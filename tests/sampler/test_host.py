@@ -1,5 +1,7 @@
 """The host's side of sampling: pages, buckets, drawing."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,6 +37,14 @@ def test_a_page_is_free_again_when_its_last_reference_goes():
 
 def test_length_buckets_are_whole_pages_and_reach_the_longest_transcript():
   assert Buckets(CONFIG, max_length=41).lengths == (12, 44)
+
+
+def test_fresh_prompts_have_a_bucket_of_no_pages_if_asked_for():
+  config = dataclasses.replace(CONFIG, length_buckets=(0, 10))
+  buckets = Buckets(config, max_length=41)
+  assert buckets.lengths == (0, 12, 44)
+  assert buckets.blank(3, 0, 8, 96).prefix_pages.shape[1] == 0
+  assert buckets.blank(3, 1, 8, 96).prefix_pages.shape[1] == 3
 
 
 def test_rows_share_dispatches_by_new_tokens_and_length():

@@ -46,6 +46,9 @@ def define_flags() -> None:
   flags.DEFINE_integer(
       'repeats', 5, 'Timed updates, after one to compile.', lower_bound=1
   )
+  flags.DEFINE_enum(
+      'dtype', '', ['', 'float32', 'bfloat16'], 'Compute type; empty: the preset\'s.'
+  )
   flags.DEFINE_boolean('scan_layers', False, 'Scan over layers.')
   flags.DEFINE_enum('remat', 'none', ['none', 'full', 'dots'], 'What to recompute.')
   command_line.define_numbers('cores', [], 'Cores to stay on, numbers; none: all.')
@@ -83,7 +86,9 @@ def measure(preset: Preset, rows: int, length: int) -> dict[str, Any]:
   params = model.init_params(preset.policy, preset.vocab_size, key, mesh)
   optimizer = optimizers.from_config(config_lib.Training())
   state = update_lib.init_state(params, optimizer, mesh)
-  update = update_lib.make_update(preset.policy, optimizer, losses.weighted_nll, mesh)
+  update = update_lib.make_update(
+      preset.policy, optimizer, losses.weighted_nll, mesh, forward=model.token_scores
+  )
   batches = packed_batches(rows, length, preset.vocab_size, values.repeats + 1)
   state, _ = jax.block_until_ready(update(state, batches[0]))
   seconds, peaks = [], []
@@ -141,7 +146,10 @@ def main(argv: Sequence[str]) -> None:
   runtime.keep_freed_memory()
   preset = PRESETS[values.preset]
   policy = dataclasses.replace(
-      preset.policy, scan_layers=values.scan_layers, remat=values.remat
+      preset.policy,
+      scan_layers=values.scan_layers,
+      remat=values.remat,
+      dtype=values.dtype or preset.policy.dtype,
   )
   preset = dataclasses.replace(preset, policy=policy)
   rows = values.rows or preset.batch_rows

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from leafe_jax.planning.jobs import Job
 from leafe_jax.planning.programs import Target
-from leafe_jax.policy import attention, layers, model, sharding
+from leafe_jax.policy import attention, layers, model, scores, sharding
 from leafe_jax.sampler import engine, reading
 
 _WORD = 4  # bytes of int32 and float32
@@ -167,7 +167,8 @@ def _layer_width(target: Target) -> int:
 def _logits(target: Target, job: Job) -> int:
   """Of a chunk in float32: logits, gradients, what the loss keeps beside them."""
   vocab = _share(target, 'vocab', target.vocab_size)
-  chunk = min(job.length, target.policy.logit_chunk or job.length)
+  rows = job.rows // job.grad_accumulation
+  chunk = scores.chunk_length(target.policy, rows, job.length, target.vocab_size)
   tokens = _micro_tokens(target, job) * chunk // job.length
   return job.logit_copies * tokens * vocab * _WORD
 

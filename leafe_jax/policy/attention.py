@@ -19,12 +19,13 @@ All of them see the same keys, whatever the platform.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from leafe_jax.policy import splash
+from leafe_jax.policy import products, sharding, splash
 
 MASKED = -1e30
 _MIN_CHUNK = 64
@@ -53,23 +54,13 @@ def attend(
   Raises:
     ValueError: see `choose_form`.
   """
-  platform = target_platform()
+  platform = sharding.target_platform()
   form = choose_form(form, platform, q.dtype)
   if form == 'cudnn':
     return _attend_cudnn(q, k, v, segment_ids)
   if form == 'splash':
     return splash.attend(q, k, v, segment_ids, interpret=platform != 'tpu')
   return _attend_xla(q, k, v, segment_ids)
-
-
-def target_platform() -> str:
-  """'cpu', 'gpu' or 'tpu': of the mesh in context, else of this process.
-
-  A program may be compiled for devices that this process does not have.
-  """
-  mesh = jax.sharding.get_abstract_mesh()
-  device = None if mesh.empty else mesh.abstract_device
-  return jax.default_backend() if device is None else str(device.platform)
 
 
 def choose_form(form: str, platform: str, dtype: jnp.dtype) -> str:
@@ -172,20 +163,66 @@ def _attend_block(
 ) -> Float[Array, 'B N R H']:
   """Queries at places start.. of segments `own` against the keys given."""
   batch, num_heads, rows, head_dim = q.shape
-  num_kv_heads, stop = k.shape[1], k.shape[2]
   # Groups fold into the rows: one matrix product per KV head.
-  q = q.reshape(batch, num_kv_heads, -1, head_dim)
-  scores = jnp.einsum('bkrh,bksh->bkrs', q, k, preferred_element_type=jnp.float32)
-  scores = scores.reshape(batch, num_kv_heads, -1, rows, stop) * head_dim**-0.5
-  visible = start + jnp.arange(rows)[:, None] >= jnp.arange(stop)[None]
-  same = own[:, :, None] == seen[:, None]
-  scores = jnp.where((visible & same)[:, None, None], scores, MASKED)
+  q = q.reshape(batch, k.shape[1], -1, head_dim)
+  visible = start + jnp.arange(rows)[:, None] >= jnp.arange(k.shape[2])[None]
+  visible &= own[:, :, None] == seen[:, None]
+  mix = _mix_halves if q.dtype in _HALF else _mix
+  return mix(q, k, v, visible).reshape(batch, num_heads, rows, head_dim)
+
+
+def _mix(
+    q: Float[Array, 'B K G H'],
+    k: Float[Array, 'B K S H'],
+    v: Float[Array, 'B K S H'],
+    visible: Bool[Array, 'B R S'],
+) -> Float[Array, 'B K G H']:
+  """Values, weighed by the softmax of the scores; G = groups * R."""
+  return _mix_and_keep(q, k, v, visible)[0]
+
+
+def _mix_and_keep(
+    q: Array, k: Array, v: Array, visible: Array
+) -> tuple[Array, tuple[Array, Array]]:
+  """`_mix`, and the weights before they are divided by their sum, and that."""
+  scores = products.einsum('bkrh,bksh->bkrs', q, k, jnp.float32)
+  by_group = (*scores.shape[:2], -1, *visible.shape[1:])
+  scores = scores.reshape(by_group) * q.shape[-1] ** -0.5
+  scores = jnp.where(visible[:, None, None], scores, MASKED)
   top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
   weights = jnp.exp(scores - top)
-  total = jnp.sum(weights, axis=-1, keepdims=True)
-  weights = weights.astype(v.dtype).reshape(batch, num_kv_heads, -1, stop)
-  mixed = jnp.einsum(
-      'bkrs,bksh->bkrh', weights, v, preferred_element_type=jnp.float32
+  total = jnp.sum(weights, axis=-1, keepdims=True).reshape(*q.shape[:3], 1)
+  weights = weights.astype(v.dtype).reshape(*q.shape[:3], -1)
+  mixed = products.einsum('bkrs,bksh->bkrh', weights, v, jnp.float32)
+  return (mixed / total).astype(v.dtype), (weights, total)
+
+
+@jax.custom_vjp
+def _mix_halves(q: Array, k: Array, v: Array, visible: Array) -> Array:
+  """`_mix` in half precision; its derivatives pass over the scores once."""
+  return _mix(q, k, v, visible)
+
+
+def _mix_forward(q: Array, k: Array, v: Array, visible: Array) -> tuple[Array, Any]:
+  mixed, kept = _mix_and_keep(q, k, v, visible)
+  return mixed, (q, k, v, mixed, *kept)
+
+
+def _mix_backward(saved: Any, cotangent: Array) -> tuple[Array, Array, Array, None]:
+  q, k, v, mixed, weights, total = saved
+  # With w = weights and P = w / total: dS = P (dP - rowsum(P dP)), and the row
+  # sum is that of the output times its cotangent (arXiv 2205.14135, section B.2).
+  wide = cotangent.astype(jnp.float32) / total
+  given = wide.astype(q.dtype)
+  mean = jnp.sum(wide * mixed, axis=-1, keepdims=True)
+  to_weights = products.einsum('bkrh,bksh->bkrs', given, v, jnp.float32)
+  to_scores = (weights * (to_weights - mean) * q.shape[-1] ** -0.5).astype(q.dtype)
+  return (
+      products.einsum('bkrs,bksh->bkrh', to_scores, k),
+      products.einsum('bkrs,bkrh->bksh', to_scores, q),
+      products.einsum('bkrs,bkrh->bksh', weights, given),
+      None,
   )
-  mixed = mixed.reshape(batch, num_heads, rows, head_dim)
-  return (mixed / total.reshape(batch, num_heads, rows, 1)).astype(v.dtype)
+
+
+_mix_halves.defvjp(_mix_forward, _mix_backward)

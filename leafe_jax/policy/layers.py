@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import quantize
+from leafe_jax.policy import products, quantize
 
 # The matrices of a layer, and the axes that each of them contracts.
 INPUTS: Mapping[str, str] = {
@@ -137,7 +137,8 @@ def project_out(
     mixed: Float[Array, 'B N T H'], weights: Weights
 ) -> Float[Array, 'B T D']:
   """Attention output back to the residual stream."""
-  return _project('bnth,nhd->btd', mixed, weights, 'o_weight_lnhd')
+  heads_inside = mixed.transpose(0, 2, 1, 3)
+  return _project('btnh,nhd->btd', heads_inside, weights, 'o_weight_lnhd')
 
 
 def feed_forward(x: Float[Array, 'B T D'], weights: Weights) -> Float[Array, 'B T D']:
@@ -169,17 +170,18 @@ def adapter_names(weight: str) -> tuple[str, str]:
 
 def _project(form: str, x: Array, weights: Weights, name: str) -> Array:
   """Product with a matrix, plus that with its adapter where there is one."""
-  whole = jnp.einsum(form, x, quantize.dense(weights[name], x.dtype))
+  weight = weights[name]
+  if quantize.is_quantized(weight):
+    weight = quantize.dense(weight, x.dtype)
+  whole = products.einsum(form, x, weight)
   into, out_of = adapter_names(name)
   if into not in weights:
     return whole
   given, rest = form.split(',')
-  low = jnp.einsum(
-      f'{given},{INPUTS[name]}r->btr', x, weights[into].astype(x.dtype)
-  )
+  low = products.einsum(f'{given},{INPUTS[name]}r->btr', x, weights[into])
   outputs = out_of.rsplit('_lr', 1)[1]
   form = f'btr,r{outputs}->{rest.split("->")[1]}'
-  return whole + jnp.einsum(form, low, weights[out_of].astype(x.dtype))
+  return whole + products.einsum(form, low, weights[out_of])
 
 
 def embed(
@@ -194,8 +196,9 @@ def unembed(
   """Final norm and logits, in float32."""
   x = rms_norm(x, params['final_norm_d'], config.norm_eps)
   if config.tie_embeddings:
-    weight, form = params['embed_vd'], '...d,vd->...v'
+    weight, form = params['embed_vd'], 'td,vd->tv'
   else:
-    weight, form = params['head_weight_dv'], '...d,dv->...v'
-  weight = weight.astype(x.dtype)
-  return jnp.einsum(form, x, weight, preferred_element_type=jnp.float32)
+    weight, form = params['head_weight_dv'], 'td,dv->tv'
+  if x.ndim == 3:
+    form = form.replace('t', 'bt')
+  return products.einsum(form, x, weight, jnp.float32)

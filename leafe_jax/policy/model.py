@@ -218,6 +218,20 @@ def layer_weights(params: Params, index: int) -> Params:
   return jax.tree.map(lambda stack: stack[index], stacks(params))
 
 
+def unstack(params: Params, num_layers: int) -> list[Params]:
+  """`layer_weights` of all layers, whose gradients are put side by side.
+
+  Those of slices would be padded to the whole stack and added up.
+  """
+  split = functools.partial(jax.lax.split, sizes=(1,) * num_layers)
+  parts = {name: jax.tree.map(split, stack) for name, stack in stacks(params).items()}
+  is_split = lambda x: isinstance(x, (tuple, list))
+  return [
+      jax.tree.map(lambda part: part[index][0], parts, is_leaf=is_split)
+      for index in range(num_layers)
+  ]
+
+
 def stacks(params: Params) -> Params:
   """The weights that every layer has, stacked along axis l."""
   return {k: v for k, v in params.items() if k.rsplit('_', 1)[1].startswith('l')}
@@ -264,8 +278,8 @@ def hidden(
   if config.scan_layers:
     x, _ = jax.lax.scan(lambda x, w: (layer(x, w), None), x, stacks(params))
   else:
-    for index in range(config.num_layers):
-      x = layer(x, layer_weights(params, index))
+    for weights in unstack(params, config.num_layers):
+      x = layer(x, weights)
   return x
 
 

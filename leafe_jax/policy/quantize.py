@@ -45,9 +45,13 @@ def check(form: str) -> None:
   _qwix()
 
 
+def is_quantized(weight: Any) -> bool:
+  return not isinstance(weight, (jax.Array, np.ndarray))
+
+
 def dense(weight: Any, dtype: Any) -> jax.Array:
   """A weight, quantised or not, as a plain array of a type."""
-  if not isinstance(weight, (jax.Array, np.ndarray)):
+  if is_quantized(weight):
     weight = _qwix().dequantize(weight)
   return jax.numpy.asarray(weight, dtype)
 

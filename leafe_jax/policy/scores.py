@@ -2,7 +2,8 @@
 
 The logits of a batch, [B, T, V] in float32, are its largest array by far when
 the vocabulary is large: 5 GB for one row of 8192 tokens and 151k words. Here
-they exist for a few tokens at a time and are recomputed in the backward pass.
+they exist for a few tokens at a time and are recomputed in the backward pass,
+unless those of the whole batch are small.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from leafe_jax import config as config_lib
 from leafe_jax.policy import layers, sharding
+
+_SMALL = 2**27  # logits, half a GiB: kept, rather than computed again
 
 
 class Scores(NamedTuple):
@@ -39,11 +42,35 @@ def of_logits(
 ) -> Scores:
   """Scores of the targets, each under its own logits; softmax in float32."""
   logits = logits.astype(jnp.float32)
-  chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+  logprobs = _logprobs(logits, targets)
+  # The sum of exponentials again: the compiler finds that it has it already.
   total = jax.nn.logsumexp(logits, axis=-1)
   mean = jnp.sum(jnp.exp(logits - total[..., None]) * logits, axis=-1)
-  best = jnp.argmax(logits, axis=-1) == targets
-  return Scores(chosen - total, best, total - mean)
+  chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+  return Scores(logprobs, chosen >= jnp.max(logits, axis=-1), total - mean)
+
+
+@jax.custom_vjp
+def _logprobs(logits: Float[Array, '*B V'], targets: Int[Array, '*B']) -> Array:
+  return _forward(logits, targets)[0]
+
+
+def _forward(logits: Array, targets: Array) -> tuple[Array, tuple[Array, ...]]:
+  chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+  total = jax.nn.logsumexp(logits, axis=-1)
+  return chosen - total, (logits, targets, total)
+
+
+def _backward(saved: tuple[Array, ...], given: Array) -> tuple[Array, None]:
+  """[target] - p in one pass over the logits; derived, each step takes its own."""
+  logits, targets, total = saved
+  share = jnp.exp(logits - total[..., None])
+  hit = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+  hit = hit == targets[..., None]
+  return (hit - share) * given[..., None], None
+
+
+_logprobs.defvjp(_forward, _backward)
 
 
 def of_hidden(
@@ -62,13 +89,18 @@ def of_hidden(
   """
 
   def score(hidden: Array, targets: Array) -> Scores:
-    return of_logits(layers.unembed(params, hidden, config), targets)
+    if not sharding.is_alone():
+      return of_logits(layers.unembed(params, hidden, config), targets)
+    # As one list of tokens: XLA on CPU copies arrays of fewer axes faster.
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    found = of_logits(layers.unembed(params, flat, config), targets.reshape(-1))
+    return jax.tree.map(lambda x: x.reshape(targets.shape), found)
 
-  length = hidden.shape[1]
-  count = -(-length // config.logit_chunk) if config.logit_chunk else 1
-  if count <= 1:
+  rows, length = targets.shape
+  size = chunk_length(config, rows, length, params['embed_vd'].shape[0])
+  count = -(-length // size)
+  if count == 1:
     return score(hidden, targets)
-  size = -(-length // count)
 
   def cut(x: Array) -> Array:
     full = jnp.pad(x, ((0, 0), (0, count * size - length)) + ((0, 0),) * (x.ndim - 2))
@@ -79,10 +111,25 @@ def of_hidden(
     return carry, jax.checkpoint(score, prevent_cse=False)(hidden, chunk[1])
 
   _, chunks = jax.lax.scan(step, None, (cut(hidden), cut(targets)))
-  rows = hidden.shape[0]
   return jax.tree.map(
       lambda x: jnp.moveaxis(x, 0, 1).reshape(rows, -1)[:, :length], chunks
   )
+
+
+def chunk_length(
+    config: config_lib.Policy, rows: int, length: int, vocab_size: int
+) -> int:
+  """Tokens of a row whose logits are in memory at a time.
+
+  Args:
+    config: `logit_chunk` is the most, unless the logits of all are small.
+    rows: on all devices.
+    length: of a row in tokens.
+    vocab_size: rows of the embedding table.
+  """
+  if not config.logit_chunk or rows * length * vocab_size <= _SMALL:
+    return length
+  return -(-length // -(-length // config.logit_chunk))
 
 
 def next_tokens(tokens: Int[Array, 'B T']) -> Int[Array, 'B T']:

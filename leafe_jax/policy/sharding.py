@@ -163,6 +163,22 @@ def platform_of(mesh: Mesh | AbstractMesh) -> str:
   return jax.default_backend()
 
 
+def target_platform() -> str:
+  """'cpu', 'gpu' or 'tpu': of the mesh in context, else of this process.
+
+  A program may be compiled for devices that this process does not have.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  device = None if mesh.empty else mesh.abstract_device
+  return jax.default_backend() if device is None else str(device.platform)
+
+
+def is_alone() -> bool:
+  """Whether the program in the making is for one device."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return mesh.empty or mesh.size == 1
+
+
 def num_row_shards(mesh: Mesh | AbstractMesh) -> int:
   """Into how many parts the rows of a batch are cut."""
   return math.prod(mesh.shape[name] for name in ROW_AXES)

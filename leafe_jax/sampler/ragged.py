@@ -26,7 +26,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import attention, sharding
+from leafe_jax.policy import attention, products, sharding
 from leafe_jax.sampler import flash
 
 _LANES = 128  # of a TPU's vector unit: the only head_dim of its kernel
@@ -232,7 +232,7 @@ def attend(
   A Pallas kernel on TPUs and on GPUs; a gather and plain products elsewhere.
   """
   run = {'tpu': _attend_on_tpu, 'gpu': flash.attend}
-  return run.get(attention.target_platform(), _attend_gathered)(q, pool, pages, start)
+  return run.get(sharding.target_platform(), _attend_gathered)(q, pool, pages, start)
 
 
 def _attend_on_tpu(q: Array, pool: Array, pages: Array, start: Array) -> Array:
@@ -271,12 +271,12 @@ def _attend_gathered(q: Array, pool: Array, pages: Array, start: Array) -> Array
       for of in (0, 1)
   )
   q = q.reshape(rows, length, k.shape[2], -1, dim) * dim**-0.5
-  scores = jnp.einsum('btkgh,bskh->bkgts', q, k, preferred_element_type=jnp.float32)
+  scores = products.einsum('btkgh,bskh->bkgts', q, k, jnp.float32)
   last = start[:, None] + jnp.arange(length)
   seen = jnp.arange(k.shape[1]) <= last[:, :, None]
   scores = jnp.where(seen[:, None, None], scores, attention.MASKED)
   weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-  mixed = jnp.einsum('bkgts,bskh->btkgh', weights, v)
+  mixed = products.einsum('bkgts,bskh->btkgh', weights, v)
   return mixed.reshape(rows, length, heads, dim).astype(q.dtype)
 
 

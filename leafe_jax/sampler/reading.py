@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import layers, model, sharding
+from leafe_jax.policy import layers, model, products, sharding
 from leafe_jax.policy.attention import MASKED
 from leafe_jax.sampler.cache import KV, Layers
 
@@ -206,18 +206,14 @@ def _attend_whole(
   scores = []
   for part, mask in zip(parts, masks, strict=True):
     wide = (1, groups, 1) if mask.shape[1] > 1 else (1, 1, 1)
-    product = _product('bkrh,bkhs->bkrs', rows, part.k)
+    product = products.einsum('bkrh,bkhs->bkrs', rows, part.k, jnp.float32)
     scores.append(jnp.where(jnp.tile(mask, wide)[:, None], product, MASKED))
   top = functools.reduce(jnp.maximum, [s.max(-1, keepdims=True) for s in scores])
   weights = [jnp.exp(s - top) for s in scores]
   total = functools.reduce(jnp.add, [w.sum(-1, keepdims=True) for w in weights])
-  products = [
-      _product('bkrs,bksh->bkrh', w.astype(part.v.dtype), part.v)
+  sums = [
+      products.einsum('bkrs,bksh->bkrh', w.astype(part.v.dtype), part.v, jnp.float32)
       for w, part in zip(weights, parts, strict=True)
   ]
-  mixed = functools.reduce(jnp.add, products)
+  mixed = functools.reduce(jnp.add, sums)
   return (mixed / total).astype(q.dtype).reshape(batch, num_heads, length, head_dim)
-
-
-def _product(form: str, left: Array, right: Array) -> Array:
-  return jnp.einsum(form, left, right, preferred_element_type=jnp.float32)

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import pytest
 
 from leafe_jax.planning import chips, flops, hlo
-from leafe_jax.policy import attention
 from leafe_jax.sampler import ragged
 
 MODULE = """
@@ -119,7 +118,7 @@ def test_traffic_knows_what_is_read_in_part_or_updated_in_place():
 
 
 def test_paged_attention_meets_all_places_of_the_table(monkeypatch):
-  monkeypatch.setattr(attention, 'target_platform', lambda: 'tpu')
+  monkeypatch.setattr(sharding, 'target_platform', lambda: 'tpu')
   q, pool = jnp.zeros((2, 4, 7, 128)), jnp.zeros((10, 16, 2, 128))
   pages, start = jnp.zeros((2, 3), jnp.int32), jnp.zeros(2, jnp.int32)
   jaxpr = jax.jit(ragged.attend).trace(q, pool, pages, start).jaxpr

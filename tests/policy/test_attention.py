@@ -89,6 +89,6 @@ def test_a_config_names_the_choices():
 
 
 def test_the_platform_is_that_of_the_mesh_in_context():
-  assert attention.target_platform() == 'cpu'
+  assert sharding.target_platform() == 'cpu'
   with jax.set_mesh(sharding.make_mesh(config_lib.Mesh())):
-    assert attention.target_platform() == 'cpu'
+    assert sharding.target_platform() == 'cpu'

@@ -86,7 +86,7 @@ def _shapes(function, *args):
 
 def test_no_array_of_a_long_rows_step_has_all_logits_or_all_scores(params):
   """Neither T x V nor T x T / 8 appears; the check finds them where they are."""
-  length, vocab = 8192, 4099
+  length, vocab = 8192, 20_011
   config = dataclasses.replace(
       CONFIG, scan_layers=True, remat='full', lora_rank=2, logit_chunk=256
   )

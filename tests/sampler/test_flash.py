@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from leafe_jax.policy import attention
 from leafe_jax.sampler import Sampler, flash, ragged
 from tests.sampler.tiny import POLICY, SAMPLER, play
 
@@ -68,7 +67,7 @@ def test_the_sampler_samples_the_same_with_it(monkeypatch, sampler, params, mesh
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('length', [1, 256])
 def test_gpus_get_the_kernel(monkeypatch, dtype, length):
-  monkeypatch.setattr(attention, 'target_platform', lambda: 'gpu')
+  monkeypatch.setattr(sharding, 'target_platform', lambda: 'gpu')
   rows = draw_rows(dtype, length, 14, 2, 64, 20)
   traced = jax.jit(ragged.attend).trace(*rows)
   assert 'paged_flash_attention' in traced.lower(lowering_platforms=('cuda',)).as_text()

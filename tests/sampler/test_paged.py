@@ -14,7 +14,7 @@ from jax._src.literals import TypedInt
 from jax.experimental import pallas
 from jax.experimental.pallas.ops.tpu.ragged_paged_attention import kernel
 
-from leafe_jax.policy import attention, model
+from leafe_jax.policy import model
 from leafe_jax.sampler import Request, Rules, Sampler, ragged
 from tests.sampler.tiny import POLICY, SAMPLER, VOCAB, play
 
@@ -109,7 +109,7 @@ def test_the_kernel_equals_the_gather(monkeypatch, dtype, length):
   draw, pool, pages = draw_pages(dtype)
   q, start = draw(length, 4, 128), jnp.asarray([0, 17, 58], jnp.int32)
   expected = ragged.attend(q, pool, pages, start)
-  monkeypatch.setattr(attention, 'target_platform', lambda: 'tpu')
+  monkeypatch.setattr(sharding, 'target_platform', lambda: 'tpu')
   # pltpu.force_tpu_interpret_mode knows no reshaped references; the plain
   # interpreter knows all the kernel does but for the shape of a static index.
   interpreted = functools.partial(pallas.pallas_call, interpret=True)

@@ -25,6 +25,7 @@ class Preset:
 
 
 _SMALL = config_lib.Policy(qk_norm=True, max_length=1280, norm_eps=1e-6)
+_LLAMA = config_lib.Policy(max_length=3072, rope_theta=100_000.0)
 _LARGE = config_lib.Policy(
     qkv_bias=True,
     max_length=1280,
@@ -53,11 +54,15 @@ def _sized(
   )
 
 
-# Qwen3 shapes of 0.04, 3.7 and 15 million weights; Qwen2.5 at 0.5B and 7B.
+# Qwen3 shapes of 0.04, 3.7 and 15 million weights; SmolLM2-135M; Qwen2.5 at 0.5B
+# and 7B.
 PRESETS = {
     'micro': Preset(_sized(_SMALL, 2, 32, (2, 1, 16), 48), 64, 64, 2),
     '4m': Preset(_sized(_SMALL, 4, 256, (4, 2, 64), 768), 2048, 512, 4),
     '15m': Preset(_sized(_SMALL, 8, 384, (6, 2, 64), 1152), 4096, 512, 2),
+    'smollm2': Preset(
+        _sized(_LLAMA, 30, 576, (9, 3, 64), 1536), 49_152, 1024, 2
+    ),
     '0.5b': Preset(_sized(_LARGE, 24, 896, (14, 2, 64), 4864), 151_936, 2048, 8),
     '7b': Preset(
         dataclasses.replace(

@@ -92,18 +92,18 @@ def test_the_result_may_be_wider_than_the_product():
 
 def training_step(config, mesh, rows, length):
   """An update's program, its state and a batch."""
-  weights = model.init_params(config, 32, jax.random.key(0), mesh)
+  weights = model.init_params(config, 64, jax.random.key(0), mesh)
   frozen = {}
   if config.lora_rank:
     frozen = lora.freeze(weights, config, mesh)
-    weights = lora.init_params(config, 32, jax.random.key(1), mesh)
+    weights = lora.init_params(config, 64, jax.random.key(1), mesh)
   optimizer = optimizers.from_config(config_lib.Training())
   state = update.init_state(weights, optimizer, mesh)
   step = update.make_update(
       config, optimizer, losses.weighted_nll, mesh, frozen=frozen,
       forward=model.token_scores,
   )
-  tokens = np.random.default_rng(0).integers(0, 32, (rows, length), np.int32)
+  tokens = np.random.default_rng(0).integers(0, 64, (rows, length), np.int32)
   batch = {
       'tokens': tokens,
       'positions': np.broadcast_to(np.arange(length, dtype=np.int32), tokens.shape),

@@ -50,6 +50,10 @@ Run = Callable[[Any], machine.Seconds]  # of the workloads that it can take
 def define_flags() -> None:
   """Defines the flags; by the program alone, as tools share their names."""
   flags.DEFINE_enum('preset', '4m', list(PRESETS), 'Shape of the policy.')
+  flags.DEFINE_enum(
+      'dtype', '', ['', 'float32', 'bfloat16'],
+      "Type of weights and products, for all; empty: the preset's.",
+  )  # fmt: skip
   _define_choices('against', _RIVALS, 'Rivals.')
   _define_choices('workloads', _WORKLOADS, 'What to run.')
   flags.DEFINE_integer(
@@ -208,7 +212,7 @@ def main(argv: Sequence[str]) -> None:
   machine.pin([int(core) for core in values.cores])
   runtime.keep_freed_memory()
   baseline = figures.load(values.baseline, values.preset) if values.baseline else None
-  preset = PRESETS[values.preset]
+  preset = PRESETS[values.preset].typed(values.dtype)
   mesh = sharding.make_mesh(config_lib.Mesh())
   key = jax.random.key(0)
   params = model.init_params(preset.policy, preset.vocab_size, key, mesh)

@@ -47,7 +47,7 @@ def define_flags() -> None:
       'repeats', 5, 'Timed updates, after one to compile.', lower_bound=1
   )
   flags.DEFINE_enum(
-      'dtype', '', ['', 'float32', 'bfloat16'], 'Compute type; empty: the preset\'s.'
+      'dtype', '', ['', 'float32', 'bfloat16'], "Type of products; empty: the preset's."
   )
   flags.DEFINE_boolean('scan_layers', False, 'Scan over layers.')
   flags.DEFINE_enum('remat', 'none', ['none', 'full', 'dots'], 'What to recompute.')

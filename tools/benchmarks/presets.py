@@ -23,6 +23,13 @@ class Preset:
   row_length: int
   batch_rows: int
 
+  def typed(self, dtype: str) -> Preset:
+    """With weights and products of a type; empty: as it is."""
+    if not dtype:
+      return self
+    policy = dataclasses.replace(self.policy, dtype=dtype, param_dtype=dtype)
+    return dataclasses.replace(self, policy=policy)
+
 
 _SMALL = config_lib.Policy(qk_norm=True, max_length=1280, norm_eps=1e-6)
 _LLAMA = config_lib.Policy(max_length=3072, rope_theta=100_000.0)

@@ -144,7 +144,7 @@ def run(main: Callable[[list[str]], Any], *, config: bool = False) -> None:
       return main(argv)
     except (UsageError, settings.ConfigError) as error:
       return refuse(str(error))
-    except (OSError, ImportError, RunStopped) as error:
+    except (OSError, ImportError, RunStopped, files.DamagedFile) as error:
       return refuse(disk_trouble(error) or str(error))
 
   logging.get_absl_handler().addFilter(is_ours_or_serious)

@@ -11,7 +11,10 @@ import json
 import os
 import pathlib
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar('T')
 
 PARTIAL = '.partial'
 _LFS = b'version https://git-lfs.github.com/spec/'
@@ -47,6 +50,32 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
   """
   text = pathlib.Path(path).read_bytes().decode('utf-8')
   return [line for line in text.split('\n') if line.strip()]
+
+
+class DamagedFile(ValueError):
+  """A file that does not hold what was written; one line that names it."""
+
+
+def read_records(
+    path: str | os.PathLike[str], make: Callable[[Any], T]
+) -> list[T]:
+  """The lines of a JSON-lines file, each as `make` makes it of its value.
+
+  Raises:
+    OSError: it cannot be opened.
+    DamagedFile: names the first line that is not what was written.
+  """
+  found = []
+  try:
+    for line in read_lines(path):
+      found.append(make(json.loads(line)))
+  except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+    raise DamagedFile(
+        f'{path}, line {len(found) + 1}: not what was written, or cut short '
+        f'({reason}); remove it, and the run of that directory makes it again'
+    ) from error
+  return found
 
 
 def replace(partial: pathlib.Path, path: pathlib.Path) -> None:

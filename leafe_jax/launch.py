@@ -20,13 +20,13 @@ import ml_collections
 from absl import flags, logging
 
 from envs import api, registry
-from leafe_jax import command_line, rundir, settings
+from leafe_jax import command_line, rundir, settings, standing
 from leafe_jax.command_line import UsageError
 from leafe_jax.config import Experiment
 
 
 def define_flags(values: flags.FlagValues) -> None:
-  """Defines --config, --workdir, --fork_from and the flags of several hosts."""
+  """Defines --config, --workdir, --fork_from ... and the flags of several hosts."""
   command_line.define_config(values)
   command_line.define_path('workdir', None, 'Directory of the run.', values=values)
   command_line.define_path(
@@ -34,6 +34,10 @@ def define_flags(values: flags.FlagValues) -> None:
   )
   flags.DEFINE_string(
       'until', '', 'Phase to stop after; empty: the last.', flag_values=values
+  )
+  flags.DEFINE_boolean(
+      'dry_run', False, 'Say what would be kept and what done, and stop.',
+      flag_values=values,
   )
   _define_host_flags(values)
 
@@ -123,7 +127,7 @@ def claim(
     directory: rundir.RunDirectory,
     config: Experiment,
     fork_from: str,
-    phase_inputs: Mapping[str, tuple[str, ...]],
+    phases: standing.Phases,
 ) -> None:
   """Makes the directory this config's, or finds that it is already.
 
@@ -131,26 +135,79 @@ def claim(
     directory: of the run; the caller holds its lock.
     config: of the run.
     fork_from: another run's directory, whose unaffected phases are copied; ''.
-    phase_inputs: as for `rundir.fork`.
+    phases: of the run, in order.
 
   Raises:
     UsageError: the directory belongs to another config, or cannot be forked.
   """
   new, old = settings.to_dict(config), directory.config()
-  if old == new:
+  if old is not None and not directory.is_blank():
+    check_owner(directory, config)
     logging.info('%s: resumed', directory.path)
-  elif old is None or directory.is_blank():
+  elif directory.is_blank():
     _check_world(config)
     directory.save_config(new)
   else:
+    check_owner(directory, config)
+    directory.save_config(new)
+    logging.warning(
+        '%s/config.json was lost: written again, as the last start was with the '
+        'same config', directory.path,
+    )
+  if fork_from:
+    source, changed = _origin(fork_from, directory, config)
+    found = standing.fork(source, directory, changed, phases)
+    logging.info('forked from %s:\n%s', source.path, standing.describe(found))
+
+
+def preview(
+    directory: rundir.RunDirectory,
+    config: Experiment,
+    fork_from: str,
+    phases: standing.Phases,
+) -> str:
+  """What `claim` and the run after it would keep and do; changes nothing.
+
+  Raises:
+    UsageError: as `claim`.
+  """
+  if not directory.is_blank():
+    check_owner(directory, config)
+  if not fork_from:
+    return standing.describe(standing.at_start(directory, phases))
+  source, changed = _origin(fork_from, directory, config)
+  return standing.describe(standing.after_fork(source, directory, changed, phases))
+
+
+def check_owner(directory: rundir.RunDirectory, config: Experiment) -> None:
+  """Checks that what a directory holds was made with a config.
+
+  Raises:
+    UsageError: with another one, or nothing says with which.
+  """
+  new, old = settings.to_dict(config), directory.config()
+  if old not in (None, new):
     raise UsageError(
         f'{directory.path} belongs to another config (old -> new):\n  '
         + '\n  '.join(settings.difference(old, new))
         + '\nFor a run with the new one that keeps the phases it leaves as '
         f'they are:\n  --workdir=NEW --fork_from={directory.path}'
     )
-  if fork_from:
-    _fork(pathlib.Path(fork_from).absolute(), directory, new, phase_inputs)
+  recorded, digest = directory.recorded_sha256(), settings.sha256(config)
+  if recorded is None and old is None:
+    raise UsageError(
+        f'{directory.path} has phases but no config.json, and neither attempts.jsonl '
+        'nor results.json says which config they were made with: put config.json '
+        'back, or take another --workdir'
+    )
+  if recorded not in (None, digest):
+    lost = 'is lost' if old is None else 'was changed'
+    raise UsageError(
+        f'{directory.path}: config.json {lost}, and the phases there were made with '
+        f'another config (sha256 {recorded[:12]}) than this one ({digest[:12]}): put '
+        'config.json back, give the options of the first start (attempts.jsonl has '
+        'its command), or take another --workdir'
+    )
 
 
 def _check_world(config: Experiment) -> None:
@@ -182,18 +239,16 @@ def _one_line(error: Exception) -> str:
   return ' '.join(str(error).split())
 
 
-def _fork(
-    source: pathlib.Path,
-    directory: rundir.RunDirectory,
-    config: Mapping[str, Any],
-    phase_inputs: Mapping[str, tuple[str, ...]],
-) -> None:
+def _origin(
+    fork_from: str, directory: rundir.RunDirectory, config: Experiment
+) -> tuple[rundir.RunDirectory, list[str]]:
+  """The run to fork from, and the options that differ. UsageError for no run."""
+  source = pathlib.Path(fork_from).absolute()
   if source == directory.path or not (source / 'config.json').is_file():
     raise UsageError(f'--fork_from={source}: not the directory of another run')
-  origin = rundir.RunDirectory(source)
-  changed = settings.changes(origin.config() or {}, config)
-  taken = rundir.fork(origin, directory, changed, phase_inputs)
-  logging.info('took over from %s: %s', source, ', '.join(taken) or 'nothing')
+  origin = rundir.RunDirectory(source, make=False)
+  changed = settings.changes(origin.config() or {}, settings.to_dict(config))
+  return origin, list(changed)
 
 
 def record(directory: rundir.RunDirectory, argv: list[str], sha256: str) -> None:

@@ -14,11 +14,15 @@ from absl import flags, logging
 
 from configs import webshop
 from leafe_jax import launch, settings
-from leafe_jax.rundir import RunDirectory
+from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.standing import WHOLE_RUN, Inputs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = '--config=configs/webshop.py:debug'
-INPUTS = {'base': ('seed',), 'distill': ('seed', 'distill'), 'report': ('',)}
+INPUTS = {
+    'base': Inputs(('seed',)), 'distill': Inputs(('distill',), ('base',)),
+    'report': Inputs((WHOLE_RUN,)),
+}
 
 
 def call(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -183,6 +187,60 @@ def test_a_fork_needs_another_run(directory, tmp_path):
     with pytest.raises(launch.UsageError, match='not the directory of another run'):
       launch.claim(directory, experiment(), str(source), INPUTS)
   assert not (tmp_path / 'none').exists()
+
+
+def used(directory, config):
+  """A directory in which a start with a config has finished a phase."""
+  launch.claim(directory, config, '', INPUTS)
+  launch.record(directory, ['main'], settings.sha256(config))
+  directory.phase('base').complete({})
+  return directory.path / 'config.json'
+
+
+def test_a_lost_config_is_written_again_for_the_config_that_was(directory, caplog):
+  path = used(directory, experiment())
+  path.unlink()
+  with pytest.raises(launch.UsageError, match='config.json is lost.*another config'):
+    launch.claim(directory, experiment(seed=7), '', INPUTS)
+  assert not path.exists()
+  launch.claim(directory, experiment(), '', INPUTS)
+  assert directory.config() == settings.to_dict(experiment())
+  assert 'config.json was lost' in caplog.text
+
+
+def test_a_lost_config_of_which_nothing_tells_is_refused(directory):
+  used(directory, experiment()).unlink()
+  (directory.path / 'attempts.jsonl').unlink()
+  with pytest.raises(launch.UsageError, match='neither attempts.jsonl nor results'):
+    launch.claim(directory, experiment(), '', INPUTS)
+
+
+def test_a_config_that_was_changed_by_hand_is_refused(directory):
+  path = used(directory, experiment())
+  path.write_text(json.dumps({**json.loads(path.read_text()), 'seed': 7}))
+  with pytest.raises(launch.UsageError, match='config.json was changed'):
+    launch.claim(directory, experiment(seed=7), '', INPUTS)
+
+
+def test_a_config_that_was_cut_short_is_named(directory):
+  path = used(directory, experiment())
+  path.write_text(path.read_text()[:50])
+  with pytest.raises(RunStopped, match='config.json is not JSON .*remove it'):
+    launch.claim(directory, experiment(), '', INPUTS)
+
+
+def test_a_dry_run_says_what_would_be_kept_and_writes_nothing(directory, tmp_path):
+  used(directory, experiment())
+  said = launch.preview(directory, experiment(), '', INPUTS)
+  assert [line.split()[:2] for line in said.splitlines()] == [
+      ['base', 'keep'], ['distill', 'do'], ['report', 'do']
+  ]
+  target = RunDirectory(tmp_path / 'fork', make=False)
+  changed = experiment(distill={'beta': 4.0})
+  said = launch.preview(target, changed, str(directory.path), INPUTS)
+  assert 'reads distill.beta' in said and not target.path.exists()
+  with pytest.raises(launch.UsageError, match='belongs to another config'):
+    launch.preview(directory, changed, '', INPUTS)
 
 
 def test_a_start_is_recorded_with_what_it_ran(directory):

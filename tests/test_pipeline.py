@@ -13,7 +13,7 @@ import pytest
 
 from leafe_jax.experience import dataset
 from leafe_jax.learner import checkpoints
-from leafe_jax.tree import read_trees
+from leafe_jax.tree import Tree
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ARMS = ['base', 'rft', 'leafe_reh', 'leafe']
@@ -165,7 +165,7 @@ def _same_weights(left, right):
 
 def _trees(workdir, phase):
   return [
-      tree
+      Tree.from_json(line)
       for path in sorted((workdir / phase).glob('wave_*.jsonl'))
-      for tree in read_trees(path.read_text().splitlines())
+      for line in path.read_text().splitlines()
   ]

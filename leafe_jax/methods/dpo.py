@@ -22,7 +22,7 @@ from leafe_jax.experience import build, dataset, pipeline, preferences
 from leafe_jax.learner.dpo import preference_loss, reference_logprobs
 from leafe_jax.learner.policy_gradient import Scorer
 from leafe_jax.methods import stage1
-from leafe_jax.methods.arms import STAGE2_READS, Arm, Phase
+from leafe_jax.methods.arms import ALL_READ, BASE, Arm, Phase
 from leafe_jax.methods.collect import load_trees
 from leafe_jax.methods.effort import Effort, training
 from leafe_jax.methods.effort import tuned as tuned_effort
@@ -105,7 +105,14 @@ def _effort(config: Experiment) -> Effort:
   return tuned_effort(config, training(jobs.preference(found, found.beta), found))
 
 
-DPO = Phase('distill/dpo', (*STAGE2_READS, 'dpo'), prefer, _effort)
+# Of distillation those that `settings` may follow.
+_FOLLOWED = ('steps', 'batch_rows', 'row_length', 'grad_accumulation')
+DPO = Phase(
+    'distill/dpo',
+    (*ALL_READ, 'experience', 'dpo', 'tune.factors',
+     *(f'distill.{name}' for name in _FOLLOWED)),
+    prefer, _effort, after=(BASE, stage1.EXPLORE.name),
+)  # fmt: skip
 
 ARMS = (
     Arm(

@@ -26,6 +26,7 @@ from leafe_jax.evaluation.tasksets import TaskSet
 from leafe_jax.files import write_atomic
 from leafe_jax.methods.catalogue import arms_of
 from leafe_jax.methods.collect import load_trees
+from leafe_jax.methods.phases import evaluate_name
 from leafe_jax.methods.reporting import (
   budget_of,
   counts_of,
@@ -35,7 +36,7 @@ from leafe_jax.methods.reporting import (
 )
 from leafe_jax.methods.run import Run
 from leafe_jax.rollout.ledger import total
-from leafe_jax.rundir import RunDirectory
+from leafe_jax.rundir import DONE, RunDirectory
 
 OneRun = Callable[[Experiment, pathlib.Path, str], None]
 # Stage-1 phases that are compared as ways to spend a budget.
@@ -75,12 +76,22 @@ def run_study(
 
 
 def open_run(path: pathlib.Path) -> Run:
-  """A finished run. ValueError if there is none."""
-  directory = RunDirectory(path)
+  """A finished run, as it was sealed.
+
+  Raises:
+    ValueError: there is none, or an arm of it was not evaluated.
+    RunStopped: a file of it is not what was written.
+  """
+  directory = RunDirectory(path, make=False)
   found = directory.config()
   if found is None or not (path / 'results.json').exists():
     raise ValueError(f'{path} holds no finished run (config.json, results.json)')
+  for marker in sorted(path.rglob(DONE)):
+    directory.phase(str(marker.parent.relative_to(path))).check()
   config = settings.from_config_dict(found)
+  for arm in arms_of(config):
+    if not directory.phase(evaluate_name(arm.name)).done():
+      raise ValueError(f'{path}: {evaluate_name(arm.name)} is not finished')
   return Run(config, directory, settings.sha256(config))
 
 

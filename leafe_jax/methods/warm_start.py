@@ -6,6 +6,7 @@ import pathlib
 import random
 
 import jax
+from absl import logging
 
 from leafe_jax import hosts
 from leafe_jax.experience import dataset
@@ -44,7 +45,10 @@ def import_checkpoint(run: Run, directory: pathlib.Path) -> dict:
 
 
 def _write_examples(run: Run, transcript: Transcript, data: pathlib.Path) -> None:
-  if not (data / 'shards.json').exists():
+  # The position of a checkpoint counts in all of these examples, in this order.
+  if not dataset.is_intact(data):
+    if data.exists():
+      logging.warning('%s is made again, to the same bits', data)
     dataset.write(data, _examples(run, transcript))
 
 

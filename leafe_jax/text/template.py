@@ -18,7 +18,8 @@ from typing import Any
 
 import jinja2
 
-from leafe_jax.files import write_atomic
+from leafe_jax import seals
+from leafe_jax.files import DamagedFile
 from leafe_jax.text.tokenizers import Tokenizer
 
 _MARKS = ('\u241fquestion\u241f', '\u241fanswer\u241f', '\u241fagain\u241f')
@@ -153,9 +154,8 @@ def keep(
   identity = _identity(tokenizer, options)
   if not path.exists():
     pieces = cut(tokenizer, options, system)
-    record = {'sha256': identity, **dataclasses.asdict(pieces)}
-    write_atomic(path, json.dumps(record, indent=2) + '\n')
-  elif json.loads(path.read_text(encoding='utf-8'))['sha256'] != identity:
+    seals.write_record(path, {'sha256': identity, **dataclasses.asdict(pieces)})
+  elif _record(path).get('sha256') != identity:
     raise TemplateError(
         f'its chat template is not the one that the run began with ({path}); put '
         'the old one back, or begin anew in another --workdir'
@@ -163,10 +163,20 @@ def keep(
 
 
 def kept(path: pathlib.Path) -> Pieces:
-  """What `keep` wrote."""
-  record = json.loads(path.read_text(encoding='utf-8'))
+  """What `keep` wrote. Raises TemplateError."""
+  record = _record(path)
   del record['sha256']
   return Pieces(**record)
+
+
+def _record(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    return seals.read_record(path)
+  except DamagedFile as error:
+    raise TemplateError(
+        f'{error}; put it back from a copy, or remove it: it is cut from the template '
+        'again (one that names the day then names another)'
+    ) from error
 
 
 def _identity(tokenizer: Tokenizer, options: Mapping[str, Any]) -> str:

@@ -33,8 +33,9 @@ def finished_run(path, seed, counts, n=4, hashes=('1', '2', '3')):
         )))
         for task, c, hash in zip(TASKS, successes, hashes, strict=True)
     ]
-    place = directory.phase(f'evaluate/{arm}').dir
-    (place / 'wave_0000.jsonl').write_text('\n'.join(lines) + '\n')
+    place = directory.phase(f'evaluate/{arm}')
+    (place.dir / 'wave_0000.jsonl').write_text('\n'.join(lines) + '\n')
+    place.complete({})
   (path / 'results.json').write_text('{}')
   return study.open_run(path)
 

@@ -65,7 +65,7 @@ def test_a_change_touches_what_reads_it_and_nothing_else():
   assert redone('method', *arms) == []
   assert 'distill/dpo' in redone('distill.steps', *arms)
   assert redone('explore.wave_tasks', 'base', 'leafe', 'imitation') == [
-      'gate', 'explore', 'alternatives', 'distill/leafe', 'distill/imitation',
+      'gate', 'explore', 'distill/leafe', 'alternatives', 'distill/imitation',
       'evaluate/leafe', 'evaluate/imitation',
   ]
 

@@ -27,7 +27,7 @@ from leafe_jax.methods.arms import TUNED_READS, Phase, phases_needed
 from leafe_jax.methods.catalogue import arms_of
 from leafe_jax.methods.effort import Effort, total
 from leafe_jax.methods.outlook import Outlook
-from leafe_jax.methods.reporting import report
+from leafe_jax.methods.reporting import report, write_unfinished
 from leafe_jax.methods.run import Run
 from leafe_jax.methods.stage1 import EXPLORE
 from leafe_jax.methods.study import run_study, seeds_of
@@ -35,7 +35,7 @@ from leafe_jax.planning import memory
 from leafe_jax.planning.jobs import Job
 from leafe_jax.planning.programs import Target
 from leafe_jax.policy import lora
-from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.rundir import EarlyEnd, RunDirectory, RunStopped
 from leafe_jax.sampler import NonFiniteLogits
 
 REPORT = 'report'
@@ -154,7 +154,7 @@ def run(
   efforts = outlook.efforts(wanted, config)
   for number, phase in enumerate(left):
     _say_start(context, [phase.name for phase in left[number:]], efforts)
-    _run_phase(context, phase)
+    _run_or_tell(context, phase)
   if until and until != REPORT:
     logging.info(
         'stopped after %s, which is in %s; the same command without --until goes on',
@@ -211,6 +211,17 @@ def _say_start(
   seconds = context.directory.whole_times()
   left = outlook.time_left(names, efforts, seconds)
   logging.info('phase %s: starts%s', names[0], f'; left: {left}' if left else '')
+
+
+def _run_or_tell(context: Run, phase: Phase) -> None:
+  """Runs a phase; where the run comes to its end there, its report says so."""
+  try:
+    _run_phase(context, phase)
+  except EarlyEnd as error:
+    reason = f'Stopped in phase {phase.name}: {error}'
+    page = hosts.first(lambda: str(write_unfinished(context, reason)))
+    logging.info('report of what there is: %s', page)
+    raise
 
 
 def _run_phase(context: Run, phase: Phase) -> None:

@@ -12,7 +12,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from leafe_jax import command_line, launch, settings, standing, usage
+from leafe_jax import claims, command_line, launch, settings, standing, usage
 from leafe_jax.command_line import EXIT_STOPPED, EXIT_USAGE, HELP, UsageError
 from leafe_jax.config import Experiment
 from leafe_jax.files import DamagedFile
@@ -58,7 +58,7 @@ def _preview(
 ) -> int:
   """Says what a start would keep and what it would do, phase by phase."""
   directory = RunDirectory(values.workdir, make=False)
-  found = launch.preview(directory, config, values.fork_from, phases)
+  found = claims.preview(directory, config, values.fork_from, phases)
   sys.stdout.write(f'{directory.path}\n{found}\n')
   return 0
 
@@ -72,11 +72,13 @@ def _start(
   except (UsageError, WorkdirBusy) as error:
     return refuse(str(error))
   except (RunStopped, DamagedFile) as error:
+    launch.keep_traceback(error)
     return refuse(str(error), EXIT_STOPPED)
   except (OSError, ValueError, RuntimeError) as error:
     trouble = command_line.disk_trouble(error)
     if trouble is None:
       raise
+    launch.keep_traceback(error)
     return refuse(trouble, EXIT_STOPPED)
   return 0
 
@@ -97,7 +99,7 @@ def _run_in(
   from leafe_jax import hosts
 
   def prepare() -> None:
-    launch.claim(directory, config, values.fork_from, phases)
+    claims.claim(directory, config, values.fork_from, phases)
     launch.record(directory, sys.argv, settings.sha256(config))
 
   with contextlib.ExitStack() as stack:

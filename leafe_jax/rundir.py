@@ -22,13 +22,14 @@ before it is read again (`Phase.mend`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from absl import logging
 
@@ -45,6 +46,13 @@ class WorkdirBusy(RuntimeError):
 
 class RunStopped(RuntimeError):
   """The run cannot go on; the message says why and what can be done."""
+
+
+class EarlyEnd(RunStopped):
+  """A run found out that its later phases have nothing to work on.
+
+  That is a result, which its report tells; the run can go on after a change.
+  """
 
 
 class RunDirectory:
@@ -76,8 +84,9 @@ class RunDirectory:
 
     Raises:
       WorkdirBusy: another process holds it.
+      RunStopped: nothing can be written there.
     """
-    with open(self.path / '.lock', 'a+', encoding='utf-8') as lock:
+    with self._open_lock() as lock:
       try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
       except BlockingIOError as error:
@@ -92,6 +101,17 @@ class RunDirectory:
       lock.flush()
       remove_partial(self.path)
       yield
+
+  def _open_lock(self) -> TextIO:
+    try:
+      return open(self.path / '.lock', 'a+', encoding='utf-8')
+    except OSError as error:
+      if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise
+      raise RunStopped(
+          f'{self.path}: nothing can be written there ({error.strerror}); give another '
+          '--workdir, or the right to write'
+      ) from error
 
   def config(self) -> dict[str, Any] | None:
     """The saved config, None before `save_config`."""

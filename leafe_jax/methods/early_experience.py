@@ -28,7 +28,7 @@ from leafe_jax import hosts
 from leafe_jax.config import Experiment
 from leafe_jax.experience import dataset, foresight
 from leafe_jax.experience.examples import Example
-from leafe_jax.methods import stage1
+from leafe_jax.methods import lengths, stage1
 from leafe_jax.methods.arms import (
   ASK_READS,
   BASE,
@@ -45,7 +45,7 @@ from leafe_jax.methods.run import Run
 from leafe_jax.progress import Progress
 from leafe_jax.rollout.alternatives import Expert, propose
 from leafe_jax.rollout.ledger import total
-from leafe_jax.rundir import RunStopped
+from leafe_jax.rundir import EarlyEnd, RunStopped
 from leafe_jax.sampler import Rules
 from leafe_jax.tree import Tree
 
@@ -56,12 +56,13 @@ def experts_of(run: Run) -> list[Expert]:
   """One successful episode per training task, where one was found.
 
   Raises:
-    RunStopped: nobody ever succeeded, or there is neither teacher nor sample.
+    EarlyEnd: nobody ever succeeded.
+    RunStopped: there is neither teacher nor sample.
   """
   tasks = run.tasks('train', run.config.explore.num_tasks)
   found = _scripted(run, tasks) if run.teacher() else _own(run, tasks)
   if not found:
-    raise RunStopped(
+    raise EarlyEnd(
         'early experience has no expert: neither a scripted teacher nor an '
         'independent sample succeeded on a training task'
     )
@@ -187,9 +188,10 @@ def _train(
     start: str, steps: int,
 ) -> dict:  # fmt: skip
   if not found:
-    raise RunStopped(
+    raise EarlyEnd(
         f'phase {phase!r} has nothing to learn from: no expert could be retraced, or '
-        'no alternative was taken; raise policy.max_length or explore.num_tasks'
+        'no alternative was taken; raise policy.max_length or explore.num_tasks.'
+        + lengths.trouble(_trees(run), run.config)
     )
   hosts.first(lambda: dataset.write(directory / 'data', list(found)))
   return distill_on(run, phase, directory / 'data', start, {}, steps)

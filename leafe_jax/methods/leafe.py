@@ -17,14 +17,14 @@ from leafe_jax import hosts
 from leafe_jax.config import Distill, Experience
 from leafe_jax.experience import build, dataset
 from leafe_jax.experience.examples import Example
-from leafe_jax.methods import stage1
+from leafe_jax.methods import lengths, stage1
 from leafe_jax.methods.arms import BASE, BETA, TRAIN_READS, Arm, Phase
 from leafe_jax.methods.collect import load_trees
 from leafe_jax.methods.effort import distilling
 from leafe_jax.methods.run import Run
 from leafe_jax.methods.training import train_on
 from leafe_jax.methods.tuning import tuned
-from leafe_jax.rundir import RunStopped
+from leafe_jax.rundir import EarlyEnd
 from leafe_jax.tree import Tree
 
 
@@ -81,10 +81,12 @@ class Recipe:
     """Stage 2: from trees to weights."""
     found, summary = self._find_examples(run)
     if not found:
-      raise RunStopped(
+      trees = load_trees(run.directory.phase(self.source.name).dir)
+      raise EarlyEnd(
           f'arm {self.name!r} has nothing to learn from: no tree of phase '
           f'{self.source.name!r} holds a success. Explore more tasks '
           '(--config.explore.num_tasks) or start from a better base.'
+          + lengths.trouble(trees, run.config)
       )
     if self.others:
       others = self.others(run)

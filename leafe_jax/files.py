@@ -93,6 +93,35 @@ def sync(path: pathlib.Path) -> None:
     os.close(descriptor)
 
 
+def leaves(directory: str | os.PathLike[str], path: str | os.PathLike[str]) -> bool:
+  """Whether a path in a directory leads, by links, to what lies elsewhere.
+
+  The caches of the Hugging Face hub keep files under `blobs` beside the snapshots
+  that are made of links to them; these belong to the directory.
+  """
+  root, target = pathlib.Path(directory).resolve(), pathlib.Path(path).resolve()
+  if target.is_relative_to(root):
+    return False
+  blobs = target.parent
+  cached = blobs.parent in root.parents[:2] or blobs.parent.name.startswith('models--')
+  return blobs.name != 'blobs' or not cached
+
+
+def check_links(directory: str | os.PathLike[str]) -> None:
+  """Refuses a directory of others' files with a link to what lies elsewhere.
+
+  Raises:
+    ValueError: one line that names the link.
+  """
+  places = pathlib.Path(directory)
+  for path in sorted((*places.glob('*'), *places.glob('*/*'))):
+    if leaves(places, path):
+      raise ValueError(
+          f'{path.relative_to(places)} is a link to {path.resolve()}, outside of the '
+          'directory; put the file itself there, if you trust it'
+      )
+
+
 def is_lfs_pointer(path: str | os.PathLike[str]) -> bool:
   """Whether a file stands for one that Git LFS was not asked to fetch."""
   with open(path, 'rb') as file:

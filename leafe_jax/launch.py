@@ -193,7 +193,7 @@ def _say_uncaught(log: pathlib.Path) -> None:
       shown(kind, error, trace)
       return
     keep_traceback(error)
-    text = ' '.join(str(error).split())
+    text = command_line.printable(' '.join(str(error).split()))
     sys.stderr.write(
         f'leafe_jax: not foreseen, {kind.__name__}: {text}; the traceback is in {log}\n'
     )
@@ -213,7 +213,7 @@ def start_logging(directory: rundir.RunDirectory, process: int = 0) -> None:
   logging.set_stderrthreshold(logging.WARNING if process else logging.INFO)
   name = f'log.host{process}.txt' if process else 'log.txt'
   file = _LogFile(directory.path / name, encoding='utf-8')
-  file.setFormatter(logging.PythonFormatter())
+  file.setFormatter(_Escaped())
   _note_threads(file)
   _say_uncaught(directory.path / name)
   python_logging.getLogger().addHandler(file)
@@ -222,7 +222,14 @@ def start_logging(directory: rundir.RunDirectory, process: int = 0) -> None:
     handler.addFilter(command_line.is_ours_or_serious)
 
 
-class _Brief(logging.PythonFormatter):
+class _Escaped(logging.PythonFormatter):
+  """Lines with nothing that writes to a terminal by itself."""
+
+  def format(self, record: python_logging.LogRecord) -> str:
+    return command_line.printable(super().format(record))
+
+
+class _Brief(_Escaped):
   """Lines without tracebacks."""
 
   def format(self, record: python_logging.LogRecord) -> str:

@@ -270,7 +270,8 @@ def test_a_directory_that_cannot_be_written_is_refused(monkeypatch, tmp_path, ca
   (tmp_path / 'run' / '.lock').mkdir(parents=True)  # stands for a lack of rights
   assert start(monkeypatch, tmp_path / 'run') == 1
   [line] = capsys.readouterr().err.splitlines()
-  assert f'{tmp_path}/run: nothing can be written there' in line and 'give another' in line
+  assert f'{tmp_path}/run: nothing can be written there' in line
+  assert 'give another --workdir' in line
 
 
 def test_an_error_that_nobody_foresaw_is_one_line_and_its_traceback_is_kept(

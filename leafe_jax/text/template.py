@@ -8,12 +8,15 @@ every day and host of a run.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -24,7 +27,12 @@ from leafe_jax.text.tokenizers import Tokenizer
 
 _MARKS = ('\u241fquestion\u241f', '\u241fanswer\u241f', '\u241fagain\u241f')
 # What Python and jinja raise inside a template that cannot be rendered.
-_BROKEN = (jinja2.TemplateError, ValueError, TypeError, LookupError, AttributeError)
+_BROKEN = (
+    jinja2.TemplateError, ValueError, TypeError, LookupError, AttributeError,
+    ArithmeticError, MemoryError, RecursionError, TimeoutError,
+)
+# Longer than this no honest template takes, which take milliseconds.
+MAX_SECONDS = 20.0
 # Arguments of apply_chat_template that are ours.
 _OURS = ('conversation', 'messages', 'tokenize', 'add_generation_prompt')
 
@@ -110,6 +118,7 @@ def _check_options(tokenizer: Tokenizer, options: Mapping[str, Any]) -> None:
           f'policy.template.chat_template: {", ".join(templates)}'
       )
     templates = templates[name]
+  _refuse_powers(templates)
   for name in options:
     known = name == 'chat_template' or re.search(rf'\b{re.escape(name)}\b', templates)
     if name in _OURS or not known:
@@ -122,17 +131,51 @@ def _render(
     tokenizer: Tokenizer, messages: Sequence[dict[str, str]], options: dict[str, Any]
 ) -> str:
   try:
-    return str(
-        tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True, **options
-        )
-    )
+    with _limited():
+      return str(
+          tokenizer.apply_chat_template(
+              list(messages), tokenize=False, add_generation_prompt=True, **options
+          )
+      )
   except _BROKEN as error:
     reason = ' '.join(str(error).split()) or type(error).__name__
     raise TemplateError(
         'the chat template cannot render a conversation of '
         f'{", ".join(dict.fromkeys(m["role"] for m in messages))}: {reason}'
     ) from error
+
+
+@contextlib.contextmanager
+def _limited() -> Iterator[None]:
+  """Ends a template that loops: its sandbox bounds what it reaches, not its time.
+
+  Only the main thread can be interrupted so; elsewhere there is no limit.
+  """
+
+  def end(*_: Any) -> None:
+    raise TimeoutError(f'it was not done after {MAX_SECONDS:g} s')
+
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  before = signal.signal(signal.SIGALRM, end)
+  signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
+  try:
+    yield
+  finally:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def _refuse_powers(source: str) -> None:
+  """Refuses the one operation that takes for ever in a single step."""
+  try:
+    tokens = [value for _, kind, value in jinja2.Environment().lex(source)
+              if kind == 'operator']  # fmt: skip
+  except jinja2.TemplateError:
+    return  # rendering says what is wrong
+  if '**' in tokens:
+    raise TemplateError('the chat template raises numbers to powers (**); take it out')
 
 
 def _split(text: str, count: int) -> list[str]:

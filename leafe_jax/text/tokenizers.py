@@ -13,7 +13,7 @@ from absl import logging
 from jaxtyping import Bool
 from tokenizers import models, pre_tokenizers
 
-from leafe_jax.files import is_lfs_pointer, read_object
+from leafe_jax.files import check_links, is_lfs_pointer, read_object
 
 PAD, BOS, ACT, END = '<pad>', '<bos>', '<act>', '<end>'
 HINT, USE = '<hint>', '<use>'
@@ -159,6 +159,10 @@ def _check_files(directory: pathlib.Path) -> None:
         f'no tokenizer in {directory}: none of {", ".join(_VOCABULARIES)}; '
         'tokenizer_config.json alone holds no vocabulary'
     )
+  try:
+    check_links(directory)
+  except ValueError as error:
+    raise TokenizerError(str(error)) from error
   fields = {}
   for name in (_FILE, 'tokenizer_config.json', 'config.json', *_MORE_JSON):
     if (directory / name).is_file():

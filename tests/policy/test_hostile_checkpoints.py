@@ -32,6 +32,8 @@ from tests.policy.damage import (
   drop,
   edit,
   head,
+  lead_out,
+  lead_out_below,
   links,
   make,
   old_shards,
@@ -187,6 +189,13 @@ REFUSED = {
     'an adapter alone': (
         both(adapter, lambda d: (d / 'config.json').unlink()), 'merge the adapter'
     ),
+    'weights are a link to elsewhere': (
+        lead_out('model.safetensors'), 'model.safetensors is a link to'
+    ),
+    'config.json is a link to elsewhere': (
+        lead_out('config.json'), 'outside of the directory'
+    ),
+    'a directory is a link to elsewhere': (lead_out_below, 'here is a link to'),
     'no directory': (shutil.rmtree, 'there is no directory'),
     'weights are a pointer': (content('model.safetensors', POINTER), 'Git LFS pointer'),
     'weights are cut short': (cut('model.safetensors', 0.9), 'damaged or cut short'),

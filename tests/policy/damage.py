@@ -173,6 +173,17 @@ def lead_out_below(directory: pathlib.Path) -> None:
   set_map({FIRST: 'here/w.safetensors'})(directory)
 
 
+LEADS_OUT = {
+    'weights are a link to elsewhere': (
+        lead_out('model.safetensors'), 'model.safetensors is a link to'
+    ),
+    'config.json is a link to elsewhere': (
+        lead_out('config.json'), 'outside of the directory'
+    ),
+    'a directory is a link to elsewhere': (lead_out_below, 'here is a link to'),
+}
+
+
 def adapter(directory: pathlib.Path) -> None:
   found = {'base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight':
            np.ones((2, 32), np.float32),

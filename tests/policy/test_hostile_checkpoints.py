@@ -21,6 +21,7 @@ from leafe_jax.rundir import RunDirectory, RunStopped
 from tests.policy.damage import (
   FIRST,
   INDEX,
+  LEADS_OUT,
   POINTER,
   SCALED,
   VOCAB,
@@ -32,8 +33,6 @@ from tests.policy.damage import (
   drop,
   edit,
   head,
-  lead_out,
-  lead_out_below,
   links,
   make,
   old_shards,
@@ -189,13 +188,7 @@ REFUSED = {
     'an adapter alone': (
         both(adapter, lambda d: (d / 'config.json').unlink()), 'merge the adapter'
     ),
-    'weights are a link to elsewhere': (
-        lead_out('model.safetensors'), 'model.safetensors is a link to'
-    ),
-    'config.json is a link to elsewhere': (
-        lead_out('config.json'), 'outside of the directory'
-    ),
-    'a directory is a link to elsewhere': (lead_out_below, 'here is a link to'),
+    **LEADS_OUT,
     'no directory': (shutil.rmtree, 'there is no directory'),
     'weights are a pointer': (content('model.safetensors', POINTER), 'Git LFS pointer'),
     'weights are cut short': (cut('model.safetensors', 0.9), 'damaged or cut short'),

@@ -13,6 +13,7 @@ from envs import api, registry
 from leafe_jax import rundir, settings, standing
 from leafe_jax.command_line import UsageError
 from leafe_jax.config import Experiment
+from leafe_jax.files import write_atomic
 
 
 def claim(
@@ -49,7 +50,19 @@ def claim(
   if fork_from:
     source, changed = _origin(fork_from, directory, config)
     found = standing.fork(source, directory, changed, phases)
+    if any(phase.kept for phase in found):  # all read the policy, so it is the same
+      _copy_words(source, directory)
     logging.info('forked from %s:\n%s', source.path, standing.describe(found))
+
+
+def _copy_words(
+    source: rundir.RunDirectory, target: rundir.RunDirectory
+) -> None:
+  """What a checkpoint is told, as its run began: a template may name the day."""
+  for name in ('prompts.json', 'chat_template.json'):
+    path = source.path / name
+    if path.exists() and not (target.path / name).exists():
+      write_atomic(target.path / name, path.read_bytes())
 
 
 def preview(

@@ -108,7 +108,7 @@ def append(
 
 
 def is_intact(directory: str | os.PathLike[str]) -> bool:
-  """Whether a dataset is there as it was written; says what is not."""
+  """Whether a dataset is there as it was written, byte by byte; says what is not."""
   directory = pathlib.Path(directory)
   try:
     shards = _manifest(directory)
@@ -116,8 +116,12 @@ def is_intact(directory: str | os.PathLike[str]) -> bool:
     logging.info('%s', error)
     return False
   _report_strays(directory, shards)
-  counts = [_readable(directory / shard.name, shard) for shard in shards]
-  return counts == [shard.records for shard in shards]
+  for shard in shards:
+    path = directory / shard.name
+    if not path.exists() or _hash(path) != shard.sha256:
+      logging.warning('%s is missing or not as it was written', path)
+      return False
+  return True
 
 
 def read(directory: str | os.PathLike[str]) -> ExampleSource:

@@ -18,6 +18,7 @@ from leafe_jax.config import Experiment
 from leafe_jax.files import PARTIAL, replace
 from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.learner.metrics import Writer, make_writer
+from leafe_jax.methods import origin
 from leafe_jax.planning import memory
 from leafe_jax.planning.jobs import Job
 from leafe_jax.planning.programs import Target
@@ -178,9 +179,16 @@ class Run:
   ) -> memory.Plan:
     """Refuses what cannot work before any weight is read; as `check_memory`."""
     assert self.mesh  # before anything is written
+    self._check_origin()
     self._check_stops(self.transcript.stop_ids)
     self._window()
     return self.check_memory(jobs, plays)
+
+  def _check_origin(self) -> None:
+    checkpoint = self.config.policy.checkpoint
+    if checkpoint:
+      base = self.directory.path / BASE
+      hosts.first(lambda: origin.check(checkpoint, base))
 
   def _check_stops(self, stop_ids: Sequence[int]) -> None:
     size = self.shape.vocab_size

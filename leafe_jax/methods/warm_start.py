@@ -11,6 +11,7 @@ from absl import logging
 from leafe_jax import hosts
 from leafe_jax.experience import dataset
 from leafe_jax.learner.checkpoints import save_params
+from leafe_jax.methods import origin
 from leafe_jax.methods.demonstrations import warm_start_examples
 from leafe_jax.methods.run import Run
 from leafe_jax.methods.training import train_on
@@ -38,6 +39,7 @@ def import_checkpoint(run: Run, directory: pathlib.Path) -> dict:
   """Takes a Hugging Face checkpoint as the base."""
   checkpoint = run.config.policy.checkpoint
   shape, _ = run.shape, run.transcript  # a template that cannot work costs no weights
+  hosts.first(lambda: origin.keep(checkpoint, directory))
   with run.naming_the_checkpoint():
     params = huggingface.load_params(checkpoint, shape, run.mesh)
   save_params(directory / 'params', params)

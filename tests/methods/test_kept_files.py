@@ -11,7 +11,7 @@ from configs import webshop
 from leafe_jax import settings
 from leafe_jax.experience import dataset
 from leafe_jax.experience.examples import Example
-from leafe_jax.methods import collect, warm_start
+from leafe_jax.methods import collect, origin, warm_start
 from leafe_jax.methods.run import Run
 from leafe_jax.rundir import RunDirectory, RunStopped
 from leafe_jax.tree import Tree
@@ -92,7 +92,7 @@ def test_the_warm_start_goes_on_with_the_examples_it_began_with(
   path = shard if name == 'shard' else data / name
   before = path.read_bytes()
   middle = len(before) // 3
-  changed = before[:middle] + bytes(1) + before[middle + 1 :]
+  changed = before[:middle] + bytes([before[middle] ^ 1]) + before[middle + 1 :]
   if damage == 'lose':
     path.unlink()
   else:
@@ -101,6 +101,28 @@ def test_the_warm_start_goes_on_with_the_examples_it_began_with(
   assert path.read_bytes() == before
   assert 'made again, to the same bits' in caplog.text
   assert len(dataset.read(data)) == 40
+
+
+def test_a_checkpoint_that_is_another_one_by_now_is_named(tmp_path):
+  place, phase = tmp_path / 'checkpoint', tmp_path / 'warm_start'
+  for directory in (place, phase):
+    directory.mkdir()
+  for name in ('tokenizer.json', 'model.safetensors', 'README.md'):
+    (place / name).write_text(name)
+  origin.check(str(place), phase, weights=True)  # nothing was noted yet
+  origin.keep(str(place), phase)
+  (place / 'README.md').write_text('new words')
+  origin.keep(str(place), phase)
+  (place / 'model.safetensors').write_text('model.safetenzors')
+  origin.check(str(place), phase)  # a start reads the weights of the run
+  with pytest.raises(RunStopped, match='model.safetensors differs .*put the old one'):
+    origin.keep(str(place), phase)
+  (place / 'tokenizer.json').unlink()
+  with pytest.raises(RunStopped, match='tokenizer.json is missing'):
+    origin.check(str(place), phase)
+  (phase / 'checkpoint.json').write_text('{}')
+  with pytest.raises(RunStopped, match='checkpoint.json is not as it was written'):
+    origin.check(str(place), phase)
 
 
 @pytest.mark.parametrize('content', ['', '{"schema": 1, "task_id": "a"', '[]', 'x'])

@@ -84,6 +84,17 @@ def test_a_directory_without_a_finished_run_is_refused(tmp_path):
     study.open_run(tmp_path)
 
 
+def test_a_finished_run_that_was_changed_is_refused_by_name(tmp_path):
+  finished_run(tmp_path, 0, {'base': (0, 1, 4)})
+  path = tmp_path / 'evaluate' / 'base' / 'wave_0000.jsonl'
+  path.write_text(path.read_text().replace('0, 0, 0, 0', '1, 0, 0, 0', 1))
+  with pytest.raises(RunStopped, match=r'base/wave_0000.jsonl differs.*start the run'):
+    study.open_run(tmp_path)
+  (tmp_path / 'evaluate' / 'base' / 'DONE.json').unlink()
+  with pytest.raises(ValueError, match='evaluate/base is not finished'):
+    study.open_run(tmp_path)
+
+
 def test_each_seed_is_a_run_of_its_own():
   config = settings.from_config_dict(webshop.get_config('study'))
   found = study.seeds_of(config)

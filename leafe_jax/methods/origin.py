@@ -33,6 +33,7 @@ def keep(checkpoint: str, directory: pathlib.Path) -> None:
     check(checkpoint, directory, weights=True)
     return
   place = pathlib.Path(checkpoint)
+  directory.mkdir(parents=True, exist_ok=True)
   found = {name: seals.digest(place / name) for name in _names(checkpoint)}
   seals.write_record(directory / FILE, found)
 

@@ -42,6 +42,7 @@ from leafe_jax.text.tokenizers import (
   check_ids,
   known_ids,
   load_tokenizer,
+  save_tokenizer,
 )
 from leafe_jax.text.transcript import Transcript, WordTranscript
 
@@ -99,14 +100,13 @@ class Run:
       logging.warning('%s is not as it was sealed: made again', directory)
     partial = directory.with_name(f'{directory.name}{PARTIAL}')
     tokenizer = build_word_tokenizer(self._words(), self.config.env.horizon)
-    tokenizer.save_pretrained(partial)
+    save_tokenizer(tokenizer, partial)
     if sealed and (wrong := seals.compare(partial, sealed)):
       raise RunStopped(
           f'{directory} was damaged, and the world does not give the same tokenizer '
           f'any more ({next(iter(wrong))} differs): put the directory, or the data of '
           'the environment, back'
       )
-    seals.write(partial, partial / seals.SEAL)
     shutil.rmtree(directory, ignore_errors=True)
     replace(partial, directory)
     logging.info('built a tokenizer of %d words', len(tokenizer))

@@ -39,9 +39,9 @@ def import_checkpoint(run: Run, directory: pathlib.Path) -> dict:
   """Takes a Hugging Face checkpoint as the base."""
   checkpoint = run.config.policy.checkpoint
   shape, _ = run.shape, run.transcript  # a template that cannot work costs no weights
-  hosts.first(lambda: origin.keep(checkpoint, directory))
   with run.naming_the_checkpoint():
     params = huggingface.load_params(checkpoint, shape, run.mesh)
+  hosts.first(lambda: origin.keep(checkpoint, directory))
   save_params(directory / 'params', params)
   return {'checkpoint': checkpoint}
 

@@ -13,6 +13,7 @@ from absl import logging
 from jaxtyping import Bool
 from tokenizers import models, pre_tokenizers
 
+from leafe_jax import seals
 from leafe_jax.files import check_links, is_lfs_pointer, read_object
 
 PAD, BOS, ACT, END = '<pad>', '<bos>', '<act>', '<end>'
@@ -89,6 +90,12 @@ def build_word_tokenizer(words: Sequence[str], horizon: int) -> Tokenizer:
       unk_token=UNKNOWN,
       additional_special_tokens=[t for t in special if t not in named],
   )
+
+
+def save_tokenizer(tokenizer: Tokenizer, directory: pathlib.Path) -> None:
+  """Saves a tokenizer and seals its files."""
+  tokenizer.save_pretrained(directory)
+  seals.write(directory, directory / seals.SEAL)
 
 
 def known_ids(tokenizer: Tokenizer, size: int) -> Bool[np.ndarray, ' size']:

@@ -144,7 +144,7 @@ def run(main: Callable[[list[str]], Any], *, config: bool = False) -> None:
       return main(argv)
     except (UsageError, settings.ConfigError) as error:
       return refuse(str(error))
-    except (OSError, ImportError, RunStopped) as error:
+    except (OSError, ImportError, RunStopped, files.DamagedFile) as error:
       return refuse(disk_trouble(error) or str(error))
 
   logging.get_absl_handler().addFilter(is_ours_or_serious)
@@ -160,8 +160,18 @@ def is_ours_or_serious(record: python_logging.LogRecord) -> bool:
 
 def refuse(message: str, code: int = EXIT_USAGE, program: str = '') -> int:
   """Says on stderr why nothing is done; returns the exit code."""
-  sys.stderr.write(f'{program or pathlib.Path(sys.argv[0]).stem}: {message}\n')
+  name = program or pathlib.Path(sys.argv[0]).stem
+  sys.stderr.write(f'{name}: {printable(message)}\n')
   return code
+
+
+def printable(text: str) -> str:
+  """A text that can do nothing to a terminal: all but line breaks escaped."""
+  return ''.join(
+      char if char.isprintable() or char == '\n'
+      else char.encode('unicode_escape').decode()
+      for char in text
+  )
 
 
 def disk_trouble(error: BaseException) -> str | None:

@@ -19,15 +19,15 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
-from leafe_jax import hosts
+from leafe_jax import hosts, standing
 from leafe_jax.config import Experiment
 from leafe_jax.learner.update import NonFiniteLoss
 from leafe_jax.methods import outlook, phases
-from leafe_jax.methods.arms import Phase, phases_needed
+from leafe_jax.methods.arms import TUNED_READS, Phase, phases_needed
 from leafe_jax.methods.catalogue import arms_of
 from leafe_jax.methods.effort import Effort, total
 from leafe_jax.methods.outlook import Outlook
-from leafe_jax.methods.reporting import report
+from leafe_jax.methods.reporting import report, write_unfinished
 from leafe_jax.methods.run import Run
 from leafe_jax.methods.stage1 import EXPLORE
 from leafe_jax.methods.study import run_study, seeds_of
@@ -35,7 +35,7 @@ from leafe_jax.planning import memory
 from leafe_jax.planning.jobs import Job
 from leafe_jax.planning.programs import Target
 from leafe_jax.policy import lora
-from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.rundir import EarlyEnd, RunDirectory, RunStopped
 from leafe_jax.sampler import NonFiniteLogits
 
 REPORT = 'report'
@@ -48,29 +48,48 @@ def phases_of(config: Experiment) -> list[Phase]:
   """All phases of a run, in order. ValueError for an unknown arm."""
   arms = arms_of(config)
   return [
-      phases.BASE_PHASE,
+      phases.base_phase(config),
       *phases.behind_the_gate(phases_needed(arms)),
       *(
           phase
           for arm in arms
           for phase in phases.evaluations(arm, config.evaluate)
       ),
-      Phase(REPORT, ('',), report, lambda config: Effort()),
+      Phase(
+          REPORT, (standing.WHOLE_RUN,), report, lambda config: Effort(),
+          beside=('results.json',),
+      ),
   ]
 
 
-def phase_inputs(config: Experiment) -> Mapping[str, tuple[str, ...]]:
-  """Phase name -> config paths it reads, in the order of the phases.
+def phase_inputs(config: Experiment) -> standing.Phases:
+  """What each phase reads, in the order of the phases.
 
   ValueError for options that do not go together.
   """
   lora.check(config.policy)
-  own = {phase.name: phase.reads for phase in phases_of(config)}
-  _check_budget_to_match(config, list(own))
+  wanted = phases_of(config)
+  _check_budget_to_match(config, [phase.name for phase in wanted])
+  own = {phase.name: _inputs(phase, config) for phase in wanted}
   seeds = seeds_of(config)
   if not seeds:
     return own
-  return {f'{seed}/{name}': reads for seed in seeds for name, reads in own.items()}
+  return {
+      f'{seed}/{name}': standing.Inputs(
+          inputs.options, tuple(f'{seed}/{other}' for other in inputs.phases)
+      )
+      for seed in seeds for name, inputs in own.items()
+  }  # fmt: skip
+
+
+def _inputs(phase: Phase, config: Experiment) -> standing.Inputs:
+  """With what options alone make a phase read."""
+  reads, after = phase.reads, phase.after
+  if config.tune.factors and 'tune.factors' in reads:
+    reads = (*reads, *TUNED_READS)
+  if config.grpo.match_explore and phase.name in ONLINE:
+    after = (*after, EXPLORE.name)
+  return standing.Inputs(reads, after)
 
 
 def _result(phase: Phase, context: Run, directory: pathlib.Path) -> dict:
@@ -129,13 +148,13 @@ def run(
   wanted = phases_of(config)
   if until:
     wanted = wanted[: [phase.name for phase in wanted].index(until) + 1]
-  left = [phase for phase in wanted if not _is_done(context, phase)]
+  left = _left(context, wanted)
   if left:  # a run that is done needs no memory
     _look_ahead(context, left)
   efforts = outlook.efforts(wanted, config)
   for number, phase in enumerate(left):
     _say_start(context, [phase.name for phase in left[number:]], efforts)
-    _run_phase(context, phase)
+    _run_or_tell(context, phase)
   if until and until != REPORT:
     logging.info(
         'stopped after %s, which is in %s; the same command without --until goes on',
@@ -143,11 +162,18 @@ def run(
     )
 
 
-def _is_done(context: Run, phase: Phase) -> bool:
-  done = hosts.first(context.directory.phase(phase.name).done)
-  if done:
-    logging.info('phase %s: done before', phase.name)
-  return done
+def _left(context: Run, wanted: Sequence[Phase]) -> list[Phase]:
+  """The phases to be done; says which are kept. RunStopped for what none mends."""
+  inputs = {phase.name: _inputs(phase, context.config) for phase in wanted}
+  directory = context.directory
+  names = hosts.first(functools.partial(standing.left, directory, inputs))
+  found = [phase for phase in wanted if phase.name in names]
+  if len(found) < len(wanted):
+    logging.info(
+        '%s:\n%s', directory.path,
+        standing.describe(standing.at_start(directory, inputs, names)),
+    )
+  return found
 
 
 def _look_ahead(context: Run, left: Sequence[Phase]) -> None:
@@ -187,6 +213,17 @@ def _say_start(
   logging.info('phase %s: starts%s', names[0], f'; left: {left}' if left else '')
 
 
+def _run_or_tell(context: Run, phase: Phase) -> None:
+  """Runs a phase; where the run comes to its end there, its report says so."""
+  try:
+    _run_phase(context, phase)
+  except EarlyEnd as error:
+    reason = f'Stopped in phase {phase.name}: {error}'
+    page = hosts.first(lambda: str(write_unfinished(context, reason)))
+    logging.info('report of what there is: %s', page)
+    raise
+
+
 def _run_phase(context: Run, phase: Phase) -> None:
   place = context.directory.phase(phase.name)
   resumed = hosts.first(place.begun)
@@ -195,5 +232,6 @@ def _run_phase(context: Run, phase: Phase) -> None:
   result['wall_s'] = round(time.monotonic() - start, 1)
   result['resumed'] = resumed
   result['speed'] = meter.figures()
-  hosts.first(functools.partial(place.complete, result))
+  beside = [context.directory.path / name for name in phase.beside]
+  hosts.first(functools.partial(place.complete, result, beside))
   logging.info('phase %s: %.1f s', phase.name, time.monotonic() - start)

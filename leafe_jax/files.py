@@ -11,7 +11,10 @@ import json
 import os
 import pathlib
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar('T')
 
 PARTIAL = '.partial'
 _LFS = b'version https://git-lfs.github.com/spec/'
@@ -49,6 +52,32 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
   return [line for line in text.split('\n') if line.strip()]
 
 
+class DamagedFile(ValueError):
+  """A file that does not hold what was written; one line that names it."""
+
+
+def read_records(
+    path: str | os.PathLike[str], make: Callable[[Any], T]
+) -> list[T]:
+  """The lines of a JSON-lines file, each as `make` makes it of its value.
+
+  Raises:
+    OSError: it cannot be opened.
+    DamagedFile: names the first line that is not what was written.
+  """
+  found = []
+  try:
+    for line in read_lines(path):
+      found.append(make(json.loads(line)))
+  except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+    raise DamagedFile(
+        f'{path}, line {len(found) + 1}: not what was written, or cut short '
+        f'({reason}); remove it, and the run of that directory makes it again'
+    ) from error
+  return found
+
+
 def replace(partial: pathlib.Path, path: pathlib.Path) -> None:
   """Renames a file or directory and makes the renaming last."""
   os.replace(partial, path)
@@ -62,6 +91,35 @@ def sync(path: pathlib.Path) -> None:
     os.fsync(descriptor)
   finally:
     os.close(descriptor)
+
+
+def leaves(directory: str | os.PathLike[str], path: str | os.PathLike[str]) -> bool:
+  """Whether a path in a directory leads, by links, to what lies elsewhere.
+
+  The caches of the Hugging Face hub keep files under `blobs` beside the snapshots
+  that are made of links to them; these belong to the directory.
+  """
+  root, target = pathlib.Path(directory).resolve(), pathlib.Path(path).resolve()
+  if target.is_relative_to(root):
+    return False
+  blobs = target.parent
+  cached = blobs.parent in root.parents[:2] or blobs.parent.name.startswith('models--')
+  return blobs.name != 'blobs' or not cached
+
+
+def check_links(directory: str | os.PathLike[str]) -> None:
+  """Refuses a directory of others' files with a link to what lies elsewhere.
+
+  Raises:
+    ValueError: one line that names the link.
+  """
+  places = pathlib.Path(directory)
+  for path in sorted((*places.glob('*'), *places.glob('*/*'))):
+    if leaves(places, path):
+      raise ValueError(
+          f'{path.relative_to(places)} is a link to {path.resolve()}, outside of the '
+          'directory; put the file itself there, if you trust it'
+      )
 
 
 def is_lfs_pointer(path: str | os.PathLike[str]) -> bool:

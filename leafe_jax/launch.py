@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import datetime
@@ -13,20 +12,19 @@ import runpy
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 from absl import flags, logging
 
-from envs import api, registry
+from envs import registry
 from leafe_jax import command_line, rundir, settings
 from leafe_jax.command_line import UsageError
 from leafe_jax.config import Experiment
 
 
 def define_flags(values: flags.FlagValues) -> None:
-  """Defines --config, --workdir, --fork_from and the flags of several hosts."""
+  """Defines --config, --workdir, --fork_from ... and the flags of several hosts."""
   command_line.define_config(values)
   command_line.define_path('workdir', None, 'Directory of the run.', values=values)
   command_line.define_path(
@@ -34,6 +32,10 @@ def define_flags(values: flags.FlagValues) -> None:
   )
   flags.DEFINE_string(
       'until', '', 'Phase to stop after; empty: the last.', flag_values=values
+  )
+  flags.DEFINE_boolean(
+      'dry_run', False, 'Say what would be kept and what done, and stop.',
+      flag_values=values,
   )
   _define_host_flags(values)
 
@@ -119,83 +121,6 @@ def _resolve_paths(config: Experiment) -> Experiment:
   return dataclasses.replace(config, policy=dataclasses.replace(config.policy, **found))
 
 
-def claim(
-    directory: rundir.RunDirectory,
-    config: Experiment,
-    fork_from: str,
-    phase_inputs: Mapping[str, tuple[str, ...]],
-) -> None:
-  """Makes the directory this config's, or finds that it is already.
-
-  Args:
-    directory: of the run; the caller holds its lock.
-    config: of the run.
-    fork_from: another run's directory, whose unaffected phases are copied; ''.
-    phase_inputs: as for `rundir.fork`.
-
-  Raises:
-    UsageError: the directory belongs to another config, or cannot be forked.
-  """
-  new, old = settings.to_dict(config), directory.config()
-  if old == new:
-    logging.info('%s: resumed', directory.path)
-  elif old is None or directory.is_blank():
-    _check_world(config)
-    directory.save_config(new)
-  else:
-    raise UsageError(
-        f'{directory.path} belongs to another config (old -> new):\n  '
-        + '\n  '.join(settings.difference(old, new))
-        + '\nFor a run with the new one that keeps the phases it leaves as '
-        f'they are:\n  --workdir=NEW --fork_from={directory.path}'
-    )
-  if fork_from:
-    _fork(pathlib.Path(fork_from).absolute(), directory, new, phase_inputs)
-
-
-def _check_world(config: Experiment) -> None:
-  """Makes the world and its teacher once: only they know what options may be.
-
-  A phase asks for them hours later: the gate for a teacher without mistakes.
-  """
-  try:
-    world = registry.make(config.env.name, **config.env.options)
-  except (ValueError, TypeError, OSError, ImportError, api.EnvError) as error:
-    raise UsageError(f'env.options: {_one_line(error)}') from error
-  with contextlib.closing(world):
-    for options in ({}, api.FAULTLESS):
-      _check_teacher(world, {**config.env.teacher, **options})
-
-
-def _check_teacher(world: api.World, options: Mapping[str, Any]) -> None:
-  try:
-    world.teacher(**options)
-  except NotImplementedError:  # a checkpoint needs none
-    return
-  except (ValueError, TypeError, api.EnvError) as error:
-    raise UsageError(
-        f'env.teacher: with the options {options}: {_one_line(error)}'
-    ) from error
-
-
-def _one_line(error: Exception) -> str:
-  return ' '.join(str(error).split())
-
-
-def _fork(
-    source: pathlib.Path,
-    directory: rundir.RunDirectory,
-    config: Mapping[str, Any],
-    phase_inputs: Mapping[str, tuple[str, ...]],
-) -> None:
-  if source == directory.path or not (source / 'config.json').is_file():
-    raise UsageError(f'--fork_from={source}: not the directory of another run')
-  origin = rundir.RunDirectory(source)
-  changed = settings.changes(origin.config() or {}, config)
-  taken = rundir.fork(origin, directory, changed, phase_inputs)
-  logging.info('took over from %s: %s', source, ', '.join(taken) or 'nothing')
-
-
 def record(directory: rundir.RunDirectory, argv: list[str], sha256: str) -> None:
   """Notes this start in attempts.jsonl."""
   directory.record_attempt({
@@ -248,26 +173,63 @@ def _note_threads(file: python_logging.Handler) -> None:
   sys.unraisablehook = note
 
 
+def keep_traceback(error: BaseException) -> None:
+  """Writes where an error came from to the log files alone."""
+  record = python_logging.LogRecord(
+      'run', python_logging.ERROR, __file__, 0, 'stopped', (),
+      (type(error), error, error.__traceback__),
+  )
+  for handler in python_logging.getLogger().handlers:
+    if isinstance(handler, _LogFile):
+      handler.handle(record)
+
+
+def _say_uncaught(log: pathlib.Path) -> None:
+  """One line for what nobody foresaw; its traceback goes to the log."""
+  shown = sys.excepthook
+
+  def say(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    if not issubclass(kind, Exception):
+      shown(kind, error, trace)
+      return
+    keep_traceback(error)
+    text = command_line.printable(' '.join(str(error).split()))
+    sys.stderr.write(
+        f'leafe_jax: not foreseen, {kind.__name__}: {text}; the traceback is in {log}\n'
+    )
+
+  sys.excepthook = say
+
+
 def start_logging(directory: rundir.RunDirectory, process: int = 0) -> None:
   """Our log at level info, libraries' at warning; to stderr and log.txt.
 
   Other processes than the first write log.hostN.txt, and only warnings to
-  stderr. Tracebacks that are logged stand in the file alone.
+  stderr. Tracebacks that are logged, and those of errors that nobody catches,
+  stand in the file alone.
   """
   logging.use_absl_handler()
   logging.set_verbosity(logging.INFO)
   logging.set_stderrthreshold(logging.WARNING if process else logging.INFO)
   name = f'log.host{process}.txt' if process else 'log.txt'
   file = _LogFile(directory.path / name, encoding='utf-8')
-  file.setFormatter(logging.PythonFormatter())
+  file.setFormatter(_Escaped())
   _note_threads(file)
+  _say_uncaught(directory.path / name)
   python_logging.getLogger().addHandler(file)
   logging.get_absl_handler().setFormatter(_Brief())
   for handler in (logging.get_absl_handler(), file):
     handler.addFilter(command_line.is_ours_or_serious)
 
 
-class _Brief(logging.PythonFormatter):
+class _Escaped(logging.PythonFormatter):
+  """Lines with nothing that writes to a terminal by itself."""
+
+  def format(self, record: python_logging.LogRecord) -> str:
+    return command_line.printable(super().format(record))
+
+
+class _Brief(_Escaped):
   """Lines without tracebacks."""
 
   def format(self, record: python_logging.LogRecord) -> str:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Mapping
 
 from absl import app, flags
 from ml_collections import config_flags
 
-from leafe_jax import command_line, launch, settings, usage
+from leafe_jax import claims, command_line, launch, settings, standing, usage
 from leafe_jax.command_line import EXIT_STOPPED, EXIT_USAGE, HELP, UsageError
 from leafe_jax.config import Experiment
+from leafe_jax.files import DamagedFile
 from leafe_jax.rundir import RunDirectory, RunStopped, WorkdirBusy
 
 
@@ -42,30 +42,43 @@ def main(argv: list[str]) -> int:
   values = flags.FLAGS
   try:
     config = launch.check(values.config)
-    phase_inputs = _plan(config, values.until)
+    phases = _plan(config, values.until)
+    if values.dry_run:
+      return _preview(config, phases, values)
     with _joined(values):
-      return _start(config, phase_inputs, values)
+      return _start(config, phases, values)
   except (settings.ConfigError, UsageError) as error:
     return refuse(str(error))
-  except RunStopped as error:  # nobody to join
+  except RunStopped as error:  # nobody to join, or nothing to keep
     return refuse(str(error), EXIT_STOPPED)
 
 
+def _preview(
+    config: Experiment, phases: standing.Phases, values: flags.FlagValues
+) -> int:
+  """Says what a start would keep and what it would do, phase by phase."""
+  directory = RunDirectory(values.workdir, make=False)
+  found = claims.preview(directory, config, values.fork_from, phases)
+  sys.stdout.write(f'{directory.path}\n{found}\n')
+  return 0
+
+
 def _start(
-    config: Experiment, phase_inputs: Mapping[str, tuple[str, ...]],
-    values: flags.FlagValues,
+    config: Experiment, phases: standing.Phases, values: flags.FlagValues
 ) -> int:
   """Runs or resumes; a refusal is the same for all processes of the run."""
   try:
-    _run_in(_directory(values.workdir), config, phase_inputs, values)
+    _run_in(_directory(values.workdir), config, phases, values)
   except (UsageError, WorkdirBusy) as error:
     return refuse(str(error))
-  except RunStopped as error:
+  except (RunStopped, DamagedFile) as error:
+    launch.keep_traceback(error)
     return refuse(str(error), EXIT_STOPPED)
   except (OSError, ValueError, RuntimeError) as error:
     trouble = command_line.disk_trouble(error)
     if trouble is None:
       raise
+    launch.keep_traceback(error)
     return refuse(trouble, EXIT_STOPPED)
   return 0
 
@@ -80,13 +93,13 @@ def _directory(workdir: str) -> RunDirectory:
 
 
 def _run_in(
-    directory: RunDirectory, config: Experiment,
-    phase_inputs: Mapping[str, tuple[str, ...]], values: flags.FlagValues,
+    directory: RunDirectory, config: Experiment, phases: standing.Phases,
+    values: flags.FlagValues,
 ) -> None:
   from leafe_jax import hosts
 
   def prepare() -> None:
-    launch.claim(directory, config, values.fork_from, phase_inputs)
+    claims.claim(directory, config, values.fork_from, phases)
     launch.record(directory, sys.argv, settings.sha256(config))
 
   with contextlib.ExitStack() as stack:
@@ -109,7 +122,7 @@ def _joined(values: flags.FlagValues) -> contextlib.AbstractContextManager[None]
   return hosts.joined(arguments, values.join_timeout)
 
 
-def _plan(config: Experiment, until: str) -> Mapping[str, tuple[str, ...]]:
+def _plan(config: Experiment, until: str) -> standing.Phases:
   # transformers advises to install torch, which nothing here uses.
   os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
   from leafe_jax import experiment  # takes seconds: flags are checked before

@@ -7,6 +7,7 @@
     log.host1.txt ... logs of the other processes of a run on several hosts
       PHASE/            all that a phase writes
         DONE.json       its result; there if and only if the phase is complete
+        seal.json       sizes and digests of its files
       .lock             held by the process that works here
 
 On several hosts the directory is on storage that all of them share; process 0
@@ -14,23 +15,29 @@ holds the lock and marks phases complete (`leafe_jax.hosts.first`).
 
 A file is written under another name, synced and renamed, so a kill leaves the
 old file or the new one. Names that end in `.partial` are leftovers and are
-removed at the next start.
+removed at the next start. What a complete phase wrote is compared with its seal
+before it is read again (`Phase.mend`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TextIO
 
 from absl import logging
 
-from leafe_jax.files import PARTIAL, replace, write_atomic
+from leafe_jax import seals
+from leafe_jax.files import PARTIAL, read_object, write_atomic
+
+DONE = 'DONE.json'
+WEIGHTS = 'params'  # the directory of a phase's weights, which is sealed by itself
 
 
 class WorkdirBusy(RuntimeError):
@@ -41,20 +48,33 @@ class RunStopped(RuntimeError):
   """The run cannot go on; the message says why and what can be done."""
 
 
+class EarlyEnd(RunStopped):
+  """A run found out that its later phases have nothing to work on.
+
+  That is a result, which its report tells; the run can go on after a change.
+  """
+
+
 class RunDirectory:
-  """A run's directory; made when it does not exist.
+  """A run's directory.
 
   Attributes:
     path: absolute.
+
+  Args:
+    path: of the directory.
+    make: whether it, and those of its phases, are made when they do not exist.
   """
 
-  def __init__(self, path: str | os.PathLike[str]):
+  def __init__(self, path: str | os.PathLike[str], make: bool = True):
     self.path = pathlib.Path(path).absolute()
-    self.path.mkdir(parents=True, exist_ok=True)
+    self._make = make
+    if make:
+      self.path.mkdir(parents=True, exist_ok=True)
 
   def phase(self, name: str) -> Phase:
     """The phase `name`; its directory `path/name` is made when missing."""
-    return Phase(name, self.path / name)
+    return Phase(name, self.path / name, self._make)
 
   @contextlib.contextmanager
   def locked(self) -> Iterator[None]:
@@ -64,8 +84,9 @@ class RunDirectory:
 
     Raises:
       WorkdirBusy: another process holds it.
+      RunStopped: nothing can be written there.
     """
-    with open(self.path / '.lock', 'a+', encoding='utf-8') as lock:
+    with self._open_lock() as lock:
       try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
       except BlockingIOError as error:
@@ -81,17 +102,46 @@ class RunDirectory:
       remove_partial(self.path)
       yield
 
+  def _open_lock(self) -> TextIO:
+    try:
+      return open(self.path / '.lock', 'a+', encoding='utf-8')
+    except OSError as error:
+      if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise
+      raise RunStopped(
+          f'{self.path}: nothing can be written there ({error.strerror}); give another '
+          '--workdir, or the right to write'
+      ) from error
+
   def config(self) -> dict[str, Any] | None:
     """The saved config, None before `save_config`."""
-    return _read_json(self.path / 'config.json')
+    return _read_json(
+        self.path / 'config.json', 'remove it: the same command writes it again'
+    )
 
   def save_config(self, config: Mapping[str, Any]) -> None:
     write_atomic(self.path / 'config.json', json.dumps(config, indent=2) + '\n')
 
   def is_blank(self) -> bool:
     """Whether no phase, nor what phases share, has written anything yet."""
+    if not self.path.is_dir():
+      return True
     rooms = (path for path in self.path.iterdir() if path.is_dir())
     return not any(path.is_file() for room in rooms for path in room.rglob('*'))
+
+  def recorded_sha256(self) -> str | None:
+    """What identified the config at the last start; None if nothing says it."""
+    try:
+      lines = (self.path / 'attempts.jsonl').read_text(encoding='utf-8').splitlines()
+      return json.loads(lines[-1])['config_sha256']
+    except (OSError, ValueError, LookupError, TypeError):
+      return self._results_sha256()
+
+  def _results_sha256(self) -> str | None:
+    try:
+      return read_object(self.path / 'results.json').get('config_sha256')
+    except (OSError, ValueError):
+      return None
 
   def record_attempt(self, attempt: Mapping[str, Any]) -> None:
     """Appends one line to attempts.jsonl."""
@@ -118,13 +168,20 @@ class RunDirectory:
     results = self._results().items()
     return {name: result[field] for name, result in results if field in result}
 
+  def _result(self, marker: pathlib.Path) -> dict[str, Any]:
+    return self.phase(str(marker.parent.relative_to(self.path))).result()
+
   def _results(self) -> dict[str, dict[str, Any]]:
     markers = [*self.path.glob('*/DONE.json'), *self.path.glob('*/*/DONE.json')]
     markers.sort(key=lambda marker: marker.stat().st_mtime_ns)
     return {
-        str(marker.parent.relative_to(self.path)): _read_json(marker) or {}
+        str(marker.parent.relative_to(self.path)): self._result(marker)
         for marker in markers
     }
+
+
+class DamagedPhase(RunStopped):
+  """A complete phase whose files are not what it wrote; one line."""
 
 
 class Phase:
@@ -135,28 +192,163 @@ class Phase:
     dir: that directory.
   """
 
-  def __init__(self, name: str, directory: pathlib.Path):
+  def __init__(self, name: str, directory: pathlib.Path, make: bool = True):
     self.name = name
     self.dir = directory
-    self.dir.mkdir(parents=True, exist_ok=True)
+    if make:
+      self.dir.mkdir(parents=True, exist_ok=True)
 
   def begun(self) -> bool:
     """Whether an earlier start left anything here."""
-    return any(self.dir.iterdir())
+    return self.dir.is_dir() and any(self.dir.iterdir())
 
   def done(self) -> bool:
-    return (self.dir / 'DONE.json').exists()
+    return (self.dir / DONE).exists()
 
-  def complete(self, result: Mapping[str, Any]) -> None:
-    """Marks the phase complete; all it wrote must be on disk by now."""
-    write_atomic(self.dir / 'DONE.json', json.dumps(dict(result), indent=2) + '\n')
+  def complete(
+      self, result: Mapping[str, Any], beside: Sequence[pathlib.Path] = ()
+  ) -> None:
+    """Marks the phase complete and seals what it wrote, which must be on disk.
+
+    Args:
+      result: JSON types.
+      beside: what it wrote elsewhere.
+
+    Raises:
+      DamagedPhase: it was made anew for a damage and did not come out the same.
+    """
+    text = (json.dumps(dict(result), indent=2) + '\n').encode()
+    self._check_repeated()
+    seals.write(self.dir, self._seal, beside, {DONE: text})
+    write_atomic(self.dir / DONE, text)
 
   def result(self) -> dict[str, Any]:
     """What `complete` was given. RuntimeError before."""
-    found = _read_json(self.dir / 'DONE.json')
+    found = _read_json(self.dir / DONE, f'remove {self.dir / DONE}: it is made again')
     if found is None:
       raise RuntimeError(f'phase {self.name!r} is not complete in {self.dir}')
     return found
+
+  def faults(self, weights: bool = False) -> list[str]:
+    """What of a complete phase is not as it was sealed, and `mend` would remove.
+
+    Args:
+      weights: whether the files of its weights, too, are compared, as they are
+        whenever they are loaded.
+
+    Raises:
+      DamagedPhase: as `mend`.
+    """
+    own = [f'{path} {what}' for path, what in self._damage(weights).items()]
+    return own + [fault for part in self._tries() for fault in part.faults(weights)]
+
+  def check(self, weights: bool = False) -> None:
+    """Raises DamagedPhase for the first of the `faults`."""
+    for fault in self.faults(weights):
+      raise DamagedPhase(
+          f'{fault}; start the run of that directory again, which makes it anew'
+      )
+
+  def mend(self, weights: bool = False) -> bool:
+    """Makes a complete phase whose files changed one that is to be gone on with.
+
+    What differs is removed, so that the phase makes just that again.
+
+    Args:
+      weights: as for `faults`.
+
+    Returns:
+      Whether anything was wrong.
+
+    Raises:
+      DamagedPhase: the seal says nothing, or there is a file that would be read
+        and that the phase did not write.
+    """
+    damage = self._damage(weights)
+    for path, what in damage.items():
+      logging.warning('%s %s: it is made again, to the same bits', path, what)
+      (self.dir / DONE).unlink(missing_ok=True)  # first: a kill leaves it undone
+      _remove(path)
+    mended = [part.mend(weights) for part in self._tries()]
+    if any(mended):
+      (self.dir / DONE).unlink(missing_ok=True)
+    return bool(damage) or any(mended)
+
+  @property
+  def _seal(self) -> pathlib.Path:
+    return self.dir / seals.SEAL
+
+  def _damage(self, weights: bool) -> dict[pathlib.Path, str]:
+    """Path to remove -> what is wrong with it."""
+    found = {}
+    for name, what in seals.compare(self.dir, self._sealed()).items():
+      path = self.dir / name
+      # A part with a seal of its own is believed whole or not at all.
+      nested = path.name == seals.SEAL
+      found[path.parent if nested else path] = what
+    weighty = self.dir / WEIGHTS
+    if weights and weighty.is_dir() and weighty not in found:
+      found.update(_whole_damage(weighty))
+    return found
+
+  def _tries(self) -> list[Phase]:
+    """Complete phases below this one, such as the tries of a sweep."""
+    places = [path.parent for path in sorted(self.dir.glob(f'*/{DONE}'))]
+    return [Phase(f'{self.name}/{place.name}', place) for place in places]
+
+  def _sealed(self) -> seals.Files:
+    try:
+      sealed = seals.read(self._seal)
+    except seals.BrokenSeal as error:
+      raise DamagedPhase(
+          f'{error}, so nothing says whether phase {self.name} is what was written; '
+          f'put it back, remove {self.dir} to have the phase made again, or remove '
+          f'{self.dir / DONE} alone to have what lies there believed'
+      ) from error
+    for name in seals.strangers(self.dir, sealed):
+      if name.endswith('.jsonl'):
+        raise DamagedPhase(
+            f'{self.dir / name} was not written by the run, and would be read as '
+            f'part of phase {self.name}; move it out of there'
+        )
+    return sealed
+
+  def _check_repeated(self) -> None:
+    """Compares data with the seal of the time before the phase was made again."""
+    try:
+      sealed = seals.read(self._seal)
+    except seals.BrokenSeal:
+      return
+    data = {name: entry for name, entry in sealed.items() if _is_data(name)}
+    for name, what in seals.compare(self.dir, data).items():
+      raise DamagedPhase(
+          f'{self.dir / name} {what}: phase {self.name} was made again and came out '
+          'otherwise (other releases, another machine?), so what later phases made of '
+          f'it no longer belongs to it; remove {self._seal} and the directories of the '
+          'phases that read it, or put the file back'
+      )
+
+
+def _is_data(name: str) -> bool:
+  """Whether a phase that is made again writes the same bytes of this name."""
+  return name.endswith('.jsonl') or '.array_record-' in name
+
+
+def _whole_damage(part: pathlib.Path) -> dict[pathlib.Path, str]:
+  """The part itself, if any of its files is not as sealed."""
+  try:
+    wrong = seals.differences(part, part / seals.SEAL)
+  except seals.BrokenSeal as error:
+    return {part: f'has no seal to believe: {error}'}
+  first = next(iter(wrong.items()), None)
+  return {part: f'is damaged: {" ".join(first)}'} if first else {}
+
+
+def _remove(path: pathlib.Path) -> None:
+  if path.is_dir():
+    shutil.rmtree(path)
+  else:
+    path.unlink(missing_ok=True)
 
 
 def remove_partial(root: pathlib.Path) -> list[pathlib.Path]:
@@ -166,65 +358,15 @@ def remove_partial(root: pathlib.Path) -> list[pathlib.Path]:
   ]
   for path in leftovers:
     logging.info('removed %s, half-written by an earlier start', path)
-    if path.is_dir():
-      shutil.rmtree(path)
-    else:
-      path.unlink(missing_ok=True)
+    _remove(path)
   return leftovers
 
 
-def fork(
-    source: RunDirectory,
-    target: RunDirectory,
-    changed_paths: Iterable[str],
-    phase_inputs: Mapping[str, Sequence[str]],
-) -> list[str]:
-  """Copies the phases that a changed config leaves as they are.
-
-  Phases are taken in order up to the first that is not complete in `source`
-  or reads a changed option; it and all later ones will run anew, since they
-  may read what it writes.
-
-  Args:
-    source: the run to start from; is only read.
-    target: gets copies; a phase that is complete there is left alone.
-    changed_paths: options that differ, such as 'distill.beta'.
-    phase_inputs: phase -> the options and sections it reads, in run order;
-      '' stands for the whole run, and such a phase is never taken over.
-
-  Returns:
-    The names of the phases that were taken over.
-  """
-  changed = list(changed_paths)
-  taken: list[str] = []
-  for name, inputs in phase_inputs.items():
-    affected = '' in inputs or any(
-        _covers(read, path) for read in inputs for path in changed
-    )
-    if affected or not (source.path / name / 'DONE.json').exists():
-      break
-    _copy_directory(source.path / name, target.path / name)
-    taken.append(name)
-  return taken
-
-
-def _covers(section: str, path: str) -> bool:
-  """Whether one of two option paths contains the other."""
-  return f'{path}.'.startswith(f'{section}.') or section.startswith(f'{path}.')
-
-
-def _copy_directory(source: pathlib.Path, target: pathlib.Path) -> None:
-  if (target / 'DONE.json').exists():
-    return
-  partial = target.with_name(f'{target.name}{PARTIAL}')
-  partial.parent.mkdir(parents=True, exist_ok=True)
-  shutil.rmtree(partial, ignore_errors=True)
-  shutil.copytree(source, partial, ignore=shutil.ignore_patterns(f'*{PARTIAL}'))
-  shutil.rmtree(target, ignore_errors=True)
-  replace(partial, target)
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
-  if not path.exists():
+def _read_json(path: pathlib.Path, remedy: str) -> dict[str, Any] | None:
+  """The object of a file; None where there is none. Raises RunStopped."""
+  try:
+    return read_object(path)
+  except FileNotFoundError:
     return None
-  return json.loads(path.read_text(encoding='utf-8'))
+  except ValueError as error:
+    raise RunStopped(f'{path.parent}: {error}; put it back, or {remedy}') from error

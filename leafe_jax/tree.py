@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 SCHEMA_VERSION = 1
@@ -186,7 +186,11 @@ class Tree:
   @classmethod
   def from_json(cls, line: str) -> Tree:
     """Inverse of `to_json`. ValueError on another schema version."""
-    record = json.loads(line)
+    return cls.from_record(json.loads(line))
+
+  @classmethod
+  def from_record(cls, record: dict[str, Any]) -> Tree:
+    """As `from_json`, of the value of the line, which is used up."""
     schema = record.pop('schema', None)
     if schema != SCHEMA_VERSION:
       raise ValueError(f'tree schema {schema!r}; this code reads {SCHEMA_VERSION}')
@@ -208,10 +212,3 @@ def _node_from_dict(record: dict[str, Any]) -> Node:
   record['turns'] = [Turn(**turn) for turn in record['turns']]
   record['reflections'] = [Reflection(**r) for r in record['reflections']]
   return Node(**record)
-
-
-def read_trees(lines: Iterable[str]) -> Iterator[Tree]:
-  """Trees of a JSON-lines file, one a line."""
-  for line in lines:
-    if line.strip():
-      yield Tree.from_json(line)

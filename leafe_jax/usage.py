@@ -99,6 +99,8 @@ flags:
   --workdir=DIR                 the run: made when missing, resumed when there
   --fork_from=DIR               take over the phases of another run that the
                                 changed options leave as they are
+  --dry_run                     say, phase by phase, what would be kept and what
+                                done (again) and why, and stop; writes nothing
   --until=PHASE                 stop after this phase (the name of its directory in
                                 DIR: warm_start, gate, explore, distill/ARM,
                                 evaluate/ARM, ...)

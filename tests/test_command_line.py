@@ -15,7 +15,8 @@ import threading
 import pytest
 from absl import flags, logging
 
-from leafe_jax import command_line, files, hosts, launch, main, settings
+from leafe_jax import claims, command_line, files, hosts, launch, main, settings
+from leafe_jax.learner.checkpoints import DamagedCheckpoint
 from leafe_jax.rundir import RunDirectory, RunStopped
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -265,6 +266,46 @@ def test_a_directory_that_cannot_be_is_refused(monkeypatch, tmp_path, capsys, pl
   assert f'--workdir={tmp_path / place} cannot be made' in capsys.readouterr().err
 
 
+def test_a_directory_that_cannot_be_written_is_refused(monkeypatch, tmp_path, capsys):
+  (tmp_path / 'run' / '.lock').mkdir(parents=True)  # stands for a lack of rights
+  assert start(monkeypatch, tmp_path / 'run') == 1
+  [line] = capsys.readouterr().err.splitlines()
+  assert f'{tmp_path}/run: nothing can be written there' in line
+  assert 'give another --workdir' in line
+
+
+def test_an_error_that_nobody_foresaw_is_one_line_and_its_traceback_is_kept(
+    monkeypatch, tmp_path, capsys, quiet
+):
+  del quiet
+  monkeypatch.setattr(sys, 'excepthook', sys.excepthook)  # to have it back
+  launch.start_logging(RunDirectory(tmp_path))
+  capsys.readouterr()
+  try:
+    raise KeyError('a\nb')
+  except KeyError as error:
+    sys.excepthook(KeyError, error, error.__traceback__)
+  [line] = capsys.readouterr().err.splitlines()
+  assert 'KeyError' in line and f'the traceback is in {tmp_path}/log.txt' in line
+  assert 'Traceback' in (tmp_path / 'log.txt').read_text()
+
+
+def test_a_fault_that_stops_a_run_keeps_its_traceback_in_the_log(
+    monkeypatch, tmp_path, capsys, quiet
+):
+  del quiet
+  monkeypatch.setattr(sys, 'excepthook', sys.excepthook)
+
+  def run(*_):
+    raise DamagedCheckpoint('weights differ; remove them')
+
+  monkeypatch.setattr(main, '_run', run)
+  assert start(monkeypatch, tmp_path / 'run') == 1
+  err = capsys.readouterr().err
+  assert 'leafe_jax: weights differ; remove them' in err and 'Traceback' not in err
+  assert 'DamagedCheckpoint' in (tmp_path / 'run' / 'log.txt').read_text()
+
+
 def test_nobody_to_join_stops_with_the_ways_out(monkeypatch):
   def initialize(**arguments) -> None:
     del arguments
@@ -287,7 +328,7 @@ def test_a_missing_sandbox_is_named_and_nothing_saved(monkeypatch, tmp_path):
   monkeypatch.setattr(sandbox.Sandbox, '_missing', lambda self: 'no bwrap')
   directory = RunDirectory(tmp_path / 'run')
   with pytest.raises(command_line.UsageError, match='cannot be isolated.*no bwrap'):
-    launch.claim(directory, settings.from_config_dict(config), '', {})
+    claims.claim(directory, settings.from_config_dict(config), '', {})
   assert directory.config() is None
 
 
@@ -296,7 +337,7 @@ def test_a_teacher_that_cannot_be_is_refused(tmp_path):
   config.env.teacher.quality = 2.0
   directory = RunDirectory(tmp_path / 'run')
   with pytest.raises(command_line.UsageError, match='env.teacher: .*quality is 2.0'):
-    launch.claim(directory, settings.from_config_dict(config), '', {})
+    claims.claim(directory, settings.from_config_dict(config), '', {})
 
 
 def test_a_budget_to_match_needs_an_exploration_first():

@@ -17,7 +17,7 @@ from absl import flags
 from docs.examples import number_guess
 from envs import api, registry
 from envs.contract import EnvironmentContract
-from leafe_jax import experiment, launch, settings
+from leafe_jax import claims, experiment, launch, settings
 from leafe_jax.rundir import RunDirectory
 from tests import chat_checkpoint
 
@@ -111,7 +111,7 @@ def test_a_checkpoint_plays_an_episode_by_the_command_of_the_guide(
       '--config.sampler.dispatch_rows=1', '--config.sampler.decode_chunk=4',
   ]))  # fmt: skip
   directory = RunDirectory(tmp_path / 'run')
-  launch.claim(directory, config, '', {})
+  claims.claim(directory, config, '', {})
   phase = 'evaluate/base'
   experiment.run(config, directory.path, settings.sha256(config), until=phase)
   played = json.loads((directory.phase(phase).dir / 'DONE.json').read_text())

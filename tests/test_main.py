@@ -13,12 +13,16 @@ import pytest
 from absl import flags, logging
 
 from configs import webshop
-from leafe_jax import launch, settings
-from leafe_jax.rundir import RunDirectory
+from leafe_jax import claims, launch, settings
+from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.standing import WHOLE_RUN, Inputs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = '--config=configs/webshop.py:debug'
-INPUTS = {'base': ('seed',), 'distill': ('seed', 'distill'), 'report': ('',)}
+INPUTS = {
+    'base': Inputs(('seed',)), 'distill': Inputs(('distill',), ('base',)),
+    'report': Inputs((WHOLE_RUN,)),
+}
 
 
 def call(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -141,39 +145,39 @@ def test_an_unknown_environment_is_refused_with_the_choices():
 def test_a_bad_option_of_the_world_is_refused_and_nothing_saved(directory):
   config = experiment(env={'options': {'view': 'video'}})
   with pytest.raises(launch.UsageError, match="'video'.*compact"):
-    launch.claim(directory, config, '', INPUTS)
+    claims.claim(directory, config, '', INPUTS)
   assert directory.config() is None
 
 
 def test_the_same_config_is_resumed(directory):
   for _ in range(2):
-    launch.claim(directory, experiment(), '', INPUTS)
+    claims.claim(directory, experiment(), '', INPUTS)
   assert directory.config() == settings.to_dict(experiment())
 
 
 def test_a_changed_config_is_refused_with_the_difference(directory):
-  launch.claim(directory, experiment(), '', INPUTS)
+  claims.claim(directory, experiment(), '', INPUTS)
   directory.phase('base').complete({})
   with pytest.raises(launch.UsageError) as error:
-    launch.claim(directory, experiment(seed=7), '', INPUTS)
+    claims.claim(directory, experiment(seed=7), '', INPUTS)
   assert 'seed: 0 -> 7' in str(error.value)
   assert f'--fork_from={directory.path}' in str(error.value)
   assert (directory.config() or {})['seed'] == 0
 
 
 def test_a_directory_without_results_takes_a_new_config(directory):
-  launch.claim(directory, experiment(), '', INPUTS)
-  launch.claim(directory, experiment(seed=7), '', INPUTS)
+  claims.claim(directory, experiment(), '', INPUTS)
+  claims.claim(directory, experiment(seed=7), '', INPUTS)
   assert (directory.config() or {})['seed'] == 7
 
 
 def test_a_fork_has_the_new_config_and_the_unaffected_phases(directory, tmp_path):
-  launch.claim(directory, experiment(), '', INPUTS)
+  claims.claim(directory, experiment(), '', INPUTS)
   for name in INPUTS:
     directory.phase(name).complete({})
   target = RunDirectory(tmp_path / 'fork')
   config = experiment(distill={'beta': 4.0})
-  launch.claim(target, config, str(directory.path), INPUTS)
+  claims.claim(target, config, str(directory.path), INPUTS)
   assert target.config() == settings.to_dict(config)
   assert [name for name in INPUTS if target.phase(name).done()] == ['base']
 
@@ -181,8 +185,62 @@ def test_a_fork_has_the_new_config_and_the_unaffected_phases(directory, tmp_path
 def test_a_fork_needs_another_run(directory, tmp_path):
   for source in (directory.path, tmp_path / 'none'):
     with pytest.raises(launch.UsageError, match='not the directory of another run'):
-      launch.claim(directory, experiment(), str(source), INPUTS)
+      claims.claim(directory, experiment(), str(source), INPUTS)
   assert not (tmp_path / 'none').exists()
+
+
+def used(directory, config):
+  """A directory in which a start with a config has finished a phase."""
+  claims.claim(directory, config, '', INPUTS)
+  launch.record(directory, ['main'], settings.sha256(config))
+  directory.phase('base').complete({})
+  return directory.path / 'config.json'
+
+
+def test_a_lost_config_is_written_again_for_the_config_that_was(directory, caplog):
+  path = used(directory, experiment())
+  path.unlink()
+  with pytest.raises(launch.UsageError, match='config.json is lost.*another config'):
+    claims.claim(directory, experiment(seed=7), '', INPUTS)
+  assert not path.exists()
+  claims.claim(directory, experiment(), '', INPUTS)
+  assert directory.config() == settings.to_dict(experiment())
+  assert 'config.json was lost' in caplog.text
+
+
+def test_a_lost_config_of_which_nothing_tells_is_refused(directory):
+  used(directory, experiment()).unlink()
+  (directory.path / 'attempts.jsonl').unlink()
+  with pytest.raises(launch.UsageError, match='neither attempts.jsonl nor results'):
+    claims.claim(directory, experiment(), '', INPUTS)
+
+
+def test_a_config_that_was_changed_by_hand_is_refused(directory):
+  path = used(directory, experiment())
+  path.write_text(json.dumps({**json.loads(path.read_text()), 'seed': 7}))
+  with pytest.raises(launch.UsageError, match='config.json was changed'):
+    claims.claim(directory, experiment(seed=7), '', INPUTS)
+
+
+def test_a_config_that_was_cut_short_is_named(directory):
+  path = used(directory, experiment())
+  path.write_text(path.read_text()[:50])
+  with pytest.raises(RunStopped, match='config.json is not JSON .*remove it'):
+    claims.claim(directory, experiment(), '', INPUTS)
+
+
+def test_a_dry_run_says_what_would_be_kept_and_writes_nothing(directory, tmp_path):
+  used(directory, experiment())
+  said = claims.preview(directory, experiment(), '', INPUTS)
+  assert [line.split()[:2] for line in said.splitlines()] == [
+      ['base', 'keep'], ['distill', 'do'], ['report', 'do']
+  ]
+  target = RunDirectory(tmp_path / 'fork', make=False)
+  changed = experiment(distill={'beta': 4.0})
+  said = claims.preview(target, changed, str(directory.path), INPUTS)
+  assert 'reads distill.beta' in said and not target.path.exists()
+  with pytest.raises(launch.UsageError, match='belongs to another config'):
+    claims.preview(directory, changed, '', INPUTS)
 
 
 def test_a_start_is_recorded_with_what_it_ran(directory):

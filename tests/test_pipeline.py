@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import pytest
 
 from leafe_jax.experience import dataset
 from leafe_jax.learner import checkpoints
-from leafe_jax.tree import read_trees
+from leafe_jax.tree import Tree
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ARMS = ['base', 'rft', 'leafe_reh', 'leafe']
@@ -157,6 +159,34 @@ def test_a_run_killed_in_every_phase_ends_with_the_same_bits(finished, tmp_path)
     assert _same_weights(_weights(killed, phase), _weights(workdir, phase)), phase
 
 
+def test_damage_is_made_good_with_the_same_bits(finished, tmp_path):
+  workdir, _ = finished
+  damaged = tmp_path / 'damaged'
+  shutil.copytree(workdir, damaged)
+  shard = next((damaged / 'warm_start' / 'data').glob('*.array_record-*'))
+  for path, old, new in (
+      (damaged / 'explore' / 'wave_0001.jsonl', b'search', b'serach'),
+      (damaged / 'evaluate' / 'rft' / 'wave_0000.jsonl', b'"successes": [', b'['),
+      (damaged / 'evaluate' / 'leafe' / 'DONE.json', b'wall_s": ', b'wall_s": 9'),
+      (damaged / 'distill' / 'leafe' / 'params' / 'seal.json', b'files', b'fi1es'),
+      (damaged / 'tokenizer' / 'tokenizer.json', b'"search": ', b'"searhc": '),
+      (shard, shard.read_bytes()[5000:5040], bytes(40)),
+  ):
+    content = path.read_bytes()
+    assert old in content, path
+    path.write_bytes(content.replace(old, new, 1))
+  (damaged / 'sample' / 'wave_0000.jsonl').unlink()
+  (damaged / 'results.json').unlink()
+  output = _finish(_start(damaged))
+  for name in ('explore/wave_0001.jsonl', 'sample/wave_0000.jsonl', shard.name):
+    assert re.search(rf'{re.escape(name)} (differs|is missing).*made again', output)
+  assert _results(damaged) == _results(workdir)
+  for name in ('explore/wave_0001.jsonl', 'tokenizer/tokenizer.json'):
+    assert (damaged / name).read_bytes() == (workdir / name).read_bytes()
+  for phase in ('warm_start', 'distill/leafe'):
+    assert _same_weights(_weights(damaged, phase), _weights(workdir, phase))
+
+
 def _same_weights(left, right):
   return left.keys() == right.keys() and all(
       np.array_equal(np.asarray(left[name]), np.asarray(right[name])) for name in left
@@ -165,7 +195,7 @@ def _same_weights(left, right):
 
 def _trees(workdir, phase):
   return [
-      tree
+      Tree.from_json(line)
       for path in sorted((workdir / phase).glob('wave_*.jsonl'))
-      for tree in read_trees(path.read_text().splitlines())
+      for line in path.read_text().splitlines()
   ]

@@ -14,12 +14,7 @@ from hypothesis import strategies as st
 from leafe_jax import files, rundir
 from leafe_jax.rundir import RunDirectory
 
-INPUTS = {
-    'base': ('seed', 'policy', 'explore.reflect_every'),
-    'explore': ('seed', 'policy', 'explore'),
-    'distill/leafe': ('seed', 'policy', 'explore', 'distill'),
-    'report': ('',),
-}
+PHASES = ('base', 'explore', 'distill/leafe', 'report')
 
 
 @pytest.fixture
@@ -29,7 +24,7 @@ def run(tmp_path) -> RunDirectory:
 
 @pytest.fixture
 def finished(run) -> RunDirectory:
-  for i, name in enumerate(INPUTS):
+  for i, name in enumerate(PHASES):
     phase = run.phase(name)
     (phase.dir / 'data').mkdir()
     (phase.dir / 'data' / 'x').write_text(name)
@@ -115,44 +110,6 @@ def test_a_directory_is_blank_until_a_phase_writes(run):
   assert run.is_blank()
   files.write_atomic(place.dir / 'wave.jsonl', '')
   assert not run.is_blank()
-
-
-@pytest.mark.parametrize(
-    ('changed', 'taken'),
-    [
-        ([], ['base', 'explore', 'distill/leafe']),
-        (['evaluate.num_tasks'], ['base', 'explore', 'distill/leafe']),
-        (['distill.beta'], ['base', 'explore']),
-        (['explore.num_tasks'], ['base']),
-        (['explore.reflect_every'], []),
-        (['seed'], []),
-        (['explore_more.x', 'seeds'], ['base', 'explore', 'distill/leafe']),
-    ],
-)
-def test_a_fork_takes_what_comes_before_the_first_change(
-    finished, tmp_path, changed, taken
-):
-  target = RunDirectory(tmp_path / 'two')
-  assert rundir.fork(finished, target, changed, INPUTS) == taken
-  for name in INPUTS:
-    assert target.phase(name).done() == (name in taken)
-  for name in taken:
-    assert (target.phase(name).dir / 'data' / 'x').read_text() == name
-
-
-def test_a_fork_stops_at_the_first_incomplete_phase(finished, tmp_path):
-  (finished.phase('explore').dir / 'DONE.json').unlink()
-  target = RunDirectory(tmp_path / 'two')
-  assert rundir.fork(finished, target, [], INPUTS) == ['base']
-
-
-def test_a_fork_leaves_complete_phases_of_the_target_alone(finished, tmp_path):
-  target = RunDirectory(tmp_path / 'two')
-  target.phase('base').complete({'mine': True})
-  (target.phase('explore').dir / 'half').write_text('')
-  rundir.fork(finished, target, [], INPUTS)
-  assert target.phase('base').result() == {'mine': True}
-  assert not (target.phase('explore').dir / 'half').exists()
 
 
 @given(

@@ -39,7 +39,7 @@ ARROWS = {
     'planning': ('policy', 'sampler', 'learner'),
     'evaluation': ('rollout',),
 }
-PLAIN = ('config', 'files', 'hosts', 'progress', 'rundir', 'settings', 'tree')
+PLAIN = ('config', 'files', 'hosts', 'progress', 'rundir', 'seals', 'settings', 'tree')
 
 SOURCES = sorted(
     path.relative_to(ROOT).as_posix()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from leafe_jax import launch
+from leafe_jax import claims, launch
 from leafe_jax.config import Env, Experiment
 from leafe_jax.rundir import RunDirectory
 
@@ -13,7 +13,7 @@ def claim(tmp_path, name, **teacher):
   env = Env(name=f'tests.own_worlds:{name}', teacher=teacher)
   config = Experiment(env=env)
   directory = RunDirectory(tmp_path)
-  launch.claim(directory, config, '', {})
+  claims.claim(directory, config, '', {})
   return directory.config()
 
 

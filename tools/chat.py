@@ -34,6 +34,7 @@ from absl import flags
 
 from envs import api, registry
 from leafe_jax import command_line, settings
+from leafe_jax.command_line import printable
 from leafe_jax.config import Env, Experiment, Explore, Policy, Sampler
 from leafe_jax.methods.run import Run
 from leafe_jax.policy import huggingface
@@ -135,15 +136,6 @@ class Watch:
     return str(tokenizer.decode(
         list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
     ))
-
-
-def printable(text: str) -> str:
-  """A text that can do nothing to a terminal: all but line breaks escaped."""
-  return ''.join(
-      char if char.isprintable() or char == '\n'
-      else char.encode('unicode_escape').decode()
-      for char in text
-  )
 
 
 def show(title: str, text: str) -> None:

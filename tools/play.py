@@ -14,6 +14,7 @@ double quotes is a JSON string, which may hold line breaks. Other commands:
   python -m tools.play --script=FILE
 
 replays a script and prints the transcript; exits with 1 and says why if it cannot.
+Texts are shown with control characters escaped, as in tools.chat.
 """
 
 from __future__ import annotations
@@ -168,14 +169,19 @@ def read_line(line: str) -> str:
   return json.loads(line) if line.startswith('"') else line
 
 
+def say(text: str) -> None:
+  """Prints a text of the world, or of a script, escaped: it writes to no terminal."""
+  print(command_line.printable(text))
+
+
 def show_head(start: Start, world: api.World, task: api.Task) -> None:
   head = dataclasses.replace(start, task=task.id)
   for name, value in dataclasses.asdict(head).items():
-    print(f'{name}: {value if isinstance(value, str) else json.dumps(value)}')
+    say(f'{name}: {value if isinstance(value, str) else json.dumps(value)}')
   for text in (world.instructions(), task.instruction):
     if text:
-      print(f'\n{text}')
-  print()
+      say(f'\n{text}')
+  say('')
 
 
 def replay(path: str, default: Start) -> None:
@@ -190,14 +196,14 @@ def replay(path: str, default: Start) -> None:
     game = Game(world, task, start.seed)
   except api.EnvError as error:
     raise BadScript(f'{path}: {error}') from error
-  print(game.step.observation)
+  say(game.step.observation)
   for number, action in actions:
     try:
       game.take(action)
     except api.EnvError as error:
       raise BadScript(f'{path}:{number}: {action!r}: {error}') from error
-    print(f'> {action}\n{game.step.observation}')
-  print(f'\n{game.verdict()}')
+    say(f'> {action}\n{game.step.observation}')
+  say(f'\n{game.verdict()}')
   world.close()
 
 
@@ -213,7 +219,7 @@ def play(start: Start) -> None:
         break
       obey(line, game, world, dataclasses.replace(start, task=task.id))
     except (ValueError, OSError, api.EnvError) as error:
-      print(error)
+      say(str(error))
   world.close()
 
 
@@ -236,12 +242,12 @@ def obey(line: str, game: Game, world: api.World, start: Start) -> None:
     case [':reset']:
       game.reset()
     case [':list']:
-      print('\n'.join(game.session.admissible()) or 'this world does not list them')
+      say('\n'.join(game.session.admissible()) or 'this world does not list them')
       return
     case [':save', path]:
       script = write_script(start, game.actions)
       pathlib.Path(path).write_text(script, encoding='utf-8')
-      print(f'{len(game.actions)} actions in {path}')
+      say(f'{len(game.actions)} actions in {path}')
       return
     case [word, *_] if word.startswith(':'):
       raise ValueError(f'{line}: use :undo [N], :reset, :list, :save FILE or :quit')
@@ -251,15 +257,15 @@ def obey(line: str, game: Game, world: api.World, start: Start) -> None:
 
 
 def show(game: Game) -> None:
-  print(game.step.observation)
+  say(game.step.observation)
   if game.over:
-    print(f'\n{game.verdict()}; :undo, :reset, :save FILE or :quit')
+    say(f'\n{game.verdict()}; :undo, :reset, :save FILE or :quit')
     return
   responses = game.session.admissible()
   if responses:
     more = len(responses) - _SHOWN
     tail = f' | ... {more} more, see :list' if more > 0 else ''
-    print(f'\n[{" | ".join(responses[:_SHOWN])}{tail}]')
+    say(f'\n[{" | ".join(responses[:_SHOWN])}{tail}]')
 
 
 def main(argv: Sequence[str]) -> None:
@@ -275,7 +281,7 @@ def main(argv: Sequence[str]) -> None:
   except (
       BadScript, ValueError, TypeError, OSError, ImportError, api.EnvError
   ) as error:
-    sys.exit(f'error: {error}')
+    sys.exit(f'error: {command_line.printable(str(error))}')
 
 
 if __name__ == '__main__':

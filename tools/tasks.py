@@ -82,7 +82,8 @@ def main(argv: Sequence[str]) -> None:
   if values.json:
     print(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
   else:
-    print(write_list(found, evaluate.num_tasks if split == evaluate.split else 0))
+    text = write_list(found, evaluate.num_tasks if split == evaluate.split else 0)
+    print(command_line.printable(text))
 
 
 if __name__ == '__main__':

@@ -19,7 +19,11 @@ from leafe_jax.evaluation.tables import (
 
 def render(results: Mapping[str, Any]) -> str:
   """All tables of a results.json, single run or pooled."""
-  parts = [_comparison(results, 'Pass@k')]
+  parts = [
+      f'**Seed {seed} is missing.** {reason}\n'
+      for seed, reason in results.get('gaps', {}).items()
+  ]
+  parts.append(_comparison(results, 'Pass@k'))
   for temperature, figures in results.get('at_temperature', {}).items():
     parts.append(_comparison(figures, f'Pass@k at temperature {temperature}'))
   if results.get('by_type'):

@@ -49,7 +49,8 @@ def write_report(
 
   Args:
     directory: where to write.
-    results: as from `results.build_results`.
+    results: as from `results.build_results`; perhaps with `stopped`, why a run
+      ended early, whose arms may be none, and `gaps`, seed -> the same of a study.
     trees: of Stage 1; a mix of at most `max_trees` is embedded.
     config_text: the config, shown as it is.
     name: of the run.
@@ -61,7 +62,8 @@ def write_report(
     The path of the page.
   """
   directory.mkdir(parents=True, exist_ok=True)
-  save_passk(directory / 'passk.png', results)
+  if results['arms']:
+    save_passk(directory / 'passk.png', results)
   page = directory / 'index.html'
   page.write_text(
       render_report(
@@ -88,11 +90,12 @@ def render_report(
       transcripts.chosen, MAX_TRANSCRIPT_BYTES
   )
   arms = list(results['arms'])
+  pairs = shown_pairs(results) if arms else {}
   return _templates().get_template('report.html').render(
       results=results,
-      ks=shown_ks(results),
-      ends=end_ks(results),
-      pairs=shown_pairs(results),
+      ks=shown_ks(results) if arms else [],
+      ends=end_ks(results) if arms else [],
+      pairs=pairs,
       shown_pairs=shown_pairs,
       trouble_notes=trouble_notes,
       types=type_rows(results) if results.get('by_type') else {},

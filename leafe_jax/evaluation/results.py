@@ -218,6 +218,24 @@ def build_results(
   return {
       **compare(arms, resamples, seed),
       **describe_tasks(arms, tasks, resamples, seed),
+      **describe_run(
+          config_sha256, seeds, budget, stage1, wall_s, speed, resamples, seed
+      ),
+  }
+
+
+def describe_run(
+    config_sha256: str,
+    seeds: Mapping[str, int],
+    budget: Mapping[str, Mapping[str, int]] | None = None,
+    stage1: Mapping[str, Any] | None = None,
+    wall_s: Mapping[str, float] | None = None,
+    speed: Mapping[str, Any] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+  """What results.json says beside the evaluations; as for `build_results`."""
+  return {
       'budget': {name: dict(costs) for name, costs in (budget or {}).items()},
       'stage1': dict(stage1 or {}),
       'config_sha256': config_sha256,
@@ -231,6 +249,10 @@ def build_results(
       'wall_s': {name: round(s, 1) for name, s in (wall_s or {}).items()},
       'speed': dict(speed or {}),
   }
+
+
+# The evaluations of a run that has none.
+NO_ARMS: Mapping[str, Any] = {'arms': {}, 'paired': {}, 'tasks': {}, 'by_type': {}}
 
 
 def compare(

@@ -107,6 +107,23 @@ def append(
   _write_metadata(directory, shards)
 
 
+def is_intact(directory: str | os.PathLike[str]) -> bool:
+  """Whether a dataset is there as it was written, byte by byte; says what is not."""
+  directory = pathlib.Path(directory)
+  try:
+    shards = _manifest(directory)
+  except DatasetError as error:
+    logging.info('%s', error)
+    return False
+  _report_strays(directory, shards)
+  for shard in shards:
+    path = directory / shard.name
+    if not path.exists() or _hash(path) != shard.sha256:
+      logging.warning('%s is missing or not as it was written', path)
+      return False
+  return True
+
+
 def read(directory: str | os.PathLike[str]) -> ExampleSource:
   """Opens a dataset; damaged shards are reported and left out.
 
@@ -226,18 +243,22 @@ def _write_metadata(directory: pathlib.Path, shards: Sequence[_Shard]) -> None:
 
 
 def _manifest(directory: pathlib.Path) -> list[_Shard]:
+  path = directory / _MANIFEST
+  if not path.exists():
+    raise DatasetError(f'{directory} holds no finished dataset')
   try:
-    content = json.loads((directory / _MANIFEST).read_text())
-  except FileNotFoundError as error:
-    raise DatasetError(f'{directory} holds no finished dataset') from error
-  except json.JSONDecodeError as error:
-    raise DatasetError(f'{directory / _MANIFEST} is damaged: {error}') from error
-  if content['schema'] != SCHEMA_VERSION:
+    content = files.read_object(path)
+  except ValueError as error:
+    raise DatasetError(f'{path} is damaged: {error}') from error
+  if content.get('schema') != SCHEMA_VERSION:
     raise DatasetError(
-        f'{directory} has schema {content["schema"]!r}; this code reads '
+        f'{directory} has schema {content.get("schema")!r}; this code reads '
         f'{SCHEMA_VERSION}'
     )
-  return [_Shard(**shard) for shard in content['shards']]
+  try:
+    return [_Shard(**shard) for shard in content['shards']]
+  except (LookupError, TypeError) as error:
+    raise DatasetError(f'{path} is damaged: {error!r}') from error
 
 
 def _readable(path: pathlib.Path, shard: _Shard) -> int:

@@ -1,22 +1,19 @@
 """Checkpoints: all that a training run needs to go on with the same bits.
 
-Orbax writes in the background. When a checkpoint is complete it is sealed: a
-small file with the size and checksum of each of its files. Only sealed
-checkpoints whose files still match are restored; what is half-written or
-damaged is reported, removed, and the one before is used.
+Orbax writes in the background. When a checkpoint is complete it is sealed
+(`leafe_jax.seals`). Only sealed checkpoints whose files still match are restored;
+what is half-written or damaged is reported, removed, and the one before is used.
 
     directory/steps/40/...      state (orbax) and extra (JSON)
-    directory/seals/40.json     checksums
+    directory/seals/40.json     sizes and digests
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import os
 import pathlib
 import shutil
-import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -25,13 +22,11 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.sharding import SingleDeviceSharding
 
-from leafe_jax import hosts
-from leafe_jax.files import write_atomic
-
-_CHUNK = 1 << 22
+from leafe_jax import hosts, seals
+from leafe_jax.rundir import RunStopped
 
 
-class DamagedCheckpoint(ValueError):
+class DamagedCheckpoint(RunStopped, ValueError):
   """Files of a checkpoint are missing or differ from what was sealed."""
 
 
@@ -113,7 +108,7 @@ class Checkpoints:
     if self._manager.is_saving_in_progress():
       return
     if hosts.is_first():
-      _write_seal(self._steps / str(self._unsealed), self._seal(self._unsealed))
+      seals.write(self._steps / str(self._unsealed), self._seal(self._unsealed))
       self._drop_old_seals()
     self._unsealed = None
 
@@ -197,7 +192,7 @@ def save_params(directory: str | os.PathLike[str], params: Any) -> None:
   hosts.first(lambda: _clear(root))
   with ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(root / 'params', params)
-  hosts.first(lambda: _write_seal(root / 'params', root / 'seal.json'))
+  hosts.first(lambda: seals.write(root, root / seals.SEAL))
 
 
 def load_params(directory: str | os.PathLike[str], target: Any = None) -> Any:
@@ -213,7 +208,7 @@ def load_params(directory: str | os.PathLike[str], target: Any = None) -> Any:
     ValueError: the saved shapes are not those of `target`.
   """
   root = pathlib.Path(directory).absolute()
-  hosts.first(lambda: _check_seal(root / 'params', root / 'seal.json'))
+  hosts.first(lambda: _check_weights(root))
   with ocp.StandardCheckpointer() as checkpointer:
     saved = _tree_of(checkpointer.metadata(root / 'params').item_metadata)
     target = _on_first_device(saved) if target is None else target
@@ -254,40 +249,27 @@ def _clear(root: pathlib.Path) -> None:
   root.mkdir(parents=True)
 
 
-def _write_seal(directory: pathlib.Path, seal: pathlib.Path) -> None:
-  write_atomic(seal, json.dumps(_checksums(directory)))
+def _check_weights(root: pathlib.Path) -> None:
+  """Raises DamagedCheckpoint that says what can be done."""
+  try:
+    _check_seal(root, root / seals.SEAL)
+  except DamagedCheckpoint as error:
+    raise DamagedCheckpoint(
+        f'{error}; remove {root}, and its run makes the weights again where it is '
+        'started again'
+    ) from error
 
 
 def _check_seal(directory: pathlib.Path, seal: pathlib.Path) -> None:
   """Raises DamagedCheckpoint naming the first file that differs."""
+  if not seal.exists():
+    raise DamagedCheckpoint(f'{directory} was never finished')
   try:
-    sealed = json.loads(seal.read_text())
-  except FileNotFoundError as error:
-    raise DamagedCheckpoint(f'{directory} was never finished') from error
-  except json.JSONDecodeError as error:
-    raise DamagedCheckpoint(f'{seal} is damaged: {error}') from error
-  found = _checksums(directory)
-  for name, checksum in sealed.items():
-    if found.get(name) != checksum:
-      state = 'differs' if name in found else 'is missing'
-      raise DamagedCheckpoint(f'{directory / name} {state}')
-
-
-def _checksums(directory: pathlib.Path) -> dict[str, list[int]]:
-  """[size, crc32] of every file below `directory`."""
-  return {
-      str(path.relative_to(directory)): [path.stat().st_size, _crc32(path)]
-      for path in sorted(directory.rglob('*'))
-      if path.is_file()
-  }
-
-
-def _crc32(path: pathlib.Path) -> int:
-  value = 0
-  with path.open('rb') as file:
-    while chunk := file.read(_CHUNK):
-      value = zlib.crc32(chunk, value)
-  return value
+    wrong = seals.differences(directory, seal)
+  except seals.BrokenSeal as error:
+    raise DamagedCheckpoint(str(error)) from error
+  for name, what in wrong.items():
+    raise DamagedCheckpoint(f'{directory / name} {what}')
 
 
 def _cursor_to_json(cursor: Any) -> Any:

@@ -12,7 +12,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from leafe_jax.files import write_atomic
+from leafe_jax.files import read_object, write_atomic
 from leafe_jax.memory.rules import Limits, Pool, Rule
 
 SCHEMA_VERSION = 1
@@ -87,5 +87,4 @@ class RuleBook:
 
 def read_book(directory: pathlib.Path, limits: Limits) -> RuleBook:
   """The book of a directory. FileNotFoundError where there is none."""
-  record = json.loads((directory / FILE).read_text(encoding='utf-8'))
-  return RuleBook.from_json(record, limits)
+  return RuleBook.from_json(read_object(directory / FILE), limits)

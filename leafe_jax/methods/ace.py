@@ -21,18 +21,19 @@ from absl import logging
 from envs import api
 from leafe_jax import hosts
 from leafe_jax.config import Ace, Experiment
-from leafe_jax.files import write_atomic
+from leafe_jax.files import read_object, write_atomic
 from leafe_jax.memory.playbook import Playbook
 from leafe_jax.methods import ace_roles, effort
-from leafe_jax.methods.arms import BASE, STAGE1_READS, Arm, Phase
+from leafe_jax.methods.arms import ASK_READS, BASE, PLAY_READS, Arm, Phase
 from leafe_jax.methods.effort import Effort
 from leafe_jax.methods.run import Run
 from leafe_jax.progress import Progress
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.samples import Memory, play_groups
+from leafe_jax.rundir import RunStopped
 from leafe_jax.sampler import Rules
 
-READS = (*STAGE1_READS, 'ace')
+READS = (*PLAY_READS, *ASK_READS, 'ace')
 _STATE = 'state.json'
 
 
@@ -54,7 +55,7 @@ class Adaptation:
     self._applied = 0
     self._ledger = Ledger()
     if (directory / _STATE).exists():
-      self._load(json.loads((directory / _STATE).read_text(encoding='utf-8')))
+      self._load(_read_state(directory / _STATE))
 
   def go_through(self, label: str, tasks: Sequence[api.Task]) -> dict[str, Any]:
     """Meets all tasks, a batch a step; returns figures for the phase."""
@@ -118,6 +119,15 @@ class Adaptation:
     self.book = Playbook.from_json(state['playbook'])
 
 
+def _read_state(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    return read_object(path)
+  except ValueError as error:
+    raise RunStopped(
+        f'{path}: {error}; remove {path.parent}, and the phase is done again'
+    ) from error
+
+
 def offline(run: Run, directory: pathlib.Path) -> dict:
   """Adapts on training tasks."""
   config = run.config.ace
@@ -156,7 +166,7 @@ OFFLINE = Phase(
     lambda config: _effort(config, config.ace.num_tasks * config.ace.epochs),
 )
 ONLINE = Phase(
-    'ace_online', (*READS, 'evaluate'), online,
+    'ace_online', (*READS, 'evaluate.split', 'evaluate.num_tasks'), online,
     lambda config: _effort(config, config.evaluate.num_tasks),
 )
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from leafe_jax import hosts
 from leafe_jax.experience import dataset, examples
-from leafe_jax.methods.arms import BASE, STAGE2_READS, Arm, Phase
+from leafe_jax.methods.arms import BASE, BETA, TRAIN_READS, Arm, Phase
 from leafe_jax.methods.demonstrations import Writer, demonstrate
 from leafe_jax.methods.effort import distilling
 from leafe_jax.methods.leafe import distill_on
@@ -51,7 +51,11 @@ def advice_examples(run: Run) -> Iterator[examples.Example]:
         yield writer.acted(demo, examples.REHEARSAL)
 
 
-PHASE = Phase('distill/advice', STAGE2_READS, distill, distilling)
+PHASE = Phase(
+    'distill/advice',
+    (*TRAIN_READS, BETA, 'env', 'warm_start', 'explore.num_tasks', 'explore.attempts'),
+    distill, distilling,
+)
 ADVICE = Arm(
     'advice', "the script's advice with the advice removed, no interaction",
     (PHASE,), PHASE.name,

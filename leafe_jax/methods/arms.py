@@ -14,17 +14,34 @@ import pathlib
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 
-from leafe_jax.config import Experiment
+from leafe_jax.config import Distill, Experiment
 from leafe_jax.methods.effort import Effort
 from leafe_jax.methods.run import BASE, Run
 from leafe_jax.rollout.samples import Memory
 
 Body = Callable[[Run, pathlib.Path], dict]
 
-# Config paths that the outcome of a phase depends on.
-BASE_READS = ('seed', 'env', 'policy', 'mesh', 'warm_start', 'explore.reflect_every')
-STAGE1_READS = (*BASE_READS, 'sampler', 'explore')
-STAGE2_READS = (*STAGE1_READS, 'experience', 'distill', 'tune')
+# Config paths that the outcome of a phase depends on, beside those of the phases
+# that it reads from.
+ALL_READ = ('seed', 'policy', 'mesh')
+WORLD_READS = ('env.name', 'env.options', 'env.horizon')
+PLAY_READS = (*ALL_READ, *WORLD_READS, 'sampler', 'explore.max_response_tokens')
+ASK_READS = ('explore.reflect_temperature', 'explore.max_reflection_tokens')
+STAGE1_READS = (*PLAY_READS, 'explore')
+# Of Stage 2, whose weight of L_reh is read by those who have both terms.
+BETA = 'distill.beta'
+TRAIN_READS = (
+    *ALL_READ, 'tune.factors',
+    *(f'distill.{field.name}' for field in dataclasses.fields(Distill)
+      if f'distill.{field.name}' != BETA),
+)  # fmt: skip
+# What a sweep's tries are judged by.
+SAMPLING_READS = tuple(
+    f'evaluate.{name}' for name in (
+        'temperature', 'top_k', 'top_p', 'min_p', 'stop_strings', 'wave_tasks',
+    )
+)  # fmt: skip
+TUNED_READS = (*PLAY_READS, *SAMPLING_READS, 'tune')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +50,14 @@ class Phase:
 
   Attributes:
     name: also its directory.
-    reads: config paths that its outcome depends on.
+    reads: config paths that its outcome depends on, beside those of `after`.
     body: does the work in the phase's directory and returns a JSON result; a
       phase that plays episodes puts what they cost under 'budget'.
     effort: what it may take at most.
     budget_of: the phase whose budget it spends; None: it has its own.
     explores: whether it lives on reflections and stands behind the gate.
+    after: names of the phases that it reads from, where the run has them.
+    beside: what it writes outside of its directory, by paths from the run's.
   """
 
   name: str
@@ -47,6 +66,8 @@ class Phase:
   effort: Callable[[Experiment], Effort]
   budget_of: Phase | None = None
   explores: bool = False
+  after: tuple[str, ...] = (BASE,)
+  beside: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

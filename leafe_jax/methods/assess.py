@@ -13,28 +13,37 @@ import json
 import pathlib
 from collections.abc import Iterator, Sequence
 
+from absl import logging
+
 from envs import api
 from leafe_jax import hosts
 from leafe_jax.config import Evaluate
-from leafe_jax.files import read_lines, write_atomic
+from leafe_jax.files import DamagedFile, read_records, write_atomic
 from leafe_jax.methods.collect import save_trees, wave_path, waves
 from leafe_jax.progress import Progress
 from leafe_jax.rollout.episode import Player, no_memory
 from leafe_jax.rollout.evaluate import TaskOutcome, evaluate
 from leafe_jax.rollout.kept import Kept
 from leafe_jax.rollout.samples import Memory
-from leafe_jax.rundir import RunStopped
 from leafe_jax.sampler import Rules
-from leafe_jax.tree import Node, Tree, read_trees
+from leafe_jax.tree import Node, Tree
 
 
 def load_outcomes(directory: pathlib.Path) -> list[TaskOutcome]:
-  """All outcomes of a finished phase, in the order of their tasks."""
+  """All outcomes of a finished phase, in the order of their tasks.
+
+  Raises:
+    DamagedFile: names the file and the line.
+  """
   return [
-      TaskOutcome(**json.loads(line))
+      outcome
       for path in sorted(directory.glob('wave_*.jsonl'))
-      for line in read_lines(path)
+      for outcome in _load(path)
   ]
+
+
+def _load(path: pathlib.Path) -> list[TaskOutcome]:
+  return read_records(path, lambda record: TaskOutcome(**record))
 
 
 def load_episodes(directory: pathlib.Path) -> Iterator[Tree]:
@@ -43,16 +52,10 @@ def load_episodes(directory: pathlib.Path) -> Iterator[Tree]:
   Their ids are the numbers of their samples. None of an older evaluation.
 
   Raises:
-    RunStopped: a file is not what was written.
+    DamagedFile: a file is not what was written.
   """
   for path in sorted(directory.glob('episodes_*.jsonl')):
-    try:
-      yield from read_trees(read_lines(path))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-      raise RunStopped(
-          f'{path} does not hold the transcripts that were written ({error!r}); '
-          'remove it, and the report does without them'
-      ) from error
+    yield from read_records(path, Tree.from_record)
 
 
 def rules_of(
@@ -80,7 +83,7 @@ def assess(
   with Progress(name, len(tasks) * config.num_samples, 'episode') as progress:
     for number, wave in waves(tasks, config.wave_tasks):
       path = wave_path(directory, number)
-      if hosts.first(path.exists):
+      if hosts.first(functools.partial(_is_assessed, path, wave, config)):
         progress.skip(len(wave) * config.num_samples)
         continue
       kept = Kept(wave, config.keep_episodes)
@@ -92,15 +95,38 @@ def assess(
       outcomes = evaluate(
           player, wave, config.num_samples, rules, rows, ended, memory
       )
-      hosts.first(functools.partial(_save, path, outcomes, kept.trees()))
+      trees = kept.trees() if config.keep_episodes else None
+      hosts.first(functools.partial(_save, path, outcomes, trees))
   return load_outcomes(directory)
 
 
+def _is_assessed(
+    path: pathlib.Path, tasks: Sequence[api.Task], config: Evaluate
+) -> bool:
+  """Whether a wave's counts are whole, and its transcripts there."""
+  if not path.exists() or (config.keep_episodes and not _episodes(path).exists()):
+    return False
+  try:
+    found = [(outcome.task_id, len(outcome.successes)) for outcome in _load(path)]
+  except DamagedFile as error:
+    logging.warning('%s', error)
+    found = []
+  if found == [(task.id, config.num_samples) for task in tasks]:
+    return True
+  logging.warning('%s is not the whole wave, which is evaluated again', path)
+  return False
+
+
+def _episodes(path: pathlib.Path) -> pathlib.Path:
+  """Where the transcripts of a wave are kept."""
+  return path.with_name(path.name.replace('wave', 'episodes'))
+
+
 def _save(
-    path: pathlib.Path, outcomes: Sequence[TaskOutcome], kept: Sequence[Tree]
+    path: pathlib.Path, outcomes: Sequence[TaskOutcome], kept: Sequence[Tree] | None
 ) -> None:
   """Writes a wave; what was kept first, for the counts say that all is there."""
-  if kept:
-    save_trees(path.with_name(path.name.replace('wave', 'episodes')), kept)
+  if kept is not None:
+    save_trees(_episodes(path), kept)
   lines = [json.dumps(dataclasses.asdict(outcome)) for outcome in outcomes]
   write_atomic(path, '\n'.join(lines) + '\n')

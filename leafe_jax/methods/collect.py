@@ -17,14 +17,14 @@ from absl import logging
 from envs import api
 from leafe_jax import hosts
 from leafe_jax.config import Explore
-from leafe_jax.files import read_lines, write_atomic
+from leafe_jax.files import DamagedFile, read_records, write_atomic
 from leafe_jax.learner.metrics import Writer
 from leafe_jax.progress import Progress
 from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.explore import explore
 from leafe_jax.rollout.grow import Limits
 from leafe_jax.rollout.ledger import total
-from leafe_jax.tree import Tree, read_trees
+from leafe_jax.tree import Tree
 
 T = TypeVar('T')
 
@@ -48,11 +48,15 @@ def wave_path(
 
 
 def load_trees(directory: pathlib.Path, wave: str = '*') -> list[Tree]:
-  """All trees of a finished phase, or of a wave, in the order of their tasks."""
+  """All trees of a finished phase, or of a wave, in the order of their tasks.
+
+  Raises:
+    DamagedFile: names the file and the line.
+  """
   return [
       tree
       for path in _files(directory, wave)
-      for tree in read_trees(read_lines(path))
+      for tree in read_records(path, Tree.from_record)
   ]
 
 
@@ -71,11 +75,15 @@ def _is_explored(
     directory: pathlib.Path, number: int, tasks: Sequence[api.Task]
 ) -> bool:
   """Whether all trees of a wave are there; removes a part of them."""
-  trees = load_trees(directory, f'{number:04d}')
+  try:
+    trees = load_trees(directory, f'{number:04d}')
+  except DamagedFile as error:
+    logging.warning('%s', error)
+    trees = []
   if [tree.task_id for tree in trees] == [task.id for task in tasks]:
     return True
   for path in _files(directory, f'{number:04d}'):
-    logging.info('removed %s: the other parts of the wave are missing', path)
+    logging.warning('removed %s: not the whole wave, which is explored again', path)
     path.unlink()
   return False
 

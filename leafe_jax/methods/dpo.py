@@ -21,8 +21,8 @@ from leafe_jax.config import Dpo, Experiment
 from leafe_jax.experience import build, dataset, pipeline, preferences
 from leafe_jax.learner.dpo import preference_loss, reference_logprobs
 from leafe_jax.learner.policy_gradient import Scorer
-from leafe_jax.methods import stage1
-from leafe_jax.methods.arms import STAGE2_READS, Arm, Phase
+from leafe_jax.methods import lengths, stage1
+from leafe_jax.methods.arms import ALL_READ, BASE, Arm, Phase
 from leafe_jax.methods.collect import load_trees
 from leafe_jax.methods.effort import Effort, training
 from leafe_jax.methods.effort import tuned as tuned_effort
@@ -30,7 +30,7 @@ from leafe_jax.methods.run import Run
 from leafe_jax.methods.training import optimise
 from leafe_jax.methods.tuning import tuned
 from leafe_jax.planning import jobs
-from leafe_jax.rundir import RunStopped
+from leafe_jax.rundir import EarlyEnd
 
 
 def settings(config: Experiment) -> Dpo:
@@ -56,7 +56,7 @@ def prefer(run: Run, directory: pathlib.Path) -> dict[str, Any]:
   joined = preferences.join(dataset.read(directory / 'data'))
   pairs = preferences.fit(joined, config.row_length)
   if not pairs:
-    raise RunStopped(
+    raise EarlyEnd(
         f"arm 'dpo': each of {len(joined)} pairs is longer than "
         f'dpo.row_length={config.row_length}, which holds both sequences of a pair'
     )
@@ -90,10 +90,11 @@ def _write_pairs(run: Run, directory: pathlib.Path) -> dict[str, Any]:
   summary = build.Summary(tasks=len(trees))
   pairs = preferences.pairs(trees, run.config.experience, summary)
   if not pairs:
-    raise RunStopped(
+    raise EarlyEnd(
         "arm 'dpo' has nothing to learn from: no tree holds a correction that "
         "experience.cf_filter lets pass. Explore more tasks "
         '(--config.explore.num_tasks) or start from a better base.'
+        + lengths.trouble(trees, run.config)
     )
   both = [half for pair in pairs for half in (pair.chosen, pair.rejected)]
   hosts.first(lambda: dataset.write(directory, both))
@@ -105,7 +106,14 @@ def _effort(config: Experiment) -> Effort:
   return tuned_effort(config, training(jobs.preference(found, found.beta), found))
 
 
-DPO = Phase('distill/dpo', (*STAGE2_READS, 'dpo'), prefer, _effort)
+# Of distillation those that `settings` may follow.
+_FOLLOWED = ('steps', 'batch_rows', 'row_length', 'grad_accumulation')
+DPO = Phase(
+    'distill/dpo',
+    (*ALL_READ, 'experience', 'dpo', 'tune.factors',
+     *(f'distill.{name}' for name in _FOLLOWED)),
+    prefer, _effort, after=(BASE, stage1.EXPLORE.name),
+)  # fmt: skip
 
 ARMS = (
     Arm(

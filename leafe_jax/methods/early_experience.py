@@ -28,8 +28,15 @@ from leafe_jax import hosts
 from leafe_jax.config import Experiment
 from leafe_jax.experience import dataset, foresight
 from leafe_jax.experience.examples import Example
-from leafe_jax.methods import stage1
-from leafe_jax.methods.arms import BASE, STAGE2_READS, Arm, Phase
+from leafe_jax.methods import lengths, stage1
+from leafe_jax.methods.arms import (
+  ASK_READS,
+  BASE,
+  PLAY_READS,
+  TRAIN_READS,
+  Arm,
+  Phase,
+)
 from leafe_jax.methods.collect import load_trees, save_trees, wave_path, waves
 from leafe_jax.methods.demonstrations import demonstrate
 from leafe_jax.methods.effort import Effort, asking, distilling
@@ -38,23 +45,24 @@ from leafe_jax.methods.run import Run
 from leafe_jax.progress import Progress
 from leafe_jax.rollout.alternatives import Expert, propose
 from leafe_jax.rollout.ledger import total
-from leafe_jax.rundir import RunStopped
+from leafe_jax.rundir import EarlyEnd, RunStopped
 from leafe_jax.sampler import Rules
 from leafe_jax.tree import Tree
 
-READS = (*STAGE2_READS, 'early_experience')
+_SHARE = 'early_experience.iwm_share'
 
 
 def experts_of(run: Run) -> list[Expert]:
   """One successful episode per training task, where one was found.
 
   Raises:
-    RunStopped: nobody ever succeeded, or there is neither teacher nor sample.
+    EarlyEnd: nobody ever succeeded.
+    RunStopped: there is neither teacher nor sample.
   """
   tasks = run.tasks('train', run.config.explore.num_tasks)
   found = _scripted(run, tasks) if run.teacher() else _own(run, tasks)
   if not found:
-    raise RunStopped(
+    raise EarlyEnd(
         'early experience has no expert: neither a scripted teacher nor an '
         'independent sample succeeded on a training task'
     )
@@ -129,7 +137,13 @@ def _effort(config: Experiment) -> Effort:
   return acted + asking(found, explore.max_reflection_tokens)
 
 
-ALTERNATIVES = Phase('alternatives', READS, branch_out, _effort)
+ALTERNATIVES = Phase(
+    'alternatives',
+    (*PLAY_READS, *ASK_READS, 'env.teacher', 'explore.num_tasks', 'explore.wave_tasks',
+     *(f'early_experience.{name}' for name in (
+         'alternatives', 'temperature', 'expert_attempts'))),
+    branch_out, _effort, after=(BASE, stage1.SAMPLE.name),
+)  # fmt: skip
 
 
 def _trees(run: Run) -> list[Tree]:
@@ -174,31 +188,37 @@ def _train(
     start: str, steps: int,
 ) -> dict:  # fmt: skip
   if not found:
-    raise RunStopped(
+    raise EarlyEnd(
         f'phase {phase!r} has nothing to learn from: no expert could be retraced, or '
-        'no alternative was taken; raise policy.max_length or explore.num_tasks'
+        'no alternative was taken; raise policy.max_length or explore.num_tasks.'
+        + lengths.trouble(_trees(run), run.config)
     )
   hosts.first(lambda: dataset.write(directory / 'data', list(found)))
   return distill_on(run, phase, directory / 'data', start, {}, steps)
 
 
+_AFTER = (BASE, ALTERNATIVES.name)
 WORLD = Phase(
-    'world_model', READS, model_world,
+    'world_model', (*TRAIN_READS, _SHARE), model_world,
     lambda config: distilling(config, config.early_experience.iwm_share),
+    after=_AFTER,
 )
 IMITATE = Phase(
-    'distill/imitation', READS, imitate('distill/imitation', BASE, lambda run: 1.0),
-    distilling,
+    'distill/imitation', TRAIN_READS,
+    imitate('distill/imitation', BASE, lambda run: 1.0), distilling, after=_AFTER,
 )
 FORESEE = Phase(
-    'distill/iwm', READS,
+    'distill/iwm', (*TRAIN_READS, _SHARE),
     imitate(
         'distill/iwm', WORLD.name,
         lambda run: 1.0 - run.config.early_experience.iwm_share,
     ),
     lambda config: distilling(config, 1.0 - config.early_experience.iwm_share),
-)  # fmt: skip
-REFLECT = Phase('distill/self_reflection', READS, self_reflect, distilling)
+    after=(*_AFTER, WORLD.name),
+)
+REFLECT = Phase(
+    'distill/self_reflection', TRAIN_READS, self_reflect, distilling, after=_AFTER
+)
 _COSTS = (ALTERNATIVES.name,)
 
 ARMS = (

@@ -22,16 +22,17 @@ from leafe_jax import hosts
 from leafe_jax.config import Experiment, Explore, Gate
 from leafe_jax.files import write_atomic
 from leafe_jax.learner.metrics import Nowhere
+from leafe_jax.methods import lengths
 from leafe_jax.methods.collect import collect
 from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.grow import Limits
-from leafe_jax.rundir import RunStopped
+from leafe_jax.rundir import EarlyEnd
 from leafe_jax.tree import Node, Reflection, Tree
 
 ATTEMPTS = 2  # episodes of a task: the first, and the branch
 
 
-class GateError(RunStopped):
+class GateError(EarlyEnd):
   """The base reflects too badly for Stage 1; the message says how badly."""
 
 
@@ -89,7 +90,9 @@ def run_gate(
   try:
     check(report, config.gate)
   except GateError as error:
-    raise GateError(f'{error} What was seen is in {directory}.') from error
+    raise GateError(
+        f'{error} What was seen is in {directory}.{lengths.trouble(trees, config)}'
+    ) from error
   return report
 
 

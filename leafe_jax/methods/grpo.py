@@ -13,13 +13,13 @@ from collections.abc import Callable
 
 from leafe_jax.config import Experiment, Grpo
 from leafe_jax.methods import effort, leafe, stage1
-from leafe_jax.methods.arms import STAGE1_READS, Arm, Phase
+from leafe_jax.methods.arms import PLAY_READS, Arm, Phase
 from leafe_jax.methods.effort import Effort
 from leafe_jax.methods.online import OnlineTraining
 from leafe_jax.methods.run import Run
 from leafe_jax.methods.tuning import tuned
 
-GRPO_READS = (*STAGE1_READS, 'grpo', 'tune')
+GRPO_READS = (*PLAY_READS, 'grpo', 'tune.factors')
 
 
 def grpo(run: Run, directory: pathlib.Path) -> dict:
@@ -47,7 +47,7 @@ def _effort(name: str) -> Callable[[Experiment], Effort]:
 
 GRPO = Phase('grpo', GRPO_READS, grpo, _effort('grpo'))
 GIGPO = Phase('gigpo', GRPO_READS, gigpo, _effort('gigpo'))
-EXPLORE = stage1.exploration('explore_grpo', GRPO_READS, start=GRPO.name)
+EXPLORE = stage1.exploration('explore_grpo', start=GRPO.name)
 
 GRPO_ARM = Arm(
     'grpo', 'clipped surrogate, group baseline', (GRPO,), GRPO.name, (GRPO.name,)

@@ -21,7 +21,7 @@ from leafe_jax.memory import rules as rules_lib
 from leafe_jax.memory.book import FILE, RuleBook, read_book
 from leafe_jax.memory.rules import EditError, Limits, Pool, Rule
 from leafe_jax.methods import effort, reflector
-from leafe_jax.methods.arms import Arm, Phase
+from leafe_jax.methods.arms import ASK_READS, Arm, Phase
 from leafe_jax.methods.effort import Effort
 from leafe_jax.methods.grpo import GRPO_READS
 from leafe_jax.methods.online import OnlineTraining
@@ -193,7 +193,7 @@ def _effort(config: Experiment) -> Effort:
   return effort.tuned(config, effort.optimising(config, 'jerp', asks=True) + lessons)
 
 
-JERP = Phase('jerp', (*GRPO_READS, 'jerp'), jerp, _effort)
+JERP = Phase('jerp', (*GRPO_READS, *ASK_READS, 'jerp'), jerp, _effort)
 
 ARMS = (
     Arm(

@@ -17,14 +17,14 @@ from leafe_jax import hosts
 from leafe_jax.config import Distill, Experience
 from leafe_jax.experience import build, dataset
 from leafe_jax.experience.examples import Example
-from leafe_jax.methods import stage1
-from leafe_jax.methods.arms import BASE, STAGE2_READS, Arm, Phase
+from leafe_jax.methods import lengths, stage1
+from leafe_jax.methods.arms import BASE, BETA, TRAIN_READS, Arm, Phase
 from leafe_jax.methods.collect import load_trees
 from leafe_jax.methods.effort import distilling
 from leafe_jax.methods.run import Run
 from leafe_jax.methods.training import train_on
 from leafe_jax.methods.tuning import tuned
-from leafe_jax.rundir import RunStopped
+from leafe_jax.rundir import EarlyEnd
 from leafe_jax.tree import Tree
 
 
@@ -59,9 +59,14 @@ class Recipe:
   @property
   def phase(self) -> Phase:
     """Stage 2 of the arm."""
-    more = self.beside.reads if self.beside else ()
-    reads = dict.fromkeys((*STAGE2_READS, *self.source.reads, *more))
-    return Phase(f'distill/{self.name}', tuple(reads), self.distill, distilling)
+    mixes = self.counterfactual and self.rehearsal and self.beta is None
+    others = [phase.name for phase in (self.volume_of, self.beside) if phase]
+    start = self.start.weights if self.start else BASE
+    return Phase(
+        f'distill/{self.name}',
+        (*TRAIN_READS, 'experience', *((BETA,) if mixes else ())),
+        self.distill, distilling, after=(start, self.source.name, *others),
+    )
 
   def arm(self, doc: str) -> Arm:
     """The arm, after its Stage 1 and what that one needs."""
@@ -76,10 +81,12 @@ class Recipe:
     """Stage 2: from trees to weights."""
     found, summary = self._find_examples(run)
     if not found:
-      raise RunStopped(
+      trees = load_trees(run.directory.phase(self.source.name).dir)
+      raise EarlyEnd(
           f'arm {self.name!r} has nothing to learn from: no tree of phase '
           f'{self.source.name!r} holds a success. Explore more tasks '
           '(--config.explore.num_tasks) or start from a better base.'
+          + lengths.trouble(trees, run.config)
       )
     if self.others:
       others = self.others(run)
@@ -151,8 +158,7 @@ def distill_on(
 
 def again(name: str, start: Arm, number: int) -> Arm:
   """Another round of Stage 1 and Stage 2, from the weights of an arm."""
-  reads = dict.fromkeys(path for phase in start.phases for path in phase.reads)
-  source = stage1.exploration(f'explore_{number}', tuple(reads), start.weights)
+  source = stage1.exploration(f'explore_{number}', start.weights)
   return Recipe(name, source, start=start).arm(f'{number} rounds of LEAFE')
 
 

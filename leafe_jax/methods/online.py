@@ -32,7 +32,7 @@ from leafe_jax.progress import Progress
 from leafe_jax.rollout.episode import Player, no_memory
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.samples import play_groups
-from leafe_jax.rundir import RunStopped
+from leafe_jax.rundir import EarlyEnd, RunStopped
 from leafe_jax.sampler import Rules
 from leafe_jax.tree import Node, Tree
 
@@ -138,6 +138,7 @@ class OnlineTraining:
     A step whose episodes were all too long for a transcript has no update.
 
     Raises:
+      EarlyEnd: every episode was too long to learn from.
       RunStopped: no turn to learn from, or an exploration to match is missing.
       NonFiniteLoss: an update is not finite.
     """
@@ -160,7 +161,7 @@ class OnlineTraining:
     checkpoints.close()
     writer.close()
     if step and not int(state.step):
-      raise RunStopped(
+      raise EarlyEnd(
           f'{self._name}: all episodes of {step} steps were too long to learn from; '
           f'raise policy.max_length={self._run.shape.policy.max_length} or '
           f'grpo.row_length={self._config.row_length}'

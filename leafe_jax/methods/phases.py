@@ -12,10 +12,10 @@ from envs import api
 from leafe_jax.config import Evaluate, Experiment
 from leafe_jax.methods import effort
 from leafe_jax.methods.arms import (
+  ALL_READ,
   BASE,
-  BASE_READS,
+  PLAY_READS,
   STAGE1_READS,
-  STAGE2_READS,
   Arm,
   Phase,
 )
@@ -27,6 +27,15 @@ from leafe_jax.methods.warm_start import import_checkpoint, warm_start
 from leafe_jax.planning import jobs
 from leafe_jax.rollout.episode import no_memory
 from leafe_jax.rollout.ledger import total
+
+# What is not of a single evaluation: the report reads it.
+_REPORTED = ('bootstrap', 'more_temperatures')
+EVALUATE_READS = {
+    f'evaluate.{field.name}'
+    for field in dataclasses.fields(Evaluate)
+    if field.name not in _REPORTED
+}
+_TEMPERATURE = 'evaluate.temperature'
 
 
 def base(run: Run, directory: pathlib.Path) -> dict:
@@ -73,13 +82,14 @@ def _evaluation(arm: Arm, temperature: float | None) -> Phase:
     )
     return {'budget': total(outcome.budget for outcome in outcomes).as_dict()}
 
-  reads = [path for phase in arm.phases for path in phase.reads]
   def most(config: Experiment) -> Effort:
     evaluate = config.evaluate
     return effort.acting(config, evaluate.num_tasks * evaluate.num_samples)
 
-  reads = tuple(dict.fromkeys((*STAGE2_READS, *reads, 'evaluate')))
-  return Phase(name, reads, body, most)
+  own = EVALUATE_READS if temperature is None else EVALUATE_READS - {_TEMPERATURE}
+  reads = (*PLAY_READS, *sorted(own))
+  remembered = [phase.name for phase in arm.phases] if arm.memory else []
+  return Phase(name, reads, body, most, after=(arm.weights, *remembered))
 
 
 def _base_effort(config: Experiment) -> Effort:
@@ -93,8 +103,14 @@ def _gate_effort(config: Experiment) -> Effort:
   return effort.exploring(config, probe(config), config.gate.num_tasks)
 
 
-BASE_PHASE = Phase(BASE, BASE_READS, base, _base_effort)
-GATE = Phase('gate', (*STAGE1_READS, 'gate'), gate, _gate_effort)
+def base_phase(config: Experiment) -> Phase:
+  """The first phase, which reads a checkpoint or the warm start's options."""
+  reads = ('policy', 'mesh') if config.policy.checkpoint else (
+      *ALL_READ, 'env', 'warm_start', 'explore.reflect_every')
+  return Phase(BASE, reads, base, _base_effort, after=())
+
+
+GATE = Phase('gate', (*STAGE1_READS, 'env.teacher', 'gate'), gate, _gate_effort)
 
 
 def behind_the_gate(needed: Sequence[Phase]) -> list[Phase]:

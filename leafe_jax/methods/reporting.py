@@ -48,28 +48,66 @@ def _write(run: Run) -> dict[str, Any]:
   return {'page': str(page.relative_to(root))}
 
 
+def write_unfinished(run: Run, reason: str) -> pathlib.Path:
+  """results.json and the report of what a run has that came to an early end.
+
+  Args:
+    run: whose arms may not all be evaluated, or none.
+    reason: of the end, a sentence.
+
+  Returns:
+    The page.
+  """
+  root, config = run.directory.path, run.config
+  trees = trees_of(run) or load_trees(run.directory.phase('gate').dir)
+  results = {**_collect(run, _evaluated(run), trees), 'stopped': reason}
+  results_lib.write_results(root / 'results.json', results)
+  return write_report(
+      root / 'report', results, trees, json.dumps(settings.to_dict(config), indent=2),
+      name=root.name,
+  )
+
+
+def _evaluated(run: Run) -> list[Arm]:
+  """The arms that were evaluated, at the configured temperature."""
+  return [
+      arm for arm in arms_of(run.config)
+      if run.directory.phase(evaluate_name(arm.name)).done()
+  ]  # fmt: skip
+
+
 def collect_results(run: Run) -> dict[str, Any]:
   """The content of results.json; see `evaluation.results.build_results`."""
   config = run.config
-  arms = arms_of(config)
-  results = results_lib.build_results(
-      counts_of(run),
-      config_sha256=run.config_sha256,
-      seeds={'run': config.seed},
-      tasks=tasks_of(run),
-      budget={arm.name: budget_of(run, arm) for arm in arms},
-      stage1=stage1.describe(trees_of(run)),
-      wall_s=run.directory.wall_times(),
-      speed=run.directory.speeds(),
-      resamples=config.evaluate.bootstrap,
-  )
+  results = _collect(run, arms_of(config), trees_of(run))
   more = config.evaluate.more_temperatures
   at = {f'{t:g}': results_lib.compare(counts_of(run, t), config.evaluate.bootstrap)
         for t in more}  # fmt: skip
   return {**results, 'at_temperature': at} if more else results
 
 
-def counts_of(run: Run, temperature: float | None = None) -> list[ArmCounts]:
+def _collect(run: Run, arms: list[Arm], trees: list) -> dict[str, Any]:
+  """The figures of some of the arms, without those at other temperatures."""
+  config = run.config
+  of_run: dict[str, Any] = {
+      'config_sha256': run.config_sha256,
+      'seeds': {'run': config.seed},
+      'budget': {arm.name: budget_of(run, arm) for arm in arms},
+      'stage1': stage1.describe(trees),
+      'wall_s': run.directory.wall_times(),
+      'speed': run.directory.speeds(),
+      'resamples': config.evaluate.bootstrap,
+  }
+  if not arms:
+    return {**results_lib.NO_ARMS, **results_lib.describe_run(**of_run)}
+  return results_lib.build_results(
+      counts_of(run, arms=arms), tasks=tasks_of(run, arms), **of_run
+  )
+
+
+def counts_of(
+    run: Run, temperature: float | None = None, arms: list[Arm] | None = None
+) -> list[ArmCounts]:
   """How often each arm solved each task, at the configured or another temperature."""
   config = run.config
   actual = config.evaluate.temperature if temperature is None else temperature
@@ -79,13 +117,13 @@ def counts_of(run: Run, temperature: float | None = None) -> list[ArmCounts]:
           load_outcomes(run.directory.phase(evaluate_name(arm.name, temperature)).dir),
           actual,
       )
-      for arm in arms_of(config)
+      for arm in (arms_of(config) if arms is None else arms)
   ]
 
 
-def tasks_of(run: Run) -> TaskSet:
+def tasks_of(run: Run, arms: list[Arm] | None = None) -> TaskSet:
   """The tasks that every arm was evaluated on."""
-  first = arms_of(run.config)[0].name
+  first = (arms or arms_of(run.config))[0].name
   outcomes = load_outcomes(run.directory.phase(evaluate_name(first)).dir)
   return tasksets.of_outcomes(run.config.evaluate.split, outcomes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import pathlib
+import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,10 +13,12 @@ import jax
 from absl import logging
 
 from envs import api, registry
-from leafe_jax import hosts
+from leafe_jax import hosts, seals
 from leafe_jax.config import Experiment
+from leafe_jax.files import PARTIAL, replace
 from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.learner.metrics import Writer, make_writer
+from leafe_jax.methods import origin
 from leafe_jax.planning import memory
 from leafe_jax.planning.jobs import Job
 from leafe_jax.planning.programs import Target
@@ -39,6 +42,7 @@ from leafe_jax.text.tokenizers import (
   check_ids,
   known_ids,
   load_tokenizer,
+  save_tokenizer,
 )
 from leafe_jax.text.transcript import Transcript, WordTranscript
 
@@ -88,17 +92,39 @@ class Run:
     return load_tokenizer(directory)
 
   def _build_tokenizer(self, directory: pathlib.Path) -> None:
-    if not (directory / 'tokenizer_config.json').exists():
-      try:
-        words = self.world.vocabulary()
-      except NotImplementedError as error:
-        raise RunStopped(
-            f'env.name={self.config.env.name}: {error}, so no policy can start from '
-            'scratch in it; give a checkpoint: --config.policy.checkpoint=DIR'
-        ) from error
-      tokenizer = build_word_tokenizer(words, self.config.env.horizon)
-      tokenizer.save_pretrained(directory)
-      logging.info('built a tokenizer of %d words', len(tokenizer))
+    seal = directory / seals.SEAL
+    sealed = self._sealed_tokenizer(seal)
+    if sealed and not seals.compare(directory, sealed):
+      return
+    if sealed is not None or directory.exists():
+      logging.warning('%s is not as it was sealed: made again', directory)
+    partial = directory.with_name(f'{directory.name}{PARTIAL}')
+    tokenizer = build_word_tokenizer(self._words(), self.config.env.horizon)
+    save_tokenizer(tokenizer, partial)
+    if sealed and (wrong := seals.compare(partial, sealed)):
+      raise RunStopped(
+          f'{directory} was damaged, and the world does not give the same tokenizer '
+          f'any more ({next(iter(wrong))} differs): put the directory, or the data of '
+          'the environment, back'
+      )
+    shutil.rmtree(directory, ignore_errors=True)
+    replace(partial, directory)
+    logging.info('built a tokenizer of %d words', len(tokenizer))
+
+  def _sealed_tokenizer(self, seal: pathlib.Path) -> seals.Files | None:
+    try:
+      return seals.read(seal)
+    except seals.BrokenSeal:
+      return None
+
+  def _words(self) -> Sequence[str]:
+    try:
+      return self.world.vocabulary()
+    except NotImplementedError as error:
+      raise RunStopped(
+          f'env.name={self.config.env.name}: {error}, so no policy can start from '
+          'scratch in it; give a checkpoint: --config.policy.checkpoint=DIR'
+      ) from error
 
   @functools.cached_property
   def transcript(self) -> Transcript:
@@ -153,9 +179,16 @@ class Run:
   ) -> memory.Plan:
     """Refuses what cannot work before any weight is read; as `check_memory`."""
     assert self.mesh  # before anything is written
+    self._check_origin()
     self._check_stops(self.transcript.stop_ids)
     self._window()
     return self.check_memory(jobs, plays)
+
+  def _check_origin(self) -> None:
+    checkpoint = self.config.policy.checkpoint
+    if checkpoint:
+      base = self.directory.path / BASE
+      hosts.first(lambda: origin.check(checkpoint, base))
 
   def _check_stops(self, stop_ids: Sequence[int]) -> None:
     size = self.shape.vocab_size

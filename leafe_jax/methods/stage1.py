@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from envs import api
@@ -23,7 +23,7 @@ from leafe_jax.rollout.grow import Limits
 from leafe_jax.rollout.ledger import total
 
 
-def exploration(name: str, reads: Sequence[str], start: str = BASE) -> Phase:
+def exploration(name: str, start: str = BASE) -> Phase:
   """One tree per training task, grown by the weights of the phase `start`."""
 
   def explore(run: Run, directory: pathlib.Path) -> dict:
@@ -34,7 +34,7 @@ def exploration(name: str, reads: Sequence[str], start: str = BASE) -> Phase:
   def most(config: Experiment) -> Effort:
     return exploring(config, config.explore, config.explore.num_tasks)
 
-  return Phase(name, tuple(reads), explore, most, explores=True)
+  return Phase(name, STAGE1_READS, explore, most, explores=True, after=(start,))
 
 
 def matched(name: str, **changes: Any) -> Phase:
@@ -61,10 +61,13 @@ def matched(name: str, **changes: Any) -> Phase:
     changed = dataclasses.replace(config.explore, **changes)
     return exploring(config, changed, config.explore.num_tasks)
 
-  return Phase(name, STAGE1_READS, body, most, budget_of=EXPLORE, explores=True)
+  return Phase(
+      name, STAGE1_READS, body, most, budget_of=EXPLORE, explores=True,
+      after=(BASE, EXPLORE.name),
+  )
 
 
-EXPLORE = exploration('explore', STAGE1_READS)
+EXPLORE = exploration('explore')
 # Fresh episodes one by one.
 SAMPLE = matched('sample', reflect_every=0, max_depth=0, num_roots=1, restart=True)
 # Chains of four attempts, each told how the last one ended.

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -26,6 +26,7 @@ from leafe_jax.evaluation.tasksets import TaskSet
 from leafe_jax.files import write_atomic
 from leafe_jax.methods.catalogue import arms_of
 from leafe_jax.methods.collect import load_trees
+from leafe_jax.methods.phases import evaluate_name
 from leafe_jax.methods.reporting import (
   budget_of,
   counts_of,
@@ -35,7 +36,7 @@ from leafe_jax.methods.reporting import (
 )
 from leafe_jax.methods.run import Run
 from leafe_jax.rollout.ledger import total
-from leafe_jax.rundir import RunDirectory
+from leafe_jax.rundir import DONE, EarlyEnd, RunDirectory
 
 OneRun = Callable[[Experiment, pathlib.Path, str], None]
 # Stage-1 phases that are compared as ways to spend a budget.
@@ -60,32 +61,63 @@ def seeds_of(config: Experiment) -> dict[str, Experiment]:
 def run_study(
     config: Experiment, workdir: pathlib.Path, run_one: OneRun, *, pools: bool = True
 ) -> None:
-  """Makes or resumes every seed's run, then pools them in `workdir`."""
-  runs = []
+  """Makes or resumes every seed's run, then pools them in `workdir`.
+
+  A seed that comes to an early end is left out, and named. EarlyEnd if all do.
+  """
+  runs, gaps = [], {}
   for name, seed_config in seeds_of(config).items():
     directory = RunDirectory(workdir / name)
     hosts.first(lambda d=directory, c=seed_config: d.save_config(settings.to_dict(c)))
     digest = settings.sha256(seed_config)
     logging.info('study: %s', directory.path)
-    run_one(seed_config, directory.path, digest)
-    runs.append(Run(seed_config, directory, digest))
+    try:
+      run_one(seed_config, directory.path, digest)
+    except EarlyEnd as error:
+      logging.warning('study: %s ended early: %s', name, error)
+      gaps[str(seed_config.seed)] = str(error)
+    else:
+      runs.append(Run(seed_config, directory, digest))
+  if not runs:
+    raise EarlyEnd(f'no seed of the study came to its end: {next(iter(gaps.values()))}')
   if pools:
     digest = settings.sha256(config)
-    hosts.first(lambda: str(write_pooled(runs, workdir, digest)))
+    hosts.first(lambda: str(write_pooled(runs, workdir, digest, gaps)))
 
 
 def open_run(path: pathlib.Path) -> Run:
-  """A finished run. ValueError if there is none."""
-  directory = RunDirectory(path)
+  """A finished run, as it was sealed.
+
+  Raises:
+    ValueError: there is none, or an arm of it was not evaluated.
+    RunStopped: a file of it is not what was written.
+  """
+  directory = RunDirectory(path, make=False)
   found = directory.config()
   if found is None or not (path / 'results.json').exists():
     raise ValueError(f'{path} holds no finished run (config.json, results.json)')
+  for marker in sorted(path.rglob(DONE)):
+    directory.phase(str(marker.parent.relative_to(path))).check()
   config = settings.from_config_dict(found)
+  for arm in arms_of(config):
+    if not directory.phase(evaluate_name(arm.name)).done():
+      raise ValueError(f'{path}: {evaluate_name(arm.name)} is not finished')
   return Run(config, directory, settings.sha256(config))
 
 
-def write_pooled(runs: Sequence[Run], out: pathlib.Path, digest: str) -> pathlib.Path:
+def write_pooled(
+    runs: Sequence[Run],
+    out: pathlib.Path,
+    digest: str,
+    gaps: Mapping[str, str] | None = None,
+) -> pathlib.Path:
   """results.json, study.md and the report of all runs together; returns the page.
+
+  Args:
+    runs: finished ones.
+    out: where to write.
+    digest: identifies the config.
+    gaps: seed -> why it has no run among them.
 
   Raises:
     ValueError: runs that cannot be compared.
@@ -93,6 +125,8 @@ def write_pooled(runs: Sequence[Run], out: pathlib.Path, digest: str) -> pathlib
   _check_sampling(runs)
   out.mkdir(parents=True, exist_ok=True)
   results = pooled_results(runs, digest)
+  if gaps:
+    results['gaps'] = dict(gaps)
   results_lib.write_results(out / 'results.json', results)
   write_atomic(out / 'study.md', markdown.render(results))
   page = write_report(

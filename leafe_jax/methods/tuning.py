@@ -65,9 +65,11 @@ def tuned(
 
 def _chosen(directory: pathlib.Path, phase: str) -> float:
   def read() -> float | None:
-    if not (directory / phase / 'DONE.json').exists():
+    found = RunDirectory(directory, make=False).phase(phase)
+    if not found.done():
       return None
-    return RunDirectory(directory).phase(phase).result().get('learning_rate')
+    found.check()
+    return found.result().get('learning_rate')
 
   rate = hosts.first(read)
   if rate is None:

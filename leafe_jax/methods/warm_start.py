@@ -6,10 +6,12 @@ import pathlib
 import random
 
 import jax
+from absl import logging
 
 from leafe_jax import hosts
 from leafe_jax.experience import dataset
 from leafe_jax.learner.checkpoints import save_params
+from leafe_jax.methods import origin
 from leafe_jax.methods.demonstrations import warm_start_examples
 from leafe_jax.methods.run import Run
 from leafe_jax.methods.training import train_on
@@ -39,12 +41,16 @@ def import_checkpoint(run: Run, directory: pathlib.Path) -> dict:
   shape, _ = run.shape, run.transcript  # a template that cannot work costs no weights
   with run.naming_the_checkpoint():
     params = huggingface.load_params(checkpoint, shape, run.mesh)
+  hosts.first(lambda: origin.keep(checkpoint, directory))
   save_params(directory / 'params', params)
   return {'checkpoint': checkpoint}
 
 
 def _write_examples(run: Run, transcript: Transcript, data: pathlib.Path) -> None:
-  if not (data / 'shards.json').exists():
+  # The position of a checkpoint counts in all of these examples, in this order.
+  if not dataset.is_intact(data):
+    if data.exists():
+      logging.warning('%s is made again, to the same bits', data)
     dataset.write(data, _examples(run, transcript))
 
 

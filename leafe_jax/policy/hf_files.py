@@ -17,7 +17,7 @@ import numpy as np
 import safetensors
 from absl import logging
 
-from leafe_jax.files import is_lfs_pointer, read_object
+from leafe_jax.files import check_links, is_lfs_pointer, leaves, read_object
 
 CONFIG = 'config.json'
 WEIGHTS = 'model.safetensors'
@@ -54,11 +54,15 @@ def read_fields(directory: str | pathlib.Path) -> dict[str, Any]:
 
   Raises:
     FileNotFoundError: there is none.
-    UnsupportedCheckpoint: it is damaged.
+    UnsupportedCheckpoint: it is damaged, or leads out of the directory.
   """
   directory = pathlib.Path(directory)
   if not directory.is_dir():
     raise FileNotFoundError(f'there is no directory {directory}; nothing is downloaded')
+  try:
+    check_links(directory)
+  except ValueError as error:
+    raise UnsupportedCheckpoint(str(error)) from error
   if not (directory / CONFIG).is_file():
     alone = (directory / ADAPTER).is_file()
     remedy = f', but {ADAPTER}: merge the adapter into its base' if alone else ''
@@ -144,10 +148,11 @@ def _shards(directory: pathlib.Path, index: pathlib.Path) -> list[pathlib.Path]:
 def _inside(directory: pathlib.Path, name: str, where: str) -> pathlib.Path:
   """A file by the name that another one gives it.
 
-  Links are followed: caches keep every file as one.
+  Links are followed where they lead to the same place, or to a cache's blobs.
   """
   path = pathlib.PurePosixPath(name)
-  if path.is_absolute() or '..' in path.parts or '\0' in name or not path.parts:
+  odd = path.is_absolute() or '..' in path.parts or '\0' in name or not path.parts
+  if odd or leaves(directory, directory / path):
     raise UnsupportedCheckpoint(
         f'{where} names {short(name)}, which is not in the directory'
     )

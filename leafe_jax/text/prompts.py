@@ -14,7 +14,7 @@ import string
 import tomllib
 from typing import Any
 
-from leafe_jax.files import write_atomic
+from leafe_jax.files import read_object, write_atomic
 
 
 class PromptsError(ValueError):
@@ -163,5 +163,10 @@ def keep(path: pathlib.Path, source: str) -> None:
 
 
 def kept(path: pathlib.Path) -> Prompts:
-  """What `keep` wrote."""
-  return Prompts(**json.loads(path.read_text(encoding='utf-8')))
+  """What `keep` wrote. PromptsError if it is not that any more."""
+  try:
+    return Prompts(**read_object(path))
+  except (ValueError, TypeError) as error:
+    raise PromptsError(
+        f'{path}: {error}; remove it, and the prompts of the config are kept again'
+    ) from error

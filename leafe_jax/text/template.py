@@ -8,22 +8,31 @@ every day and host of a run.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
 
-from leafe_jax.files import write_atomic
+from leafe_jax import seals
+from leafe_jax.files import DamagedFile
 from leafe_jax.text.tokenizers import Tokenizer
 
 _MARKS = ('\u241fquestion\u241f', '\u241fanswer\u241f', '\u241fagain\u241f')
 # What Python and jinja raise inside a template that cannot be rendered.
-_BROKEN = (jinja2.TemplateError, ValueError, TypeError, LookupError, AttributeError)
+_BROKEN = (
+    jinja2.TemplateError, ValueError, TypeError, LookupError, AttributeError,
+    ArithmeticError, MemoryError, RecursionError, TimeoutError,
+)
+# Longer than this no honest template takes, which take milliseconds.
+MAX_SECONDS = 20.0
 # Arguments of apply_chat_template that are ours.
 _OURS = ('conversation', 'messages', 'tokenize', 'add_generation_prompt')
 
@@ -109,6 +118,7 @@ def _check_options(tokenizer: Tokenizer, options: Mapping[str, Any]) -> None:
           f'policy.template.chat_template: {", ".join(templates)}'
       )
     templates = templates[name]
+  _refuse_powers(templates)
   for name in options:
     known = name == 'chat_template' or re.search(rf'\b{re.escape(name)}\b', templates)
     if name in _OURS or not known:
@@ -121,17 +131,51 @@ def _render(
     tokenizer: Tokenizer, messages: Sequence[dict[str, str]], options: dict[str, Any]
 ) -> str:
   try:
-    return str(
-        tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True, **options
-        )
-    )
+    with _limited():
+      return str(
+          tokenizer.apply_chat_template(
+              list(messages), tokenize=False, add_generation_prompt=True, **options
+          )
+      )
   except _BROKEN as error:
     reason = ' '.join(str(error).split()) or type(error).__name__
     raise TemplateError(
         'the chat template cannot render a conversation of '
         f'{", ".join(dict.fromkeys(m["role"] for m in messages))}: {reason}'
     ) from error
+
+
+@contextlib.contextmanager
+def _limited() -> Iterator[None]:
+  """Ends a template that loops: its sandbox bounds what it reaches, not its time.
+
+  Only the main thread can be interrupted so; elsewhere there is no limit.
+  """
+
+  def end(*_: Any) -> None:
+    raise TimeoutError(f'it was not done after {MAX_SECONDS:g} s')
+
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  before = signal.signal(signal.SIGALRM, end)
+  signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
+  try:
+    yield
+  finally:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def _refuse_powers(source: str) -> None:
+  """Refuses the one operation that takes for ever in a single step."""
+  try:
+    tokens = [value for _, kind, value in jinja2.Environment().lex(source)
+              if kind == 'operator']  # fmt: skip
+  except jinja2.TemplateError:
+    return  # rendering says what is wrong
+  if '**' in tokens:
+    raise TemplateError('the chat template raises numbers to powers (**); take it out')
 
 
 def _split(text: str, count: int) -> list[str]:
@@ -153,9 +197,8 @@ def keep(
   identity = _identity(tokenizer, options)
   if not path.exists():
     pieces = cut(tokenizer, options, system)
-    record = {'sha256': identity, **dataclasses.asdict(pieces)}
-    write_atomic(path, json.dumps(record, indent=2) + '\n')
-  elif json.loads(path.read_text(encoding='utf-8'))['sha256'] != identity:
+    seals.write_record(path, {'sha256': identity, **dataclasses.asdict(pieces)})
+  elif _record(path).get('sha256') != identity:
     raise TemplateError(
         f'its chat template is not the one that the run began with ({path}); put '
         'the old one back, or begin anew in another --workdir'
@@ -163,10 +206,20 @@ def keep(
 
 
 def kept(path: pathlib.Path) -> Pieces:
-  """What `keep` wrote."""
-  record = json.loads(path.read_text(encoding='utf-8'))
+  """What `keep` wrote. Raises TemplateError."""
+  record = _record(path)
   del record['sha256']
   return Pieces(**record)
+
+
+def _record(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    return seals.read_record(path)
+  except DamagedFile as error:
+    raise TemplateError(
+        f'{error}; put it back from a copy, or remove it: it is cut from the template '
+        'again (one that names the day then names another)'
+    ) from error
 
 
 def _identity(tokenizer: Tokenizer, options: Mapping[str, Any]) -> str:

@@ -13,7 +13,8 @@ from absl import logging
 from jaxtyping import Bool
 from tokenizers import models, pre_tokenizers
 
-from leafe_jax.files import is_lfs_pointer, read_object
+from leafe_jax import seals
+from leafe_jax.files import check_links, is_lfs_pointer, read_object
 
 PAD, BOS, ACT, END = '<pad>', '<bos>', '<act>', '<end>'
 HINT, USE = '<hint>', '<use>'
@@ -91,6 +92,12 @@ def build_word_tokenizer(words: Sequence[str], horizon: int) -> Tokenizer:
   )
 
 
+def save_tokenizer(tokenizer: Tokenizer, directory: pathlib.Path) -> None:
+  """Saves a tokenizer and seals its files."""
+  tokenizer.save_pretrained(directory)
+  seals.write(directory, directory / seals.SEAL)
+
+
 def known_ids(tokenizer: Tokenizer, size: int) -> Bool[np.ndarray, ' size']:
   """Which of the ids 0 .. size - 1 stand for a text.
 
@@ -159,6 +166,10 @@ def _check_files(directory: pathlib.Path) -> None:
         f'no tokenizer in {directory}: none of {", ".join(_VOCABULARIES)}; '
         'tokenizer_config.json alone holds no vocabulary'
     )
+  try:
+    check_links(directory)
+  except ValueError as error:
+    raise TokenizerError(str(error)) from error
   fields = {}
   for name in (_FILE, 'tokenizer_config.json', 'config.json', *_MORE_JSON):
     if (directory / name).is_file():

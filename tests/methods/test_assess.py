@@ -7,13 +7,21 @@ import json
 
 import pytest
 
+from envs import api
 from leafe_jax import config as config_lib
 from leafe_jax.evaluation import results
+from leafe_jax.files import DamagedFile
 from leafe_jax.methods import assess as assess_lib
 from leafe_jax.methods import study
-from leafe_jax.methods.assess import assess, load_episodes, load_outcomes, rules_of
+from leafe_jax.methods.assess import (
+  _is_assessed,
+  assess,
+  load_episodes,
+  load_outcomes,
+  rules_of,
+)
+from leafe_jax.rollout.evaluate import TaskOutcome
 from leafe_jax.rollout.samples import play_groups
-from leafe_jax.rundir import RunStopped
 from leafe_jax.sampler import Rules
 from leafe_jax.text.transcript import WordTranscript
 from tests.methods import bandit
@@ -142,9 +150,27 @@ def test_a_run_killed_between_transcripts_and_counts_ends_with_the_same_bits(
 ])
 def test_transcripts_that_are_damaged_are_refused_by_name(tmp_path, content):
   (tmp_path / 'episodes_0003.jsonl').write_bytes(content)
-  with pytest.raises(RunStopped, match=r'episodes_0003.*; remove it') as stopped:
+  with pytest.raises(DamagedFile, match=r'episodes_0003.*; remove it') as stopped:
     list(load_episodes(tmp_path))
   assert '\n' not in str(stopped.value)
+
+
+def test_a_wave_that_was_cut_short_or_lost_its_transcripts_is_played_again(tmp_path):
+  tasks = [api.Task(name, 'do', 'test') for name in 'ab']
+  config = config_lib.Evaluate(num_samples=1, keep_episodes=1)
+  path = tmp_path / 'wave_0000.jsonl'
+  lines = [
+      json.dumps(dataclasses.asdict(TaskOutcome(t.id, [1], [1.0], [3], {}, '', '')))
+      for t in tasks
+  ]
+  path.write_text('\n'.join(lines) + '\n')
+  assert not _is_assessed(path, tasks, config)  # without transcripts
+  assert _is_assessed(path, tasks, dataclasses.replace(config, keep_episodes=0))
+  (tmp_path / 'episodes_0000.jsonl').write_text('')
+  assert _is_assessed(path, tasks, config)
+  for text in (lines[0] + '\n', '\n'.join(lines)[:-3], '', '[]\n'):
+    path.write_text(text)
+    assert not _is_assessed(path, tasks, config)
 
 
 def test_outcomes_from_before_endings_were_counted_say_nothing_of_them(tmp_path):

@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
-from leafe_jax import experiment, settings
-from leafe_jax.config import Experiment
+from configs import webshop
+from leafe_jax import experiment, settings, standing
+from leafe_jax.config import Experiment, Grpo, Policy, Tune
 from leafe_jax.methods import catalogue
 from leafe_jax.methods.arms import BASE
 
@@ -43,7 +44,51 @@ def test_leafe_on_top_of_grpo_explores_with_the_weights_of_grpo():
       'grpo', 'explore_grpo', 'distill/leafe_grpo'
   ]
   assert arm.costs == ('grpo', 'explore_grpo')
-  assert 'grpo' in arm.phases[-1].reads
+  assert arm.phases[1].after == ('grpo',)
+  assert set(arm.phases[2].after) == {'grpo', 'explore_grpo'}
+
+
+def redone(changed, *arms, **options):
+  """The phases that a changed option touches, in a run of these arms."""
+  config = dataclasses.replace(
+      settings.from_config_dict(webshop.get_config('debug')), arms=arms, **options
+  )
+  return [*standing.affected([changed], experiment.phase_inputs(config))][:-1]
+
+
+def test_a_change_touches_what_reads_it_and_nothing_else():
+  arms = ('base', 'rft', 'leafe_reh', 'leafe', 'dpo', 'leafe_beta_4')
+  assert redone('distill.beta', *arms) == ['distill/leafe', 'evaluate/leafe']
+  assert redone('dpo.beta', *arms) == ['distill/dpo', 'evaluate/dpo']
+  assert redone('evaluate.bootstrap', *arms) == []
+  assert redone('gate.min_parsed', *arms) == ['gate']
+  assert redone('method', *arms) == []
+  assert 'distill/dpo' in redone('distill.steps', *arms)
+  assert redone('explore.wave_tasks', 'base', 'leafe', 'imitation') == [
+      'gate', 'explore', 'distill/leafe', 'alternatives', 'distill/imitation',
+      'evaluate/leafe', 'evaluate/imitation',
+  ]
+
+
+def test_a_phase_that_takes_over_a_budget_reads_whom_it_takes_it_from():
+  arms = ('base', 'leafe', 'grpo')
+  apart = redone('explore.attempts', *arms)
+  assert 'explore' in apart and 'grpo' not in apart
+  matched = Grpo(match_explore=True)
+  assert 'grpo' in redone('explore.attempts', *arms, grpo=matched)
+
+
+def test_a_sweep_reads_what_judges_it():
+  arms = ('base', 'leafe')
+  assert redone('evaluate.temperature', *arms) == ['evaluate/base', 'evaluate/leafe']
+  swept = Tune(factors=(1.0,))
+  assert 'distill/leafe' in redone('evaluate.temperature', *arms, tune=swept)
+
+
+def test_an_imported_base_reads_no_warm_start():
+  policy = Policy(checkpoint='there')
+  assert 'warm_start' in redone('warm_start.steps', 'base')
+  assert redone('warm_start.steps', 'base', policy=policy) == []
 
 
 def test_no_two_arms_sample_the_same_random_numbers():

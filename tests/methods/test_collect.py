@@ -8,7 +8,7 @@ from leafe_jax.config import Explore
 from leafe_jax.learner.metrics import Nowhere
 from leafe_jax.methods import collect
 from leafe_jax.rollout.grow import Limits
-from leafe_jax.tree import read_trees
+from leafe_jax.tree import Tree
 from tests.rollout import corridor
 
 CONFIG = dataclasses.replace(Explore(), num_roots=1, reflect_every=0, wave_tasks=2)
@@ -51,7 +51,7 @@ def test_a_killed_wave_leaves_its_trees_as_far_as_they_had_grown(tmp_path):
   with contextlib.suppress(KeyboardInterrupt):
     gather(tmp_path, die_later)
   [path] = tmp_path.iterdir()
-  grown = list(read_trees(path.read_text().splitlines()))
+  grown = [Tree.from_json(line) for line in path.read_text().splitlines()]
   assert path.name == 'growing_0000.jsonl'
   assert [len(tree.nodes[0].turns) for tree in grown] == [1, 1]
   (tmp_path / 'straight').mkdir()

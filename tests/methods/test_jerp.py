@@ -246,4 +246,5 @@ def test_learnt_rules_are_in_the_prompts_of_the_evaluation_if_wanted(tmp_path):
 def test_the_evaluation_depends_on_the_options_of_its_arm():
   [arm] = jerp.ARMS
   (phase,) = evaluations(arm, Evaluate())
-  assert {'grpo', 'jerp', 'evaluate'} <= set(phase.reads)
+  assert 'jerp' in phase.after and 'evaluate.split' in phase.reads
+  assert {'grpo', 'jerp'} <= set(arm.phases[0].reads)

@@ -33,8 +33,9 @@ def finished_run(path, seed, counts, n=4, hashes=('1', '2', '3')):
         )))
         for task, c, hash in zip(TASKS, successes, hashes, strict=True)
     ]
-    place = directory.phase(f'evaluate/{arm}').dir
-    (place / 'wave_0000.jsonl').write_text('\n'.join(lines) + '\n')
+    place = directory.phase(f'evaluate/{arm}')
+    (place.dir / 'wave_0000.jsonl').write_text('\n'.join(lines) + '\n')
+    place.complete({})
   (path / 'results.json').write_text('{}')
   return study.open_run(path)
 
@@ -80,6 +81,17 @@ def test_runs_on_tasks_of_other_data_are_refused(tmp_path):
 
 def test_a_directory_without_a_finished_run_is_refused(tmp_path):
   with pytest.raises(ValueError, match='holds no finished run'):
+    study.open_run(tmp_path)
+
+
+def test_a_finished_run_that_was_changed_is_refused_by_name(tmp_path):
+  finished_run(tmp_path, 0, {'base': (0, 1, 4)})
+  path = tmp_path / 'evaluate' / 'base' / 'wave_0000.jsonl'
+  path.write_text(path.read_text().replace('0, 0, 0, 0', '1, 0, 0, 0', 1))
+  with pytest.raises(RunStopped, match=r'base/wave_0000.jsonl differs.*start the run'):
+    study.open_run(tmp_path)
+  (tmp_path / 'evaluate' / 'base' / 'DONE.json').unlink()
+  with pytest.raises(ValueError, match='evaluate/base is not finished'):
     study.open_run(tmp_path)
 
 

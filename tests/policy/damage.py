@@ -154,6 +154,36 @@ def links(directory: pathlib.Path) -> None:
     (directory / path.name).symlink_to(blobs / str(number))
 
 
+def lead_out(name: str) -> Change:
+  """A file as a link to what lies elsewhere on the machine."""
+  def change(directory: pathlib.Path) -> None:
+    secret = directory.with_name('secret')
+    (directory / name).replace(secret)
+    (directory / name).symlink_to(secret)
+
+  return change
+
+
+def lead_out_below(directory: pathlib.Path) -> None:
+  """A directory as a link, and an index that names a file in it."""
+  elsewhere = directory.with_name('elsewhere')
+  elsewhere.mkdir()
+  (directory / 'model.safetensors').replace(elsewhere / 'w.safetensors')
+  (directory / 'here').symlink_to(elsewhere)
+  set_map({FIRST: 'here/w.safetensors'})(directory)
+
+
+LEADS_OUT = {
+    'weights are a link to elsewhere': (
+        lead_out('model.safetensors'), 'model.safetensors is a link to'
+    ),
+    'config.json is a link to elsewhere': (
+        lead_out('config.json'), 'outside of the directory'
+    ),
+    'a directory is a link to elsewhere': (lead_out_below, 'here is a link to'),
+}
+
+
 def adapter(directory: pathlib.Path) -> None:
   found = {'base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight':
            np.ones((2, 32), np.float32),

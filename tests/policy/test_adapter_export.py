@@ -108,7 +108,7 @@ def _rundir(tmp_path):
   config = dataclasses.replace(Experiment(), policy=POLICY)
   (directory / 'config.json').write_text(json.dumps(settings.to_dict(config)))
   tokenizer = tokenizers.build_word_tokenizer(['red', 'box'], horizon=3)
-  tokenizer.save_pretrained(directory / 'tokenizer')
+  tokenizers.save_tokenizer(tokenizer, directory / 'tokenizer')
   size = len(tokenizer)
   base = model.init_params(POLICY, size, jax.random.key(0), _mesh())
   checkpoints.save_params(directory / 'warm_start' / 'params', base)

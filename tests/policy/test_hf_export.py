@@ -46,7 +46,7 @@ def _export(tmp_path, policy):
   run.mkdir()
   (run / 'config.json').write_text(json.dumps(settings.to_dict(config)))
   tokenizer = tokenizers.build_word_tokenizer(['red', 'box', "it's"], horizon=3)
-  tokenizer.save_pretrained(run / 'tokenizer')
+  tokenizers.save_tokenizer(tokenizer, run / 'tokenizer')
   params = _params(policy, len(tokenizer))
   checkpoints.save_params(run / 'distill' / 'leafe' / 'params', params)
   export_hf.export(run, 'distill/leafe', out, 10**9)

@@ -21,6 +21,7 @@ from leafe_jax.rundir import RunDirectory, RunStopped
 from tests.policy.damage import (
   FIRST,
   INDEX,
+  LEADS_OUT,
   POINTER,
   SCALED,
   VOCAB,
@@ -187,6 +188,7 @@ REFUSED = {
     'an adapter alone': (
         both(adapter, lambda d: (d / 'config.json').unlink()), 'merge the adapter'
     ),
+    **LEADS_OUT,
     'no directory': (shutil.rmtree, 'there is no directory'),
     'weights are a pointer': (content('model.safetensors', POINTER), 'Git LFS pointer'),
     'weights are cut short': (cut('model.safetensors', 0.9), 'damaged or cut short'),

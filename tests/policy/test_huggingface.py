@@ -243,7 +243,7 @@ def _make_run(directory):
   directory.mkdir()
   (directory / 'config.json').write_text(json.dumps(settings.to_dict(config)))
   tokenizer = tokenizers.build_word_tokenizer(['red', 'box'], horizon=3)
-  tokenizer.save_pretrained(directory / 'tokenizer')
+  tokenizers.save_tokenizer(tokenizer, directory / 'tokenizer')
   params = _random_params(OURS, len(tokenizer))
   checkpoints.save_params(directory / 'distill' / 'leafe' / 'params', params)
   return params

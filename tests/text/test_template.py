@@ -1,6 +1,7 @@
 """Templates are cut into stable pieces, or refused by name before a run starts."""
 
 import json
+import signal
 
 import pytest
 
@@ -104,3 +105,47 @@ def test_text_comes_back_as_it_was_sampled():
   spelt = chat.ChatTranscript(tokenizer)
   text = "women 's shoes , size 5 . do n't"
   assert spelt.text(spelt.response(text)) == text
+
+
+# Twelve zeros of steps.
+LOOPS = '{% for i in range(9999) %}' * 3 + '{% set x = i %}' + '{% endfor %}' * 3
+
+
+@pytest.mark.parametrize(
+    ('hostile', 'named'),
+    [
+        (LOOPS, 'not done after 0.2 s'),
+        ('{% for i in range(10 * 9) %}{{ 9 ** 9 ** 9 ** 9 }}{% endfor %}', 'powers'),
+        ('{% for i in range(999999999) %}{% endfor %}', 'Range too big'),
+        ('{% macro m(x) %}{{ m(x) }}{% endmacro %}{{ m(1) }}', 'recursion'),
+        ("{{ 'x' * 99999999999999999999 }}", 'cannot render'),
+        ("{{ lipsum.__globals__['os'].getcwd() }}", 'unsafe'),
+        ("{{ ().__class__.__bases__[0].__subclasses__() }}", 'unsafe'),
+        ("{{ messages.append(messages[0]) }}", 'unsafe'),
+        ("{% include 'tokenizer_config.json' %}", 'cannot render'),
+    ],
+)
+def test_a_hostile_template_is_refused_in_one_line(hostile, named, monkeypatch):
+  monkeypatch.setattr(template, 'MAX_SECONDS', 0.2)
+  with pytest.raises(template.TemplateError, match=named) as error:
+    chat.ChatTranscript(make_tokenizer(hostile))
+  assert '\n' not in str(error.value)
+
+
+def test_the_limit_leaves_no_alarm_behind(monkeypatch):
+  monkeypatch.setattr(template, 'MAX_SECONDS', 3600.0)
+  before = signal.getsignal(signal.SIGALRM)
+  template.cut(make_tokenizer(CHATML))
+  assert signal.getsignal(signal.SIGALRM) is before
+  assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize('change', ['[:-9]', '"role"', None])
+def test_kept_pieces_that_were_changed_are_named(tmp_path, change):
+  path = tmp_path / 'chat_template.json'
+  template.keep(path, make_tokenizer(CHATML), {})
+  text = path.read_text()
+  others = {'[:-9]': text[:-9], '"role"': text.replace('user', 'usher')}
+  path.write_text(others.get(change, '{}'))
+  with pytest.raises(template.TemplateError, match=r'chat_template.json.*remove it'):
+    template.keep(path, make_tokenizer(CHATML), {})

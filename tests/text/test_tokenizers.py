@@ -255,6 +255,21 @@ def test_no_code_of_the_directory_runs_and_nobody_is_asked(tmp_path):
   assert not list(tmp_path.rglob('RAN'))
 
 
+def test_a_link_to_elsewhere_is_not_followed(tmp_path):
+  place = tmp_path / 'tokenizer'
+  build_word_tokenizer(['red', 'box'], horizon=3).save_pretrained(place)
+  (place / 'tokenizer.json').replace(tmp_path / 'other.json')
+  (place / 'tokenizer.json').symlink_to(tmp_path / 'other.json')
+  with pytest.raises(TokenizerError, match=r'tokenizer.json is a link to .*other.json'):
+    load_tokenizer(place)
+  for blobs in (tmp_path / 'models--me--mine' / 'blobs', tmp_path / 'blobs'):
+    blobs.mkdir(parents=True)  # of a cache
+    (blobs / 'abc').write_bytes((tmp_path / 'other.json').read_bytes())
+    (place / 'tokenizer.json').unlink()
+    (place / 'tokenizer.json').symlink_to(blobs / 'abc')
+    assert load_tokenizer(place).encode('red')
+
+
 def test_word_level_tokenizers_come_back(tmp_path):
   saved = build_word_tokenizer(['red', 'box', "it's"], horizon=3)
   saved.save_pretrained(tmp_path)

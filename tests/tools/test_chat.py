@@ -19,6 +19,7 @@ from leafe_jax.methods.run import Run
 from leafe_jax.policy import hf_export, huggingface, model, sharding
 from leafe_jax.rundir import RunDirectory
 from leafe_jax.sampler import Rules
+from leafe_jax.text import tokenizers
 from tests.methods import bandit
 from tests.rollout import corridor
 from tests.text.chat_tokenizers import CHATML, make_tokenizer
@@ -45,7 +46,7 @@ def checkpoint(tmp_path_factory):
   """A random chat model over bytes."""
   place = tmp_path_factory.mktemp('checkpoint')
   tokenizer = make_tokenizer(CHATML)
-  tokenizer.save_pretrained(place / 'tokenizer')
+  tokenizers.save_tokenizer(tokenizer, place / 'tokenizer')
   mesh, size = sharding.make_mesh(Mesh()), len(tokenizer)
   params = model.init_params(POLICY, size, jax.random.key(0), mesh)
   hf_export.write(

@@ -137,3 +137,10 @@ def test_whatever_was_played_can_be_saved_and_read(tmp_path_factory, actions):
   start, read = play.read_script(str(path), play.Start('', {}, 'test', 9, 9))
   assert start == START
   assert [action for _, action in read] == actions
+
+
+def test_no_text_of_a_world_writes_to_the_terminal(capsys):
+  play.say('\x1b]0;title\x07\x1b[2Jplain\ttext\r\nnext\u202e')
+  assert capsys.readouterr().out == (
+      '\\x1b]0;title\\x07\\x1b[2Jplain\\ttext\\r\nnext\\u202e\n'
+  )

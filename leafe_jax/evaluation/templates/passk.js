@@ -97,7 +97,7 @@ function addTip(place, picture, {arms, ks, x, width, height, pad}) {
 
 const armsData = readData('arms-data');
 let passkWidth = 0;
-new ResizeObserver(() => {
+if (armsData.length) new ResizeObserver(() => {
   const width = byId('passk').clientWidth;
   if (width === passkWidth) return;
   passkWidth = width;

@@ -14,7 +14,9 @@ def make(directory: str) -> protocol.Generate:
   torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
   loader: Any = transformers.AutoModelForCausalLM
-  model = loader.from_pretrained(directory, dtype='auto').to(device).eval()
+  model = loader.from_pretrained(
+      directory, dtype='auto', local_files_only=True, trust_remote_code=False
+  ).to(device).eval()
 
   def generate(prompts, new_tokens):
     ids = torch.tensor(prompts, device=device)  # all of one length

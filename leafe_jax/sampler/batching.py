@@ -21,6 +21,7 @@ from leafe_jax.sampler.state import MAX_STOP_IDS, Rules, State
 from leafe_jax.sampler.turn import Batch, Drawing
 
 _MIN_RESPONSE = 8
+_MIN_ROWS = 2
 _NO_STOPS = (-1,) * MAX_STOP_IDS
 
 
@@ -59,10 +60,16 @@ class Buckets:
     config: bucket sizes; lengths are rounded up to whole pages.
     max_length: longest transcript in tokens.
     num_shards: of the pool; the rows of a dispatch are cut likewise.
+    few_rows: whether a dispatch of few rows has a program of its own, a quarter
+      as wide: for a large policy it saves more than it takes to compile.
   """
 
   def __init__(
-      self, config: config_lib.Sampler, max_length: int, num_shards: int = 1
+      self,
+      config: config_lib.Sampler,
+      max_length: int,
+      num_shards: int = 1,
+      few_rows: bool = False,
   ):
     self.page_size = config.page_size
     self.new_tokens = tuple(sorted(config.prefill_buckets))
@@ -72,6 +79,9 @@ class Buckets:
     self.num_shards = num_shards
     self._rows_per_shard = -(-min(config.dispatch_rows, config.max_rows) // num_shards)
     self.rows = self._rows_per_shard * num_shards
+    narrow = max(_MIN_ROWS, self._rows_per_shard // 4)
+    narrow_too = few_rows and narrow < self._rows_per_shard
+    self._widths = (narrow,) * narrow_too + (self._rows_per_shard,)
     self._chunk = config.decode_chunk
 
   def _round_up(self, size: int) -> int:
@@ -109,12 +119,25 @@ class Buckets:
 
   def places(self, rows: Sequence[Row]) -> list[int]:
     """Where the rows of a dispatch stand in its arrays."""
-    taken = [shard * self._rows_per_shard for shard in range(self.num_shards)]
+    width = self._width(rows)
+    taken = [shard * width for shard in range(self.num_shards)]
     found = []
     for row in rows:
       found.append(taken[row.shard])
       taken[row.shard] += 1
     return found
+
+  @property
+  def row_sizes(self) -> tuple[int, ...]:
+    """Rows that a dispatch may have, real and padded, on all shards together."""
+    return tuple(width * self.num_shards for width in self._widths)
+
+  def _width(self, rows: Sequence[Row]) -> int:
+    """Places on each shard."""
+    counts = [0] * self.num_shards
+    for row in rows:
+      counts[row.shard] += 1
+    return _bucket(max(counts), self._widths)
 
   def per_dispatch(self, max_tokens: int) -> int:
     """How many of `max_tokens` tokens one dispatch decodes at most."""
@@ -149,17 +172,23 @@ class Buckets:
     """
     num_new = max(row.num_new for row in rows)
     num_prefix = max(row.state.cached // self.page_size for row in rows)
-    batch = self.blank(num_new, num_prefix, num_decode, num_pages)
+    count = self._width(rows) * self.num_shards
+    batch = self.blank(num_new, num_prefix, num_decode, num_pages, count)
     places = self.places(rows)
     batch.active[places] = True
     for place, row, pages in zip(places, rows, fresh, strict=True):
       _fill_row(batch, place, row, pages, self.page_size)
     if num_decode:
-      return batch._replace(drawing=_drawing(rows, places, self.rows))
+      return batch._replace(drawing=_drawing(rows, places, count))
     return batch
 
   def blank(
-      self, num_new: int, num_prefix: int, num_decode: int, num_pages: int
+      self,
+      num_new: int,
+      num_prefix: int,
+      num_decode: int,
+      num_pages: int,
+      rows: int = 0,
   ) -> Batch:
     """A dispatch without rows: it reads padding and writes nowhere.
 
@@ -168,8 +197,9 @@ class Buckets:
       num_prefix: most full pages of a prefix.
       num_decode: room for responses, 0 to read only.
       num_pages: size of the pool.
+      rows: one of `row_sizes`; 0: the most.
     """
-    rows, page = self.rows, self.page_size
+    rows, page = rows or self.rows, self.page_size
     width = _bucket(num_new, self.new_tokens)
     length = _bucket(num_prefix * page, self.lengths)
     num_write = -(-(page - 1 + width + num_decode) // page)

@@ -33,6 +33,7 @@ from leafe_jax.sampler.pages import Page
 from leafe_jax.sampler.state import Stats
 
 MAX_UNDER_WAY = 4  # dispatches that read the pool at the same time
+_LARGE = 10_000_000  # weights
 
 
 class Dispatch(NamedTuple):
@@ -52,11 +53,12 @@ class Dispatch(NamedTuple):
 
 
 class Program(NamedTuple):
-  """Shapes of a dispatch: new tokens, prefix pages, and room for responses."""
+  """Shapes of a dispatch: new tokens, prefix pages, room for responses, rows."""
 
   num_new: int
   num_prefix: int
   num_decode: int
+  num_rows: int
 
 
 class Engine:
@@ -77,7 +79,9 @@ class Engine:
   ):
     self.params: model.Params = {}
     shards = sharding.num_row_shards(mesh)
-    self.buckets = Buckets(sampler_config, policy_config.max_length, shards)
+    self.buckets = Buckets(
+        sampler_config, policy_config.max_length, shards, few_rows=_is_large(policy_config)
+    )
     self.stats = Stats()
     self._mesh = mesh
     form = ragged.choose_form(
@@ -194,17 +198,26 @@ class Engine:
     """
     buckets = self.buckets
     return [
-        Program(num_new, length // buckets.page_size, room)
+        Program(num_new, length // buckets.page_size, room, rows)
         for room in rooms
         for num_new in buckets.new_tokens
         for length in buckets.lengths
+        for rows in buckets.row_sizes
     ]
 
   def compile(self, program: Program) -> None:
     """Compiles a program by running it on no rows."""
-    batch = self.buckets.blank(*program, self._num_pages)
+    *shapes, rows = program
+    batch = self.buckets.blank(*shapes, self._num_pages, rows)
     self._run(batch, program.num_decode)
     self._store()
+
+
+def _is_large(policy: config_lib.Policy) -> bool:
+  """Whether reading its layers' weights takes longer than starting a program."""
+  heads = 2 * (policy.num_heads + policy.num_kv_heads) * policy.head_dim
+  of_layer = policy.embed_dim * (heads + 3 * policy.mlp_dim)
+  return policy.num_layers * of_layer > _LARGE
 
 
 def row_shardings(mesh: Mesh, batch: turn_lib.Batch) -> turn_lib.Batch:

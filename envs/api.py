@@ -63,7 +63,7 @@ class SnapshotMismatch(EnvError):
 
 
 class BadStep(EnvError):
-  """An environment answered with what is no Step; names world, task and field."""
+  """An environment answered with what it may not; names world, task and field."""
 
 
 @dataclasses.dataclass(frozen=True)

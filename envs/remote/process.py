@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-from envs.remote.protocol import Lost, Reply, TimedOut, decode
+from envs.remote.protocol import Reply, StepTimeout, WorkerLost, decode
 
 _START = (
     'import json, sys; sys.path[:] = json.loads(sys.argv[1]); '
@@ -65,14 +65,14 @@ class Process:
     error = decode(Reply, self._receive(0)).error
     if error is not None:
       self.end()
-      raise Lost(f'it cannot make its world: {error}')
+      raise WorkerLost(f'it cannot make its world: {error}')
 
   def ask(self, request: bytes, limit: float) -> bytes:
     """See `Transport.ask`."""
     try:
       self._connection.send_bytes(request)
     except OSError as error:
-      raise Lost(self._epitaph()) from error
+      raise WorkerLost(self._epitaph()) from error
     return self._receive(limit)
 
   def _receive(self, limit: float) -> bytes:
@@ -83,13 +83,13 @@ class Process:
       ):
         if time.monotonic() >= deadline:
           self.end()
-          raise TimedOut(f'no answer within {limit:g} s')
+          raise StepTimeout(f'no answer within {limit:g} s')
         if self.overgrown():
           self.end()
-          raise Lost(f'it grew over {self._memory_gb:g} GB')
+          raise WorkerLost(f'it grew over {self._memory_gb:g} GB')
       return self._connection.recv_bytes()
     except (EOFError, OSError) as error:
-      raise Lost(self._epitaph()) from error
+      raise WorkerLost(self._epitaph()) from error
 
   def overgrown(self) -> bool:
     """Whether it holds more memory than it may."""

@@ -15,11 +15,11 @@ from envs import api
 T = TypeVar('T')
 
 
-class Lost(api.EnvError):
-  """The other side is gone, and with it what it was asked for."""
+class WorkerLost(api.EnvError):
+  """The other side is gone, and with it what it was asked for; says how."""
 
 
-class TimedOut(Lost):
+class StepTimeout(WorkerLost):
   """The other side took longer than it may, and was ended."""
 
 
@@ -57,7 +57,7 @@ class Transport(Protocol):
   """A way to one other side. Used by one thread at a time."""
 
   def wait(self) -> None:
-    """Until the other side has made its world. Raises Lost if it cannot."""
+    """Until the other side has made its world. Raises WorkerLost if it cannot."""
     ...
 
   def ask(self, request: bytes, limit: float) -> bytes:
@@ -68,7 +68,7 @@ class Transport(Protocol):
       limit: seconds to wait; 0: for ever.
 
     Raises:
-      Lost: there is no other side any more; TimedOut: it was ended here.
+      WorkerLost: there is no other side any more; StepTimeout: it was ended here.
     """
     ...
 

@@ -12,6 +12,7 @@ import os
 import pathlib
 import pickle
 import signal
+import zlib
 from multiprocessing.connection import Connection
 
 from envs import api, boundary, registry
@@ -56,16 +57,15 @@ class Sessions:
   def snapshot(self, number: int) -> tuple[bytes | None, int]:
     """(the state as bytes, its size); None where it does not travel."""
     snapshot = self._sessions[number][0].snapshot()
-    kept, _ = boundary.attempt(lambda: pickle.dumps(snapshot, pickle.HIGHEST_PROTOCOL))
-    if kept is not None and len(kept) > MAX_SNAPSHOT:
-      kept = None
-    return kept, int(snapshot.num_bytes)
+    state, _ = boundary.attempt(lambda: pickle.dumps(snapshot, pickle.HIGHEST_PROTOCOL))
+    small = state is not None and len(state) <= MAX_SNAPSHOT
+    return zlib.compress(state, 1) if small else None, int(snapshot.num_bytes)
 
   def restore(self, number: int, task: api.Task, kept: bytes) -> int:
     """Goes to a state; how many steps were replayed for it."""
     env = self._open(number, task)
     before = getattr(env, 'replayed_steps', 0)
-    env.restore(pickle.loads(kept))
+    env.restore(pickle.loads(zlib.decompress(kept)))
     return int(getattr(env, 'replayed_steps', 0) - before)
 
   def admissible(self, number: int) -> list[str]:

@@ -114,7 +114,7 @@ def propose(
   """
   meter = Meter(player.clock, lambda: player.sampler.stats)
   player.sampler.forget()  # a wave begins, see `explore.prefill_roots`
-  crew = Crew([expert.task for expert in experts], player.clock)
+  crew = Crew([expert.task for expert in experts], player.clock, player.world)
   plots = _retrace(player, crew, experts)
   asked = [
       (plot, plot.episode.decisions[turn.index], number)

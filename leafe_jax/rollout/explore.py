@@ -86,7 +86,7 @@ def explore(
     on_round: shown the trees every few turns, as far as they have grown.
   """
   meter = Meter(player.clock, lambda: player.sampler.stats)
-  crew = Crew(tasks, player.clock)
+  crew = Crew(tasks, player.clock, player.world)
   roots = prefill_roots(player, crew, tasks)
   growths = [
       Growth(player, task, root, config, limits(task))

@@ -58,8 +58,9 @@ class Sessions:
     """(the state as bytes, its size); None where it does not travel."""
     snapshot = self._sessions[number][0].snapshot()
     state, _ = boundary.attempt(lambda: pickle.dumps(snapshot, pickle.HIGHEST_PROTOCOL))
-    small = state is not None and len(state) <= MAX_SNAPSHOT
-    return zlib.compress(state, 1) if small else None, int(snapshot.num_bytes)
+    if state is None or len(state) > MAX_SNAPSHOT:
+      return None, int(snapshot.num_bytes)
+    return zlib.compress(state, 1), int(snapshot.num_bytes)
 
   def restore(self, number: int, task: api.Task, kept: bytes) -> int:
     """Goes to a state; how many steps were replayed for it."""

@@ -22,7 +22,6 @@ from leafe_jax.rollout.episode import attempt
 from leafe_jax.rundir import RunStopped
 from leafe_jax.text.transcript import Transcript
 
-
 MAX_BROKEN = 10
 
 

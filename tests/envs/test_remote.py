@@ -120,11 +120,13 @@ def test_whatever_a_session_is_asked_may_end_its_worker(remote, at):
   world = remote(way='exit', at=at)
   task = api.Task('locked' if at == 'reset' else 't', 'train', 'go', {'door': 2})
   session = world.session()
-  with pytest.raises(WorkerLost, match=f'{at}: it ended with exit code 3'):
+
+  def work():
     session.reset(task)
-    if at == 'restore':
-      session.restore(session.snapshot())
-    getattr(session, at)()
+    session.restore(session.snapshot()) if at == 'restore' else getattr(session, at)()
+
+  with pytest.raises(WorkerLost, match=f'{at}: it ended with exit code 3'):
+    work()
   session.close()
   other = world.session()
   assert other.reset(TASK) == api.Step('cell 0')
@@ -150,7 +152,7 @@ def test_sessions_are_spread_over_the_workers_and_go_with_their_owners(remote):
     session.reset(TASK)
   pids = [session._side.pid for session in sessions]
   assert sorted(map(pids.count, pids)) == [2, 2, 2, 2]
-  workers = [worker for worker in world._workers]
+  workers = list(world._workers)
   session = sessions.pop(0)
   session.close()
   session.close()

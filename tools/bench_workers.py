@@ -12,7 +12,7 @@ import contextlib
 import functools
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from envs import api, registry
 from envs.remote.process import Process
@@ -61,13 +61,16 @@ class Row:
       connect = functools.partial(Process, case.env, case.options)
       self._world = RemoteWorld(world, connect, workers)
     self._task = world.tasks('train')[0]
-    actions = bench_cases.find_walk(case, world.session(), self._task)
-    self._actions = itertools.cycle(actions)
+    self._walk = bench_cases.find_walk(case, world.session(), self._task)
+    self._taken = 0
     self._sessions = [self._world.session() for _ in range(SESSIONS)]
     self._crew = Crew([self._task], Clock(), self._world)
-    self._round(lambda session, outcome: session.reset(self._task))
+    self._round(self._reset)
 
-  def _round(self, work) -> None:
+  def _reset(self, session: api.TextEnv, outcome: Outcome) -> None:
+    outcome.step = session.reset(self._task)
+
+  def _round(self, work: Callable[[api.TextEnv, Outcome], None]) -> None:
     outcomes = self._crew.run([
         (self._task.id, functools.partial(work, session)) for session in self._sessions
     ])
@@ -76,7 +79,7 @@ class Row:
         raise api.EnvError(outcome.error)
 
   def rate(self, seconds: float) -> float:
-    """Steps per second, each with its snapshot."""
+    """Steps per second, each with its snapshot; after each walk comes a reset."""
 
     def step(session: api.TextEnv, outcome: Outcome) -> None:
       outcome.step = session.step(action)
@@ -84,8 +87,12 @@ class Row:
 
     rounds, start = 0, time.perf_counter()
     while (passed := time.perf_counter() - start) < seconds or not rounds:
-      action = next(self._actions)
+      if self._taken == len(self._walk):
+        self._round(self._reset)
+        self._taken = 0
+      action = self._walk[self._taken]
       self._round(step)
+      self._taken += 1
       rounds += 1
     return rounds * SESSIONS / passed
 

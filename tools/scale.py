@@ -6,7 +6,9 @@ Explores as Stage 1 does, with the run's own scheduler, episodes, trees, ledger 
 files, but a policy that needs no device (`tools/weightless.py`), and then does what
 comes after: trees are read again, as by a resumed run, described as for a report,
 and turned into examples. Says what each part takes, per turn where it should grow
-with the turns alone: run it at two sizes and compare. `device` is what the device
+with the turns alone: run it at two sizes and compare. Seconds are the process's own,
+whatever else the machine does; those of the world and of filling batches are of the
+clock, and so no shares of the first line on a busy machine. `device` is what the device
 would have taken, were it there: the host is in the way where its own time, without
 the world's, comes near.
 """
@@ -82,9 +84,9 @@ class Account:
 
   def take(self, name: str, work: Callable[[], T]) -> T:
     """Does a part and notes its time."""
-    start = time.perf_counter()
+    start = time.process_time()
     result = work()
-    self.note(name, time.perf_counter() - start)
+    self.note(name, time.process_time() - start)
     return result
 
   def note(self, name: str, seconds: float) -> None:
@@ -113,9 +115,9 @@ def measure(config: Experiment, root: pathlib.Path) -> list[str]:
         config.sampler.max_rows, writer,
     )
 
-  start = time.perf_counter()
+  start = time.process_time()
   trees = grow()
-  seconds = time.perf_counter() - start
+  seconds = time.process_time() - start
   account.turns = sum(len(node.turns) for tree in trees for node in tree.nodes)
   grown = peak_gb()
   account.note('explore', seconds)

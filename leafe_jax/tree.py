@@ -211,7 +211,7 @@ def dump_json(content: Any) -> str:
 
 def _fields(value: Any) -> dict[str, Any]:
   """A dataclass as JSON takes it. TypeError for anything else."""
-  if not dataclasses.is_dataclass(value):
+  if not dataclasses.is_dataclass(value) or isinstance(value, type):
     raise TypeError(f'{type(value).__name__} is of no JSON type')
   return vars(value)
 

@@ -14,7 +14,7 @@ median (min..max) over them. Ratios bear a busy machine, rates do not:
 
 With --workers=0,1,2 it measures instead how many steps, each with a snapshot, 32
 sessions take a second in so many worker processes (`tools/bench_workers.py`; 0: in
-process); a world of real programs joins the rows.
+process); worlds of real programs and of waiting join the rows.
 
 --json writes the figures; --baseline compares the medians of the ratios and shows
 in red what fell by more than 10 %.
@@ -221,6 +221,7 @@ def compare_workers(names: Sequence[str]) -> None:
   cases = {name: CASES[name] for name in names if not CASES[name].missing()}
   if any(name.startswith('codecontests') for name in names):
     cases['codecontests programs'] = bench_workers.PROGRAMS
+  cases['a world that waits 5 ms'] = bench_workers.WAITING
   counts = [int(count) for count in _WORKERS.value]
   found = bench_workers.measure(cases, counts, _REPEATS.value, _SECONDS.value)
   table = rich.table.Table('steps/s', *next(iter(found.values()), {}))

@@ -46,9 +46,15 @@ def code_world() -> api.World:
   return env.CodeWorld('codecontests-adding', [problem], grader, view.TextView(), 1000)
 
 
+# NUMBER makes each program another one, whose verdict nobody knows yet.
 PROGRAMS = Case(
     'tools.bench_workers:code_world',
-    actions=('```python\nprint(sum(map(int, input().split())) + 1)\n```',),
+    actions=('```python\nprint(sum(map(int, input().split())) + NUMBER)\n```',),
+)
+# What a world of another machine takes: a way there and back.
+WAITING = Case(
+    'tools.weightless:World', {'count': 1, 'size': 40, 'wait': 0.005},
+    actions=tuple('abcdefghijklmnopqrstuvwxyz'),
 )
 
 
@@ -63,6 +69,7 @@ class Row:
     self._task = world.tasks('train')[0]
     self._walk = bench_cases.find_walk(case, world.session(), self._task)
     self._taken = 0
+    self._numbers = itertools.count(1)
     self._sessions = [self._world.session() for _ in range(SESSIONS)]
     self._crew = Crew([self._task], Clock(), self._world)
     self._round(self._reset)
@@ -82,7 +89,7 @@ class Row:
     """Steps per second, each with its snapshot; after each walk comes a reset."""
 
     def step(session: api.TextEnv, outcome: Outcome) -> None:
-      outcome.step = session.step(action)
+      outcome.step = session.step(action.replace('NUMBER', str(next(self._numbers))))
       session.snapshot()
 
     rounds, start = 0, time.perf_counter()

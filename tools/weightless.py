@@ -51,8 +51,8 @@ class Device:
 class Session(api.TextEnv):
   """Answers with words that its actions so far determine."""
 
-  def __init__(self, size: int):
-    self._size = size
+  def __init__(self, size: int, wait: float):
+    self._size, self._wait = size, wait
     self._state: tuple[str, str, bool] | None = None
 
   def _answer(self, past: str, over: bool = False, success: bool = False) -> api.Step:
@@ -69,6 +69,8 @@ class Session(api.TextEnv):
     if self._state is None or self._state[2]:
       raise api.EpisodeOver('no episode')
     task_id, past, _ = self._state
+    if self._wait:
+      time.sleep(self._wait)
     past = api.observation_hash(f'{past} {action}')
     chance = int(past, 16) % 1000
     over = chance < 80
@@ -86,19 +88,19 @@ class Session(api.TextEnv):
 
 
 class World(api.World):
-  """`count` tasks; observations of up to `size` words."""
+  """`count` tasks; observations of up to `size` words; steps of `wait` seconds."""
 
   name = 'weightless'
 
-  def __init__(self, count: int, size: int):
-    self._count, self._size = count, size
+  def __init__(self, count: int, size: int, wait: float = 0.0):
+    self._count, self._size, self._wait = count, size, wait
 
   def tasks(self, split: str) -> Sequence[api.Task]:
     api.check_split(split)
     return [api.Task(f'{split}-{i}', split, f'task {i}') for i in range(self._count)]
 
   def session(self) -> api.TextEnv:
-    return Session(self._size)
+    return Session(self._size, self._wait)
 
   def vocabulary(self) -> Sequence[str]:
     return WORDS

@@ -21,8 +21,12 @@ from leafe_jax.rollout.samples import Memory
 
 Body = Callable[[Run, pathlib.Path], dict]
 
-# Config paths that the outcome of a phase depends on.
-BASE_READS = ('seed', 'env', 'policy', 'mesh', 'warm_start', 'explore.reflect_every')
+# Config paths that the outcome of a phase depends on. Where sessions live is none
+# of them: a run that hung can be forked with workers and keeps its finished phases.
+_ENV = ('env.name', 'env.options', 'env.teacher', 'env.horizon')
+BASE_READS = (
+    'seed', *_ENV, 'policy', 'mesh', 'warm_start', 'explore.reflect_every'
+)
 STAGE1_READS = (*BASE_READS, 'sampler', 'explore')
 STAGE2_READS = (*STAGE1_READS, 'experience', 'distill', 'tune')
 

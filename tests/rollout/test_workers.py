@@ -11,6 +11,7 @@ from envs import api
 from envs.remote.process import Process
 from envs.remote.world import RemoteWorld
 from leafe_jax.config import Env, Experiment, Explore
+from leafe_jax.experiment import phase_inputs
 from leafe_jax.methods.run import Run
 from leafe_jax.rollout import crew as crew_lib
 from leafe_jax.rollout.crew import Crew
@@ -93,6 +94,13 @@ def test_options_of_workers_need_workers():
     with pytest.raises(ConfigError, match=f'env.{name}=5 needs env.workers'):
       from_config_dict({'env': {name: 5.0}})
     from_config_dict({'env': {name: 5.0, 'workers': 1}})
+
+
+def test_a_fork_with_workers_keeps_every_finished_phase():
+  reads = {path for paths in phase_inputs(Experiment()).values() for path in paths}
+  options = {f'env.{field.name}' for field in dataclasses.fields(Env)}
+  assert options - reads == {'env.workers', 'env.step_timeout', 'env.worker_gb'}
+  assert 'env' not in reads
 
 
 def test_a_run_whose_workers_cannot_start_stops_by_name(tmp_path, monkeypatch):

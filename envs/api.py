@@ -63,7 +63,7 @@ class SnapshotMismatch(EnvError):
 
 
 class BadStep(EnvError):
-  """An environment answered with what is no Step; names world, task and field."""
+  """An environment answered with what it may not; names world, task and field."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,6 +226,7 @@ class World(abc.ABC):
   """The heavy, shared part of an environment; makes sessions."""
 
   name: str
+  places: int = 1  # threads that may move its sessions at a time, each session one
 
   @abc.abstractmethod
   def tasks(self, split: str) -> Sequence[Task]:
@@ -234,6 +235,9 @@ class World(abc.ABC):
   @abc.abstractmethod
   def session(self) -> TextEnv:
     """A fresh session."""
+
+  def prepare(self) -> None:
+    """Makes ready what sessions need. EnvError where that cannot be."""
 
   def instructions(self) -> str:
     """How to play: rules and action grammar, for language models."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import pickle
 import random
 from collections.abc import Iterator, Sequence
 
@@ -191,6 +192,20 @@ class EnvironmentContract:
     for other in (world.session(), world.session()):
       other.restore(snapshot)
       assert play(other, actions[1:]) == expected
+
+  def test_a_snapshot_that_can_travel_is_the_same_where_it_arrives(self):
+    """Between processes; one that cannot is played again (`envs.remote`)."""
+    world, session, actions = self.started()
+    session.step(actions[0])
+    snapshot = session.snapshot()
+    try:
+      travelled = pickle.loads(pickle.dumps(snapshot))
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+      pytest.skip(f'its snapshots do not travel: {error}')
+    expected = play(session, actions[1:])
+    other = world.session()
+    other.restore(travelled)
+    assert play(other, actions[1:]) == expected
 
   def test_sessions_do_not_leak_into_each_other(self):
     world, session, actions = self.started()

@@ -26,6 +26,7 @@ def text(place: str, value: Any) -> str:
   value = _scalar(value)
   if not isinstance(value, str):
     raise ValueError(f'{place} is {show(value)}; it must be a str')
+  value = str.__str__(value)  # of a subclass the characters alone
   try:
     value.encode()
   except UnicodeEncodeError as error:
@@ -88,8 +89,10 @@ def some(place: str, value: Any, keys: Sequence[str]) -> dict[str, Any]:
 
 def _json(place: str, value: Any) -> Any:
   value = _scalar(value)
-  if value is None or isinstance(value, (bool, int)):
+  if value is None or isinstance(value, bool):
     return value
+  if isinstance(value, int):
+    return int.__int__(value)  # of a subclass the number alone
   if isinstance(value, str):
     return text(place, value)
   if isinstance(value, float):

@@ -55,6 +55,9 @@ class Env:
   options: dict[str, Any] = option({}, 'options of the world; each environment lists its own')
   teacher: dict[str, Any] = option({}, 'options of the scripted teacher (warm start)')
   horizon: int = option(15, 'turns per episode (15: verl-agent on WebShop)', at_least=1)
+  workers: int = option(0, 'processes that hold the sessions, beside each process of the run; 0: its own', at_least=0)
+  step_timeout: float = option(0.0, 'seconds that a reset, step, snapshot, restore or close may take in a worker, which is then replaced; 0: any', at_least=0)
+  worker_gb: float = option(0.0, 'memory at which a worker is replaced, in 1e9 bytes; 0: any', at_least=0)
 
 
 @dataclasses.dataclass(frozen=True)

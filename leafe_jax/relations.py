@@ -22,6 +22,7 @@ def conflicts(config: Experiment) -> Iterator[str]:
     yield from _of_sizes(config.policy)
     yield from _of_marks(config)
     yield from _of_batches('warm_start', config.warm_start)
+  yield from _of_workers(config)
   yield from _of_lengths(config)
   yield from _of_batches('distill', config.distill)
   yield from _of_batches('dpo', config.dpo)
@@ -65,6 +66,16 @@ def _of_marks(config: Experiment) -> Iterator[str]:
         f'env.horizon={config.env.horizon} must be at most {MAX_HORIZON}: a policy '
         'without a checkpoint (policy.checkpoint) has marks for no more turns'
     )
+
+
+def _of_workers(config: Experiment) -> Iterator[str]:
+  for name in ('step_timeout', 'worker_gb'):
+    value = getattr(config.env, name)
+    if value and not config.env.workers:
+      yield (
+          f'env.{name}={value:g} needs env.workers of at least 1: a session in the '
+          "run's own process cannot be ended alone"
+      )
 
 
 def _of_lengths(config: Experiment) -> Iterator[str]:

@@ -113,7 +113,7 @@ def test_libraries_do_not_print():
   assert not found, found
 
 
-def test_only_the_episode_loop_catches_everything():
+def test_only_the_boundary_to_environments_catches_everything():
   """A crashing environment is data; anywhere else it would hide a bug."""
   broad = [
       source
@@ -122,8 +122,7 @@ def test_only_the_episode_loop_catches_everything():
       for node in ast.walk(module(source))
       if isinstance(node, ast.ExceptHandler) and _is_broad(node.type)
   ]
-  assert len(broad) == 1, broad
-  assert broad[0].startswith('leafe_jax/rollout/')
+  assert broad == ['envs/boundary.py']
 
 
 def _is_broad(caught: ast.expr | None) -> bool:

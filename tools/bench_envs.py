@@ -12,6 +12,10 @@ median (min..max) over them. Ratios bear a busy machine, rates do not:
   vs own   our steps/s over those of the package's own interface
   gain     replay time over restore time
 
+With --workers=0,1,2 it measures instead how many steps, each with a snapshot, 32
+sessions take a second in so many worker processes (`tools/bench_workers.py`; 0: in
+process); worlds of real programs and of waiting join the rows.
+
 --json writes the figures; --baseline compares the medians of the ratios and shows
 in red what fell by more than 10 %.
 """
@@ -35,13 +39,16 @@ from absl import flags
 
 from envs import api, registry
 from leafe_jax import command_line
-from tools import bench_cases
+from tools import bench_cases, bench_workers
 from tools.bench_cases import CASES, Case
 
 _ONLY = flags.DEFINE_list('only', [], 'Rows whose names start so; empty for all.')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Interleaved repeats.', lower_bound=1)
 _SECONDS = flags.DEFINE_float(
     'seconds', 0.5, 'Time of each repeat of a row.', lower_bound=0
+)
+_WORKERS = flags.DEFINE_list(
+    'workers', [], 'Numbers of worker processes to compare; empty: no comparison.'
 )
 _JSON = command_line.define_path('json', '', 'Where to write the figures.')
 _BASELINE = command_line.define_path('baseline', '', 'Figures to compare with.')
@@ -205,6 +212,27 @@ def _number(value: float) -> str:
   return f'{value:,.0f}' if value >= 100 else f'{value:.3g}'
 
 
+def compare_workers(names: Sequence[str]) -> None:
+  """Measures and prints steps per second by number of workers."""
+  if not all(count.isdecimal() for count in _WORKERS.value):
+    raise command_line.UsageError(
+        f'--workers={",".join(_WORKERS.value)}: numbers of processes, such as 0,1,2'
+    )
+  cases = {name: CASES[name] for name in names if not CASES[name].missing()}
+  if any(name.startswith('codecontests') for name in names):
+    cases['codecontests programs'] = bench_workers.PROGRAMS
+  cases['a world that waits 5 ms'] = bench_workers.WAITING
+  counts = [int(count) for count in _WORKERS.value]
+  found = bench_workers.measure(cases, counts, _REPEATS.value, _SECONDS.value)
+  table = rich.table.Table('steps/s', *next(iter(found.values()), {}))
+  for name, figures in found.items():
+    table.add_row(name, *(_cell(values, None) for values in figures.values()))
+  rich.console.Console(width=None if sys.stdout.isatty() else 120).print(table)
+  if _JSON.value:
+    text = json.dumps({'cores': os.cpu_count(), 'steps/s': found}, indent=1)
+    pathlib.Path(_JSON.value).write_text(f'{text}\n', 'utf-8')
+
+
 def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise command_line.UsageError(f'unexpected arguments: {argv[1:]}')
@@ -215,6 +243,9 @@ def main(argv: Sequence[str]) -> None:
     raise command_line.UsageError(
         f'--only={",".join(_ONLY.value)}: choose from {", ".join(CASES)}'
     )
+  if _WORKERS.value:
+    compare_workers(names)
+    return
   baseline = {}
   if _BASELINE.value:
     baseline = json.loads(pathlib.Path(_BASELINE.value).read_text('utf-8'))['rows']

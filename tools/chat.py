@@ -64,7 +64,7 @@ class Watch:
     self._player = player
     self._task = task
     self._acting, self._asking = acting, asking
-    self._crew = Crew([task], player.clock)
+    self._crew = Crew([task], player.clock, player.world)
     self._ledger = Ledger()
     self._past: dict[int, Decision] = {}  # of the turns that were taken
     self._begun = 0

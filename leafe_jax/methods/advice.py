@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from leafe_jax import hosts
 from leafe_jax.experience import dataset, examples
 from leafe_jax.methods.arms import BASE, BETA, TRAIN_READS, Arm, Phase
-from leafe_jax.methods.demonstrations import Writer, demonstrate
+from leafe_jax.methods.demonstrations import Demonstrator, Writer
 from leafe_jax.methods.effort import distilling
 from leafe_jax.methods.leafe import distill_on
 from leafe_jax.methods.run import Run
@@ -42,10 +42,13 @@ def advice_examples(run: Run) -> Iterator[examples.Example]:
     raise RunStopped(f'{config.env.name} has no scripted teacher to take advice from')
   rng = random.Random(f'{config.seed}/advice')
   writer = Writer(run.world, run.transcript, teacher, 0, config.warm_start, rng)
+  demonstrator = Demonstrator(run.world, teacher, config.env.horizon, rng)
   tasks = run.tasks('train', config.explore.num_tasks)
   for _ in range(config.explore.attempts):
     for task in tasks:
-      demo = demonstrate(run.world, task, teacher, config.env.horizon, rng)
+      demo = demonstrator.play(task)
+      if demo is None:
+        continue
       yield writer.corrected(demo, examples.COUNTERFACTUAL)
       if demo.success:
         yield writer.acted(demo, examples.REHEARSAL)

@@ -22,7 +22,8 @@ from leafe_jax.rollout.samples import Memory
 Body = Callable[[Run, pathlib.Path], dict]
 
 # Config paths that the outcome of a phase depends on, beside those of the phases
-# that it reads from.
+# that it reads from. Where sessions live is none of them: a run that hung can be
+# forked with workers and keeps its finished phases.
 ALL_READ = ('seed', 'policy', 'mesh')
 WORLD_READS = ('env.name', 'env.options', 'env.horizon')
 PLAY_READS = (*ALL_READ, *WORLD_READS, 'sampler', 'explore.max_response_tokens')

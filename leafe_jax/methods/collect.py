@@ -29,6 +29,9 @@ from leafe_jax.tree import Tree
 T = TypeVar('T')
 
 ROUNDS_PER_SAVE = 16
+# By how much trees grow between two saves, so that all saves of a wave together
+# write a few times the wave and not its square.
+_GROWTH = 1.25
 
 
 def waves(
@@ -99,6 +102,7 @@ class _Growing:
     self.path = path
     self._progress = progress
     self._rounds = 0
+    self._saved_calls = 0
 
   def see(self, trees: Sequence[Tree]) -> None:
     budget = total(tree.budget for tree in trees)
@@ -106,8 +110,10 @@ class _Growing:
     self._progress.show({
         'episodes': budget.episodes, 'env_steps': budget.env_steps, 'solved': solved
     })
-    if self._rounds % ROUNDS_PER_SAVE == 0 and hosts.is_first():
+    grown = budget.model_calls >= _GROWTH * self._saved_calls
+    if self._rounds % ROUNDS_PER_SAVE == 0 and grown and hosts.is_first():
       save_trees(self.path, trees)
+      self._saved_calls = budget.model_calls
     self._rounds += 1
 
 

@@ -9,8 +9,11 @@ in which a hint is followed. The teacher sees only what the agent sees
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 from collections.abc import Iterator, Sequence
+
+from absl import logging
 
 from envs import api
 from leafe_jax.config import WarmStart
@@ -18,6 +21,8 @@ from leafe_jax.experience import examples
 from leafe_jax.rollout.episode import attempt
 from leafe_jax.rundir import RunStopped
 from leafe_jax.text.transcript import Transcript
+
+MAX_BROKEN = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +66,10 @@ class Script:
     return examples.make(self._pieces, kind, task_id, turn=turn)
 
 
+class BrokenDemonstration(RunStopped):
+  """An episode that came to no end of its own; says what broke it."""
+
+
 def demonstrate(
     world: api.World,
     task: api.Task,
@@ -71,23 +80,32 @@ def demonstrate(
   """Plays one episode with the demonstrator.
 
   Raises:
-    RunStopped: the environment broke, or answered with what is no step.
+    BrokenDemonstration: the environment or the teacher broke, or the environment
+      answered with what is no step.
   """
-  try:
-    return _demonstrate(world, task, teacher, horizon, rng)
-  except api.EnvError as error:
-    raise RunStopped(f'a demonstration broke: {error}') from error
+  session, error = attempt(world.session)
+  demo = None
+  if session is not None:
+    demo, error = attempt(
+        lambda: _demonstrate(world, session, task, teacher, horizon, rng)
+    )
+    attempt(session.close)  # the log says what is wrong with its end
+  if demo is None:
+    raise BrokenDemonstration(f'a demonstration of task {task.id!r} broke: {error}')
+  return demo
 
 
 def _demonstrate(
     world: api.World,
+    session: api.TextEnv,
     task: api.Task,
     teacher: api.Teacher,
     horizon: int,
     rng: random.Random,
 ) -> Demonstration:
-  session = world.session()
   step = api.checked(session.reset(task), world, task)
+  if step.terminated or step.truncated:
+    raise api.BadStep(f'world {world.name!r}: the reset ends the episode')
   history = api.History(task.instruction, (step.observation,), ())
   while len(history.actions) < horizon and not (step.terminated or step.truncated):
     action = teacher.act(history, rng)
@@ -97,8 +115,40 @@ def _demonstrate(
         (*history.observations, step.observation),
         (*history.actions, action),
     )
-  attempt(session.close)  # it has played to its end: the log says what is wrong
   return Demonstration(task, history, step.success)
+
+
+class Demonstrator:
+  """Plays demonstrations, and leaves out those that break.
+
+  Args:
+    world, teacher, horizon, rng: as for `demonstrate`.
+  """
+
+  def __init__(
+      self, world: api.World, teacher: api.Teacher, horizon: int, rng: random.Random
+  ):
+    self._play = functools.partial(
+        demonstrate, world, teacher=teacher, horizon=horizon, rng=rng
+    )
+    self._broken = 0  # in a row
+
+  def play(self, task: api.Task) -> Demonstration | None:
+    """An episode; None for one that broke, which is logged.
+
+    Raises:
+      BrokenDemonstration: the last `MAX_BROKEN` all broke: the world is gone.
+    """
+    try:
+      demo = self._play(task)
+    except BrokenDemonstration as error:
+      self._broken += 1
+      if self._broken >= MAX_BROKEN:
+        raise
+      logging.warning('%s; it is left out', error)
+      return None
+    self._broken = 0
+    return demo
 
 
 def warm_start_examples(
@@ -111,11 +161,13 @@ def warm_start_examples(
     config: WarmStart,
     rng: random.Random,
 ) -> Iterator[examples.Example]:
-  """`config.num_demonstrations` episodes with dialogues, in random order."""
+  """`config.num_demonstrations` episodes with dialogues, less those that break."""
   writer = Writer(world, transcript, teacher, reflect_every, config, rng)
+  demonstrator = Demonstrator(world, teacher, horizon, rng)
   for i in range(config.num_demonstrations):
-    task = tasks[i % len(tasks)]
-    yield from writer.write(demonstrate(world, task, teacher, horizon, rng))
+    demo = demonstrator.play(tasks[i % len(tasks)])
+    if demo is not None:
+      yield from writer.write(demo)
 
 
 class Writer:

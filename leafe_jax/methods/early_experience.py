@@ -38,7 +38,7 @@ from leafe_jax.methods.arms import (
   Phase,
 )
 from leafe_jax.methods.collect import load_trees, save_trees, wave_path, waves
-from leafe_jax.methods.demonstrations import demonstrate
+from leafe_jax.methods.demonstrations import Demonstrator
 from leafe_jax.methods.effort import Effort, asking, distilling
 from leafe_jax.methods.leafe import Recipe, distill_on
 from leafe_jax.methods.run import Run
@@ -73,11 +73,12 @@ def _scripted(run: Run, tasks: Sequence) -> list[Expert]:
   teacher = run.teacher()
   assert teacher is not None
   rng = random.Random(f'{run.config.seed}/experts')
+  demonstrator = Demonstrator(run.world, teacher, run.config.env.horizon, rng)
   found = []
   for task in tasks:
     for _ in range(run.config.early_experience.expert_attempts):
-      demo = demonstrate(run.world, task, teacher, run.config.env.horizon, rng)
-      if demo.success:
+      demo = demonstrator.play(task)
+      if demo is not None and demo.success:
         found.append(Expert(task, demo.history.actions))
         break
   return found

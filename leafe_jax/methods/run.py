@@ -13,6 +13,8 @@ import jax
 from absl import logging
 
 from envs import api, registry
+from envs.remote.process import Process
+from envs.remote.world import RemoteWorld
 from leafe_jax import hosts, seals
 from leafe_jax.config import Experiment
 from leafe_jax.files import PARTIAL, replace
@@ -67,7 +69,21 @@ class Run:
 
   @functools.cached_property
   def world(self) -> api.World:
-    return registry.make(self.config.env.name, **self.config.env.options)
+    """The world; its sessions in workers, where there are any."""
+    env = self.config.env
+    world = registry.make(env.name, **env.options)
+    if not env.workers:
+      return world
+    connect = functools.partial(Process, env.name, env.options, env.worker_gb)
+    return RemoteWorld(world, connect, env.workers, env.step_timeout)
+
+  def _playable(self) -> api.World:
+    """The world, whose sessions can be made. Raises RunStopped."""
+    try:
+      self.world.prepare()
+    except api.EnvError as error:
+      raise RunStopped(f'env.name={self.config.env.name}: {error}') from error
+    return self.world
 
   def teacher(self, **options: object) -> api.Teacher | None:
     """The world's scripted teacher, None where there is none."""
@@ -267,7 +283,7 @@ class Run:
       explore = self.config.explore
       sampler.compile([explore.max_response_tokens, explore.max_reflection_tokens])
     return Player(
-        sampler, self.transcript, self.world, self.config.env.horizon,
+        sampler, self.transcript, self._playable(), self.config.env.horizon,
         self.config.seed, version, self.clock, self._window(),
     )
 

@@ -223,13 +223,9 @@ def unstack(params: Params, num_layers: int) -> list[Params]:
 
   Those of slices would be padded to the whole stack and added up.
   """
-  split = functools.partial(jax.lax.split, sizes=(1,) * num_layers)
-  parts = {name: jax.tree.map(split, stack) for name, stack in stacks(params).items()}
-  is_split = lambda x: isinstance(x, (tuple, list))
-  return [
-      jax.tree.map(lambda part: part[index][0], parts, is_leaf=is_split)
-      for index in range(num_layers)
-  ]
+  leaves, tree = jax.tree.flatten(stacks(params))
+  parts = [jax.lax.split(leaf, (1,) * num_layers) for leaf in leaves]
+  return [tree.unflatten([part[0] for part in layer]) for layer in zip(*parts)]
 
 
 def stacks(params: Params) -> Params:

@@ -117,7 +117,7 @@ class _Parts(NamedTuple):
     return _Parts.of(f'{self.right},{self.left}->{self.out}')
 
 
-def _on_cpu(parts: _Parts, left: Array, right: Array) -> Float[Array, '...']:
+def _on_cpu(parts: _Parts, left: Array, right: Array) -> Float[Array, ...]:
   """The form that XLA has for the matrix units.
 
   The summed axes of the rows' side come last, and nothing stands around the

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from envs import api
+from envs import api, boundary
 from leafe_jax.rollout.answers import read_action, read_answer
 from leafe_jax.rollout.crew import Crew
 from leafe_jax.rollout.episode import Decision, Episode, Player, Start
@@ -84,10 +84,10 @@ class _Plot:
 
 
 def _action(player: Player, sample: Sample) -> str | None:
-  try:
-    return read_action(player.world, read_answer(player.transcript, sample))
-  except api.InvalidAction:
-    return None
+  """What it proposes; None for what holds no action, or breaks its reader."""
+  return boundary.attempt(
+      lambda: read_action(player.world, read_answer(player.transcript, sample))
+  )[0]
 
 
 def propose(
@@ -114,7 +114,7 @@ def propose(
   """
   meter = Meter(player.clock, lambda: player.sampler.stats)
   player.sampler.forget()  # a wave begins, see `explore.prefill_roots`
-  crew = Crew([expert.task for expert in experts], player.clock)
+  crew = Crew([expert.task for expert in experts], player.clock, player.world)
   plots = _retrace(player, crew, experts)
   asked = [
       (plot, plot.episode.decisions[turn.index], number)

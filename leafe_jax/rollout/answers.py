@@ -6,7 +6,7 @@ its action may be half of one, or one that was only considered.
 
 from __future__ import annotations
 
-from envs import api
+from envs import api, plain
 from leafe_jax.sampler import Sample
 from leafe_jax.text.transcript import Transcript
 
@@ -23,7 +23,16 @@ def read_answer(transcript: Transcript, sample: Sample) -> str:
 
 
 def read_action(world: api.World, answer: str) -> str:
-  """The action in an answer. Raises InvalidAction."""
+  """The action in an answer.
+
+  Raises:
+    InvalidAction: there is none.
+    BadStep: what the world takes for it is no text that can be written.
+  """
   if not answer.strip():
     raise api.InvalidAction('empty response')
-  return world.parse_response(answer)
+  action = world.parse_response(answer)
+  try:
+    return plain.text('the action of parse_response', action)
+  except ValueError as error:
+    raise api.BadStep(f'world {world.name!r}: {error}') from error

@@ -3,15 +3,22 @@
 All processes of a run (`leafe_jax.hosts`) keep the same trees and ask for the
 same samples. Only environments are divided: an episode's session lives on the
 process that plays its task, which tells the others what came out. The actions
-of all rows that come from the sampler together cost one exchange.
+of all rows that come from the sampler together cost one exchange. Sessions of a
+world with several places (`envs.remote`) move side by side.
 """
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+from absl import logging
 
 from envs import api
 from leafe_jax import hosts
@@ -20,6 +27,8 @@ from leafe_jax.rollout.timing import Clock
 
 Work = tuple[str, Callable[[Outcome], None]]
 
+PATIENCE = 60.0  # seconds without an answer after which the log says so
+
 
 class Crew:
   """Runs the environments of a wave, each where its task is played.
@@ -27,10 +36,13 @@ class Crew:
   Args:
     tasks: of the wave; the same on all processes.
     clock: times the environments of this process.
+    world: of the tasks.
   """
 
-  def __init__(self, tasks: Sequence[api.Task], clock: Clock):
+  def __init__(self, tasks: Sequence[api.Task], clock: Clock, world: api.World):
     self._clock = clock
+    self._world = world
+    self._doing: dict[int, str] = {}  # place in the work to task, while it is done
     self._own = {task.id for task in tasks[hosts.share(len(tasks))]}
 
   def run(self, work: Sequence[Work]) -> list[Outcome]:
@@ -42,12 +54,10 @@ class Crew:
     """
     if not work:
       return []
-    with self._clock.running():
-      own = {
-          place: _run(function)
-          for place, (task_id, function) in enumerate(work)
-          if task_id in self._own
-      }
+    with self._clock.running(), self._watched():
+      own = self._play([
+          (place, *entry) for place, entry in enumerate(work) if entry[0] in self._own
+      ])
     if hosts.count() == 1:
       return [own[place] for place in range(len(work))]
     told = json.dumps(list(map(_to_json, own.items())), default=_plain)
@@ -59,10 +69,60 @@ class Crew:
     return [outcome for _, outcome in sorted(heard, key=lambda pair: pair[0])]
 
 
-def _run(function: Callable[[Outcome], None]) -> Outcome:
-  outcome = Outcome()
-  _, outcome.error = attempt(lambda: function(outcome))
-  return outcome
+  def _play(
+      self, work: Sequence[tuple[int, str, Callable[[Outcome], None]]]
+  ) -> dict[int, Outcome]:
+    """What came out, by place; in as many threads as the world has places."""
+    waiting, found = collections.deque(work), {}
+
+    def go_on() -> None:
+      with contextlib.suppress(IndexError):  # none is left
+        while True:
+          place, task_id, function = waiting.popleft()
+          found[place] = self._run(place, task_id, function)
+
+    # Daemons: an interrupted run does not wait for what they wait for.
+    others = [
+        threading.Thread(target=go_on, daemon=True)
+        for _ in range(min(self._world.places, len(work)) - 1)
+    ]
+    for thread in others:
+      thread.start()
+    go_on()
+    for thread in others:
+      thread.join()
+    return found
+
+  def _run(
+      self, place: int, task_id: str, function: Callable[[Outcome], None]
+  ) -> Outcome:
+    outcome = Outcome()
+    self._doing[place] = task_id
+    _, outcome.error = attempt(lambda: function(outcome))
+    del self._doing[place]
+    return outcome
+
+  @contextlib.contextmanager
+  def _watched(self) -> Iterator[None]:
+    """Says again and again that the world does not answer, where it does not."""
+    done, start = threading.Event(), time.monotonic()
+
+    def watch() -> None:
+      while not done.wait(PATIENCE):
+        self._complain(time.monotonic() - start)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+      yield
+    finally:
+      done.set()
+
+  def _complain(self, seconds: float) -> None:
+    tasks = ', '.join(sorted(set(self._doing.copy().values())))
+    logging.warning(
+        'world %r has not answered for %.0f s, playing %s; env.step_timeout with '
+        'env.workers ends such an episode alone', self._world.name, seconds, tasks,
+    )
 
 
 def _to_json(item: tuple[int, Outcome]) -> tuple[int, dict[str, Any]]:

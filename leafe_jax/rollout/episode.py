@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from absl import logging
 
-from envs import api
+from envs import api, boundary
 from leafe_jax.rollout.answers import read_action, read_answer
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.timing import Clock
@@ -256,7 +256,7 @@ class Episode:
     except api.InvalidAction as error:
       # An unintelligible action still costs a step and gets the environment's
       # own feedback; of one that was cut off nothing reaches the environment.
-      outcome.invalid = f'{type(error).__name__}: {error}'
+      outcome.invalid = boundary.describe(error)
     step = api.checked(self._session.step(said), player.world, self._task)
     outcome.step = step
     self._snapshot = self._take_snapshot()
@@ -362,15 +362,11 @@ class Episode:
 
 
 def attempt(work: Callable[[], T]) -> tuple[T | None, str | None]:
-  """(result, None), or (None, what went wrong): a failure becomes data.
-
-  The one boundary between a run and whatever an environment may raise.
-  """
-  try:
-    return work(), None
-  except Exception as error:  # noqa: BLE001
-    logging.warning('an episode broke: %r', error)
-    return None, f'{type(error).__name__}: {error}'
+  """As `envs.boundary.attempt`, with a line in the log: a failure becomes data."""
+  result, error = boundary.attempt(work)
+  if error is not None:
+    logging.warning('an episode broke: %s', error)
+  return result, error
 
 
 def first_prompt(

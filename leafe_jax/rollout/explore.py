@@ -28,7 +28,9 @@ from leafe_jax.sampler import Rules, State
 from leafe_jax.text.transcript import UnknownWords
 from leafe_jax.tree import Tree
 
-_POLLS_PER_ROUND = 4  # looking at all trees costs as much as stepping some rows
+# Looking at all trees costs as much as stepping some rows: the more trees there
+# are, the more polls lie between two looks.
+_POLLS_PER_ROUND, _TREES_PER_POLL = 4, 16
 
 
 def prefill_roots(
@@ -86,17 +88,17 @@ def explore(
     on_round: shown the trees every few turns, as far as they have grown.
   """
   meter = Meter(player.clock, lambda: player.sampler.stats)
-  crew = Crew(tasks, player.clock)
+  crew = Crew(tasks, player.clock, player.world)
   roots = prefill_roots(player, crew, tasks)
   growths = [
       Growth(player, task, root, config, limits(task))
       for task, root in zip(tasks, roots, strict=True)
   ]
   course = _Course(player, crew, growths, config, rows)
-  polls = 0
+  polls, interval = 0, max(_POLLS_PER_ROUND, len(tasks) // _TREES_PER_POLL)
   while course.join():
     course.poll()
-    if polls % _POLLS_PER_ROUND == 0:
+    if polls % interval == 0:
       on_round([growth.billed() for growth in growths])
     polls += 1
   trees = [growth.billed() for growth in growths]

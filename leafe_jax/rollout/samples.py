@@ -44,7 +44,7 @@ def play_samples(
     memory: a task's lessons, fixed for its episodes.
   """
   meter = Meter(player.clock, lambda: player.sampler.stats)
-  crew = Crew(tasks, player.clock)
+  crew = Crew(tasks, player.clock, player.world)
   roots = prefill_roots(player, crew, tasks, memory)
 
   def waiting() -> Iterator[tuple[str, Episode]]:

@@ -79,9 +79,8 @@ class Engine:
   ):
     self.params: model.Params = {}
     shards = sharding.num_row_shards(mesh)
-    self.buckets = Buckets(
-        sampler_config, policy_config.max_length, shards, few_rows=_is_large(policy_config)
-    )
+    few_rows = _is_large(policy_config)
+    self.buckets = Buckets(sampler_config, policy_config.max_length, shards, few_rows)
     self.stats = Stats()
     self._mesh = mesh
     form = ragged.choose_form(
@@ -207,8 +206,10 @@ class Engine:
 
   def compile(self, program: Program) -> None:
     """Compiles a program by running it on no rows."""
-    *shapes, rows = program
-    batch = self.buckets.blank(*shapes, self._num_pages, rows)
+    batch = self.buckets.blank(
+        program.num_new, program.num_prefix, program.num_decode, self._num_pages,
+        program.num_rows,
+    )
     self._run(batch, program.num_decode)
     self._store()
 

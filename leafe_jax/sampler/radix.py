@@ -104,6 +104,9 @@ class RadixTree:
     self._root = Node(None, (), None)
     self.clock = 0
     self.idle: collections.OrderedDict[Node, None] = collections.OrderedDict()
+    # Leaves as `put_back` last found them: a full pool is short of pages at every
+    # launch, and looking at all nodes each time would cost more than the launch.
+    self._oldest: collections.deque[tuple[int, Node]] = collections.deque()
 
   def nodes(self) -> Iterator[Node]:
     """All nodes with pages."""
@@ -197,15 +200,22 @@ class RadixTree:
     """
     taken = 0
     while not self.make_room(count):
-      leaves = [n for n in self.nodes() if not n.children and n not in pinned]
-      if not leaves:
-        break
-      for node in sorted(leaves, key=lambda node: node.used):
-        if self._pool.num_free >= count:
+      if not self._oldest:
+        self._oldest = self._leaves(pinned)
+        if not self._oldest:
           break
+      used, node = self._oldest.popleft()
+      changed = node.page is None or node.children or node.used != used
+      if not changed and node not in pinned:
         taken += node.users
         self._evict(node)
     return taken
+
+  def _leaves(self, pinned: set[Node]) -> collections.deque[tuple[int, Node]]:
+    """When each leaf was used and the leaf, least recently used first."""
+    leaves = [n for n in self.nodes() if not n.children and n not in pinned]
+    leaves.sort(key=lambda node: node.used)
+    return collections.deque((node.used, node) for node in leaves)
 
   def _evict(self, leaf: Node) -> None:
     self.idle.pop(leaf, None)
@@ -225,6 +235,7 @@ class RadixTree:
       node.children = {}
     self._root.children = {}
     self.idle.clear()
+    self._oldest.clear()
 
 
 def _up(node: Node) -> Iterator[Node]:

@@ -3,12 +3,16 @@
 import contextlib
 import dataclasses
 
+import pytest
+
 from leafe_jax import hosts
 from leafe_jax.config import Explore
 from leafe_jax.learner.metrics import Nowhere
 from leafe_jax.methods import collect
+from leafe_jax.progress import Progress
 from leafe_jax.rollout.grow import Limits
-from leafe_jax.tree import Tree
+from leafe_jax.rollout.ledger import Ledger
+from leafe_jax.tree import SCHEMA_VERSION, Tree, dump_json
 from tests.rollout import corridor
 
 CONFIG = dataclasses.replace(Explore(), num_roots=1, reflect_every=0, wave_tasks=2)
@@ -57,6 +61,32 @@ def test_a_killed_wave_leaves_its_trees_as_far_as_they_had_grown(tmp_path):
   (tmp_path / 'straight').mkdir()
   assert gather(tmp_path, right) == gather(tmp_path / 'straight', right)
   assert not (tmp_path / 'growing_0000.jsonl').exists()
+
+
+def test_all_saves_of_a_growing_wave_write_a_few_times_the_wave(tmp_path, monkeypatch):
+  written = []
+  monkeypatch.setattr(
+      collect, 'save_trees', lambda path, trees: written.append(trees[0].budget)
+  )
+  growing = collect._Growing(tmp_path / 'growing', Progress('explore', 1, 'task'))
+  tree = Tree('t', '', 'train')
+  for calls in range(1, 20_000):
+    tree.budget = Ledger(model_calls=calls).as_dict()
+    growing.see([tree])
+  sizes = [budget['model_calls'] for budget in written]
+  assert sum(sizes) < 6 * 20_000 and sizes[-1] > 20_000 / 1.3
+  pairs = list(zip(sizes, sizes[1:], strict=False))
+  slack = collect.ROUNDS_PER_SAVE
+  assert all(later <= 1.25 * sooner + slack for sooner, later in pairs)
+
+
+def test_a_tree_is_written_as_its_fields_and_nothing_else(tmp_path):
+  tree = gather(tmp_path, right)[0]
+  record = {'schema': SCHEMA_VERSION, **dataclasses.asdict(tree)}
+  assert tree.to_json() == dump_json(record)
+  tree.budget = {'episodes': Ledger}
+  with pytest.raises(TypeError, match='type is of no JSON type'):
+    tree.to_json()
 
 
 def split(directory, wave, parts):

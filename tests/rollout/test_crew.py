@@ -144,7 +144,8 @@ def test_numbers_survive_the_exchange_to_the_bit(together):
       outcome.step = step
 
     tasks = [api.Task(str(i), 'test', '') for i in range(3)]
-    return Crew(tasks, Clock()).run([(task.id, fill) for task in tasks])
+    crew = Crew(tasks, Clock(), corridor.CorridorWorld())
+    return crew.run([(task.id, fill) for task in tasks])
 
   for outcomes in together(play):
     for outcome in outcomes:

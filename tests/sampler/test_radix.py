@@ -175,3 +175,30 @@ class TreeMachine(stateful.RuleBasedStateMachine):
 
 
 TestTree = TreeMachine.TestCase
+
+
+def test_a_full_pool_is_not_searched_anew_for_every_page():
+  pool = PagePool(1000)
+  tree = RadixTree(pool, 1)
+  leases = [tree.insert(None, 0, (token,), pool.take(1)) for token in range(1000)]
+  looks, nodes = [], tree.nodes
+  tree.nodes = lambda: looks.append(1) or nodes()
+  for count in range(1, 1001):
+    assert tree.put_back(count, set()) == 1
+  assert len(looks) == 1 and pool.num_free == 1000
+  assert all(lease.node.page is None for lease in leases)
+
+
+def test_what_was_used_since_the_last_search_is_not_among_the_oldest():
+  pool = PagePool(3)
+  tree = RadixTree(pool, 1)
+  leases = []
+  for token in range(3):
+    tree.clock += 1
+    leases.append(tree.insert(None, 0, (token,), pool.take(1)))
+  assert tree.put_back(1, set()) == 1
+  tree.clock += 1
+  again, _ = tree.match((1,))
+  assert tree.put_back(2, set()) == 1
+  assert [lease.node.page is None for lease in leases] == [True, False, True]
+  assert again.node is leases[1].node

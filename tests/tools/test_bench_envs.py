@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from envs import registry
-from tools import bench_cases, bench_envs
+from tools import bench_cases, bench_envs, bench_workers
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = {'max_steps': -1, 'train_levels': 2, 'validation_levels': 0, 'test_levels': 0}
@@ -98,6 +98,12 @@ def test_the_program_writes_figures_and_compares_them(tmp_path):
   )
   assert '-100%' in ran.stdout
   assert 'not compared, no interface of its own' in ran.stdout
+
+
+def test_steps_are_counted_in_process_and_in_workers():
+  found = bench_workers.measure({'small': CASE}, (0, 1), 2, 0.01)
+  assert list(found['small']) == ['0 workers', '1 workers']
+  assert all(len(rates) == 2 and min(rates) > 0 for rates in found['small'].values())
 
 
 def test_the_baseline_in_the_repository_can_be_compared_with():

@@ -92,7 +92,7 @@ def bench_programs(
   policy, page = config.policy, config.sampler.page_size
   batch = _random_batch(config, rng)
   shape = (1024, policy.num_layers, 2, policy.num_kv_heads, policy.head_dim * page)
-  pool = jnp.zeros(shape, policy.dtype)
+  pool = jnp.zeros(shape, cache.stored(policy.dtype))
   rows = batch.tokens.shape[0]
   program = jax.jit(functools.partial(turn.turn, policy, page), static_argnums=0)
   gather = jax.jit(lambda pool, ids: cache.gather(pool, ids, policy.head_dim))

@@ -6,6 +6,9 @@ Programs work on dense rows gathered from it, keys [B, K, H, S] and values
 [B, K, S, H] per layer: with keys transposed, both products of decoding run
 over contiguous memory.
 
+Halves are stored as plain bits (`stored`): to write pages of halves, XLA on CPU
+would widen the whole pool, and narrow it again.
+
 Over several devices the pool is cut like the rows of a dispatch (`POOL_AXES`): a
 device holds the pages of its own rows, whose ids the host hands out accordingly,
 so that gathering and writing move nothing between devices.
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +39,14 @@ class KV(NamedTuple):
 
   k: Array
   v: Array
+
+
+_BITS = jnp.dtype('uint16')
+
+
+def stored(dtype: Any) -> Any:
+  """The type of the pool for keys and values of a type."""
+  return _BITS if jnp.dtype(dtype) == jnp.bfloat16 else jnp.dtype(dtype)
 
 
 # A list of layers, or one KV whose arrays have a leading layer axis.
@@ -66,6 +77,8 @@ def gather(
   The ids must be in range.
   """
   pages = _take(pool, ids)
+  if pages.dtype == _BITS:
+    pages = jax.lax.bitcast_convert_type(pages, jnp.bfloat16)
   dense = functools.partial(_dense, head_dim=head_dim, room=room)
   if stacked:
     return pin(jax.vmap(dense, in_axes=2)(pages))
@@ -175,6 +188,8 @@ def close_buffers(
     pages = jax.vmap(of_layer, out_axes=1)(buffers)
   else:
     pages = jnp.stack([of_layer(buffer) for buffer in buffers], axis=1)
+  if pages.dtype == jnp.bfloat16:
+    pages = jax.lax.bitcast_convert_type(pages, _BITS)
   return sharding.constrain(pages, POOL_AXES)
 
 

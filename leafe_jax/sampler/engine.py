@@ -289,7 +289,7 @@ def abstract_pool(
   block = policy.head_dim * sampler.page_size
   shape = (count, policy.num_layers, 2, policy.num_kv_heads, block)
   place = NamedSharding(mesh, sharding.partition_spec(cache.POOL_AXES, shape, mesh))
-  return jax.ShapeDtypeStruct(shape, jnp.dtype(policy.dtype), sharding=place)
+  return jax.ShapeDtypeStruct(shape, cache.stored(policy.dtype), sharding=place)
 
 
 def _pool_maker(

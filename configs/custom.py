@@ -14,7 +14,8 @@ options are set by flags, whatever they are called: --config.env.options.KEY=VAL
       says what yours takes. For larger ones --config.policy.lora_rank=16 and
       --config.policy.param_dtype=bfloat16 (7 B: 28 GB), for less memory also
       --config.policy.max_length=2048 and --config.sampler.num_pages=1024.
-      On CPUs, for small models: --config.policy.dtype=float32.
+      On CPUs, for small models: --config.policy.scan_layers=False, and without
+      AVX512_BF16 or AMX --config.policy.dtype=float32.
 
     python -m leafe_jax.main --config=configs/custom.py:gymnasium \\
         --config.env.options.env_id=FrozenLake-v1 --config.env.options.observe=render \\
@@ -70,7 +71,8 @@ def _checkpoint() -> ml_collections.ConfigDict:
   """A chat checkpoint, whatever its size."""
   config = base.make_pretrained(base.default(), max_length=4096)
   config.sampler.update(
-      length_buckets=(1024, 2048, 4096), num_pages=2048, max_rows=64, dispatch_rows=32
+      length_buckets=(1024, 2048, 4096), num_pages=2048, max_rows=64, dispatch_rows=32,
+      prefill_buckets=(64, 128, 256, 1024),
   )
   config.distill.update(batch_rows=32, grad_accumulation=16)
   config.explore.update(

@@ -60,6 +60,12 @@ def _define_host_flags(values: flags.FlagValues) -> None:
       'join_timeout', 300, 'Seconds to wait for the other processes.',
       lower_bound=1, flag_values=values,
   )
+  flags.DEFINE_float(
+      'grace_s', 25.0,
+      'Seconds from SIGTERM or Ctrl-C to the end, for an update or a turn to finish'
+      ' and to be saved.',
+      lower_bound=0.0, flag_values=values,
+  )  # fmt: skip
 
 
 def parse_flags(values: flags.FlagValues, argv: list[str]) -> list[str]:

@@ -73,7 +73,7 @@ def _start(
     return refuse(str(error))
   except (RunStopped, DamagedFile) as error:
     launch.keep_traceback(error)
-    return refuse(str(error), EXIT_STOPPED)
+    return refuse(str(error), getattr(error, 'code', EXIT_STOPPED))
   except (OSError, ValueError, RuntimeError) as error:
     trouble = command_line.disk_trouble(error)
     if trouble is None:
@@ -96,7 +96,7 @@ def _run_in(
     directory: RunDirectory, config: Experiment, phases: standing.Phases,
     values: flags.FlagValues,
 ) -> None:
-  from leafe_jax import hosts
+  from leafe_jax import hosts, stops
 
   def prepare() -> None:
     claims.claim(directory, config, values.fork_from, phases)
@@ -105,6 +105,7 @@ def _run_in(
   with contextlib.ExitStack() as stack:
     hosts.first(lambda: stack.enter_context(directory.locked()))
     launch.start_logging(directory, hosts.index())
+    stops.listen(values.grace_s)
     hosts.first(prepare)
     _run(config, directory, values)
 

@@ -39,7 +39,10 @@ ARROWS = {
     'planning': ('policy', 'sampler', 'learner'),
     'evaluation': ('rollout',),
 }
-PLAIN = ('config', 'files', 'hosts', 'progress', 'rundir', 'seals', 'settings', 'tree')
+PLAIN = (
+    'config', 'files', 'hosts', 'progress', 'rundir', 'seals', 'settings', 'stops',
+    'tree',
+)  # fmt: skip
 
 SOURCES = sorted(
     path.relative_to(ROOT).as_posix()

@@ -9,6 +9,13 @@ with (all but an untied embedding table, which is looked up), L layers, H query
 heads of size h, rows of T tokens. By this convention attention over the whole
 row counts, of which a causal one needs half. MFU is that over the peak: on CPU
 of a large product measured beside every update, elsewhere of the data sheet.
+
+    python -m tools.bench_train --preset=smollm2 --against=torch \\
+        --torch_python=.venv/bin/python
+
+measures it in float32 and in bfloat16 beside transformers on torch, in float32, in
+bfloat16 and under autocast, one after the other on the same cores. A ratio is
+theirs / ours, above 1 where ours is faster; "best" is between the fastest of each.
 """
 
 from __future__ import annotations
@@ -16,6 +23,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import json
+import pathlib
+import subprocess
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,9 +40,13 @@ from leafe_jax.experience import examples as examples_lib
 from leafe_jax.experience import pipeline
 from leafe_jax.learner import losses, optimizers
 from leafe_jax.learner import update as update_lib
-from leafe_jax.policy import model, runtime, sharding
+from leafe_jax.policy import hf_export, model, runtime, sharding
+from leafe_jax.policy.huggingface import Shape
 from tools.benchmarks import bounds, figures, machine
 from tools.benchmarks.presets import PRESETS, Preset
+
+_TYPES = ('float32', 'bfloat16')
+_WORKER = pathlib.Path(__file__).parent / 'benchmarks/workers/torch_training_worker.py'
 
 
 def define_flags() -> None:
@@ -51,6 +66,8 @@ def define_flags() -> None:
   )
   flags.DEFINE_boolean('scan_layers', False, 'Scan over layers.')
   flags.DEFINE_enum('remat', 'none', ['none', 'full', 'dots'], 'What to recompute.')
+  flags.DEFINE_enum('against', '', ['', 'torch'], 'Rival; empty: none.')
+  flags.DEFINE_string('torch_python', '', 'Interpreter with torch, transformers.')
   command_line.define_numbers('cores', [], 'Cores to stay on, numbers; none: all.')
   flags.DEFINE_enum('clock', 'wall', ['wall', 'cpu'], 'What counts.')
   command_line.define_path('json', '', 'File that takes the result.')
@@ -138,6 +155,69 @@ def _figures(
   }
 
 
+def compare(preset: Preset, rows: int, length: int) -> dict[str, Any]:
+  """Both types of ours and all of torch's, and the ratios of their medians."""
+  ours = {
+      dtype: measure(_typed(preset, dtype), rows, length) for dtype in _TYPES
+  }
+  theirs = torch_seconds(preset, rows, length)
+  rates = {
+      **{f'ours {name}': found['tokens_per_second'] for name, found in ours.items()},
+      **{
+          f'torch {name}': figures.spread([rows * length / s for s in seconds])
+          for name, seconds in theirs.items()
+      },
+  }
+  for name, rate in rates.items():
+    print(f'  {name:<18}{rate["median"]:9,.0f} tokens/s'
+          f' [{rate["min"]:,.0f}, {rate["max"]:,.0f}]')  # fmt: skip
+  best = {
+      who: max(rate['median'] for name, rate in rates.items() if name.startswith(who))
+      for who in ('ours', 'torch')
+  }
+  plain = [rates[f'{who} float32']['median'] for who in ('ours', 'torch')]
+  return {
+      'rates': rates,
+      'ratios': {
+          'training, best vs torch': figures.spread([best['ours'] / best['torch']]),
+          'training, float32 vs torch': figures.spread([plain[0] / plain[1]]),
+      },
+  }
+
+
+def _typed(preset: Preset, dtype: str) -> Preset:
+  """Products of a type over weights in float32."""
+  policy = dataclasses.replace(preset.policy, dtype=dtype)
+  return dataclasses.replace(preset, policy=policy)
+
+
+def torch_seconds(preset: Preset, rows: int, length: int) -> dict[str, list[float]]:
+  """Seconds of torch's updates by type. UsageError where it cannot run."""
+  values = flags.FLAGS
+  if not values.torch_python:
+    raise command_line.UsageError('--against=torch needs --torch_python=ITS_PYTHON')
+  mesh = sharding.make_mesh(config_lib.Mesh())
+  params = model.init_params(preset.policy, preset.vocab_size, jax.random.key(0), mesh)
+  shape = Shape(preset.policy, preset.vocab_size)
+  with tempfile.TemporaryDirectory() as place:
+    checkpoint = pathlib.Path(place) / 'policy'
+    fields = {'max_position_embeddings': preset.policy.max_length}
+    hf_export.write(checkpoint, params, shape, fields=fields)
+    del params
+    sizes = [str(checkpoint), str(rows), str(length), str(values.repeats)]
+    return {dtype: _run_worker([*sizes, dtype]) for dtype in (*_TYPES, 'autocast')}
+
+
+def _run_worker(arguments: Sequence[str]) -> list[float]:
+  command = [flags.FLAGS.torch_python, str(_WORKER), *arguments]
+  done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+  if done.returncode:
+    raise command_line.UsageError(
+        f'{command[0]} cannot train with torch; what it wrote stands above'
+    )
+  return json.loads(done.stdout)['seconds']
+
+
 def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise command_line.UsageError(f'unexpected arguments {list(argv[1:])}')
@@ -154,18 +234,29 @@ def main(argv: Sequence[str]) -> None:
   preset = dataclasses.replace(preset, policy=policy)
   rows = values.rows or preset.batch_rows
   length = values.row_length or preset.row_length
-  result = {
+  result: dict[str, Any] = {
       'machine': machine.description(),
       'clock': values.clock,
       'command': figures.command('bench_train'),
-      **measure(preset, rows, length),
   }
+  if values.against:
+    print(f'{values.preset}, {rows} rows of {length}, wall time')
+    result |= compare(preset, rows, length)
+    _conclude(result)
+    return
+  result |= measure(preset, rows, length)
   rate = result['tokens_per_second']
   print(f'{values.preset}, {rows} rows of {length}, {values.clock} time')
   print(
       f'  {rate["median"]:,.0f} tokens/s [{rate["min"]:,.0f}, {rate["max"]:,.0f}],'
       f' peak {result["peak_GFLOP_s"]:,.1f} GFLOP/s, {result["filled"]:.3f} filled'
   )
+  _conclude(result)
+
+
+def _conclude(result: dict[str, Any]) -> None:
+  """Prints the ratios and saves."""
+  values = flags.FLAGS
   baseline = figures.load(values.baseline, values.preset) if values.baseline else None
   print('\n'.join(figures.ratio_lines(result, baseline)))
   if values.json:

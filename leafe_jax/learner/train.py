@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from leafe_jax import stops
 from leafe_jax.learner import metrics as metrics_lib
 from leafe_jax.learner import update as update_lib
 from leafe_jax.learner.checkpoints import Checkpoints
@@ -74,6 +75,7 @@ def train(
 
   Raises:
     NonFiniteLoss: the loss or the gradients are not finite.
+    Stopped: the run was asked to stop; the state is saved.
   """
   state = _resume(state, batches, checkpoints)
   report = _Reporter(on_step, writer or metrics_lib.Nowhere(), failure_dir)
@@ -84,9 +86,13 @@ def train(
       batch = next(batches)
       state, metrics = update(state, batch)
       report.add(_Pending(step, metrics, batch))
-      keeper.keep(step, state, batches, report)
+      stop = 0 if step == steps else stops.asked()
+      keeper.keep(step, state, batches, report, now=bool(stop))
       bar.show(report.last)
       bar.advance()
+      if stop:
+        keeper.finish()
+        raise stops.Stopped(stop, keeper.saved(step))
     report.flush()
   keeper.finish()
   return state
@@ -112,14 +118,25 @@ class _Keeper:
   last: int
 
   def keep(
-      self, step: int, state: TrainState, batches: Batches, report: _Reporter
+      self,
+      step: int,
+      state: TrainState,
+      batches: Batches,
+      report: _Reporter,
+      now: bool = False,
   ) -> None:
     if self.checkpoints is None:
       return
     self.checkpoints.poll()
-    if step == self.last or (self.every and step % self.every == 0):
+    if now or step == self.last or (self.every and step % self.every == 0):
       report.flush()
       self.checkpoints.save(step, state, cursor=batches.get_state())
+
+  def saved(self, step: int) -> str:
+    """What a stop after an update leaves behind."""
+    if self.checkpoints is None:
+      return f'update {step} of {self.last} was not saved, this phase keeps none'
+    return f'saved after update {step} of {self.last}'
 
   def finish(self) -> None:
     """Waits until what is being written is complete."""

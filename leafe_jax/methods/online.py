@@ -19,6 +19,7 @@ import numpy as np
 from absl import logging
 
 from envs import api
+from leafe_jax import stops
 from leafe_jax.config import Grpo
 from leafe_jax.experience import pipeline, trajectories
 from leafe_jax.learner import policy_gradient
@@ -141,6 +142,7 @@ class OnlineTraining:
       EarlyEnd: every episode was too long to learn from.
       RunStopped: no turn to learn from, or an exploration to match is missing.
       NonFiniteLoss: an update is not finite.
+      Stopped: the run was asked to stop; what the steps before came to is saved.
     """
     limit = _env_step_limit(self._run)
     reference = self._base() if self._keeps_base else {}
@@ -150,7 +152,11 @@ class OnlineTraining:
     with Progress(self._name, self._config.steps, 'step', step) as bar:
       while step < self._config.steps and _affordable(past.ledger, limit):
         step += 1
-        state, figures = self._step(state, step, reference, past)
+        try:
+          state, figures = self._step(state, step, reference, past)
+        except stops.Stopped:
+          self._keep_before(checkpoints, step, state, past)
+          raise
         writer.write(step, figures)
         shown = [name for name in ('success', 'kl') if name in figures]
         bar.show({name: f'{figures[name]:.3f}' for name in shown})
@@ -196,6 +202,15 @@ class OnlineTraining:
         'success': past.curve,
         'notebook': self._notebook.save(self._directory),
     })
+
+  def _keep_before(
+      self, checkpoints: Checkpoints, step: int, state: TrainState, past: _Progress
+  ) -> None:
+    """Saves what stood before a step that was left while its episodes were played."""
+    untouched = len(past.curve) == step - 1
+    if untouched and (step - 1) % self._config.checkpoint_every:
+      self._save(checkpoints, step - 1, state, past)
+    checkpoints.close()
 
   def _step(
       self, state: TrainState, step: int, reference: dict[str, Any], past: _Progress

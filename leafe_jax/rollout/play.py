@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
+from leafe_jax import stops
 from leafe_jax.rollout.crew import Crew
 from leafe_jax.rollout.episode import Episode, Player
 from leafe_jax.rollout.keys import row_key
@@ -36,7 +37,13 @@ class Rows(Generic[T]):
     self._notes[self._sampler.submit(request, rules)] = note
 
   def poll(self) -> list[tuple[T, Sample]]:
-    """The samples that come next; none while no row has come to its end."""
+    """The samples that come next; none while no row has come to its end.
+
+    Raises:
+      Stopped: the run was asked to stop. Nothing of the episodes in progress is
+        kept: with the same random keys they are played again.
+    """
+    stops.check('finished waves of episodes are saved, the present one is not')
     samples = self._sampler.poll().items()
     return [(self._notes.pop(ticket), sample) for ticket, sample in samples]
 

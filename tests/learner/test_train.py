@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import functools
+import signal
 
 import jax
 import numpy as np
 import pytest
 
+from leafe_jax import stops
 from leafe_jax.learner import checkpoints as ckpt
 from leafe_jax.learner import losses, metrics, optimizers, train, update
 
@@ -72,6 +74,22 @@ def test_a_killed_run_resumes_with_the_same_bits(start, tmp_path):
   assert resumed.losses == straight.losses[4:]
   assert same_bits(found, expected)
   assert int(found.step) == 10
+
+
+def test_a_run_that_is_asked_to_stop_loses_no_update(start, tmp_path, monkeypatch):
+  straight = start()
+  expected = straight.to(10)
+  stopped = start(tmp_path / 'c')
+  monkeypatch.setattr(
+      stops, 'asked', lambda: signal.SIGTERM if len(stopped.seen) == 6 else 0
+  )
+  with pytest.raises(stops.Stopped, match='SIGTERM: saved after update 7 of 10') as end:
+    stopped.to(10)
+  assert end.value.code == 143
+  monkeypatch.undo()
+  resumed = start(tmp_path / 'c')
+  assert same_bits(resumed.to(10), expected)
+  assert stopped.seen + resumed.seen == list(range(1, 11))
 
 
 def test_a_finished_run_is_not_trained_again(start, tmp_path):

@@ -1,0 +1,65 @@
+"""What a run does that is asked to stop."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from leafe_jax import stops
+from leafe_jax.rollout.play import Rows
+
+LOOP = '''
+import sys, time
+from leafe_jax import stops
+stops.listen(float(sys.argv[1]))
+print('ready', flush=True)
+while not (stops.asked() and sys.argv[2] == 'heeds'):
+  time.sleep(0.01)
+raise SystemExit(stops.Stopped(stops.asked(), '').code)
+'''
+
+
+def signalled(grace_s, heeds, *signals):
+  """Exit code and last words of a process that gets signals."""
+  process = subprocess.Popen(
+      [sys.executable, '-c', LOOP, str(grace_s), heeds],
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+  )  # fmt: skip
+  assert process.stdout is not None
+  assert process.stdout.readline() == 'ready\n'
+  for number in signals:
+    process.send_signal(number)
+  _, words = process.communicate(timeout=60)
+  return process.returncode, words
+
+
+@pytest.mark.parametrize(
+    ('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_a_loop_that_asks_leaves_with_the_signals_code(number, code):
+  assert signalled(60, 'heeds', number) == (code, '')
+
+
+def test_one_that_does_not_ask_ends_after_its_grace():
+  code, words = signalled(0.1, 'does not', signal.SIGTERM)
+  assert code == 143
+  assert words.count('\n') == 1 and '--grace_s' in words
+
+
+def test_a_second_signal_ends_it_at_once():
+  process_code, _ = signalled(60, 'does not', signal.SIGTERM, signal.SIGINT)
+  assert process_code in (-signal.SIGINT, -signal.SIGTERM)
+
+
+def test_the_message_names_signal_loss_and_remedy():
+  error = stops.Stopped(signal.SIGTERM, 'saved after update 3 of 9')
+  assert str(error) == (
+      'stopped by SIGTERM: saved after update 3 of 9; the same command goes on'
+  )
+
+
+def test_rows_are_left_before_the_next_poll(monkeypatch):
+  monkeypatch.setattr(stops, 'asked', lambda: signal.SIGINT)
+  with pytest.raises(stops.Stopped, match='SIGINT.*waves of episodes'):
+    Rows(None).poll()

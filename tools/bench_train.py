@@ -204,12 +204,12 @@ def torch_seconds(preset: Preset, rows: int, length: int) -> dict[str, list[floa
     fields = {'max_position_embeddings': preset.policy.max_length}
     hf_export.write(checkpoint, params, shape, fields=fields)
     del params
-    sizes = [str(checkpoint), str(rows), str(length), str(values.repeats)]
-    return {dtype: _run_worker([*sizes, dtype]) for dtype in (*_TYPES, 'autocast')}
+    sizes = map(str, (rows, length, values.repeats))
+    command = [values.torch_python, str(_WORKER), str(checkpoint), *sizes]
+    return _run_worker(command)
 
 
-def _run_worker(arguments: Sequence[str]) -> list[float]:
-  command = [flags.FLAGS.torch_python, str(_WORKER), *arguments]
+def _run_worker(command: Sequence[str]) -> dict[str, list[float]]:
   done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
   if done.returncode:
     raise command_line.UsageError(

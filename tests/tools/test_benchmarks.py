@@ -96,3 +96,18 @@ def test_of_the_last_layer_a_longer_prompt_needs_keys_and_values_alone():
   more = bounds.prefill_flops(one, 65) - bounds.prefill_flops(one, 64)
   keys_and_values = 2 * 256 * 2 * 64
   assert more == pytest.approx(2 * keys_and_values, rel=0.02)  # and norms
+
+
+def test_training_is_measured_beside_torch(tmp_path):
+  pytest.importorskip('torch')
+  path = tmp_path / 'train.json'
+  printed = run(
+      'bench_train', '--against=torch', f'--torch_python={sys.executable}',
+      '--repeats=1', f'--json={path}',
+  )
+  result = json.loads(path.read_text())['micro']
+  types = ('float32', 'bfloat16')
+  rivals = [f'{who} {name}' for who in ('ours', 'torch') for name in types]
+  assert set(result['rates']) == {*rivals, 'torch autocast'}
+  assert result['ratios']['training, best vs torch']['median'] > 0
+  assert 'torch autocast' in printed

@@ -1,10 +1,10 @@
 """Supervised updates of a checkpoint with transformers on torch, timed.
 
-    python torch_training_worker.py DIR ROWS LENGTH REPEATS DTYPE
+    python torch_training_worker.py DIR ROWS LENGTH REPEATS
 
-prints a line of JSON: seconds of each update after the first, and versions. DTYPE
-is float32, bfloat16 (weights and products), or autocast (products alone). Only
-torch and transformers are needed: it runs in an environment of its own.
+prints a line of JSON: by type, seconds of each update after the first; and versions.
+Types are float32, bfloat16 (weights and products), and autocast (products alone).
+Only torch and transformers are needed: it runs in an environment of its own.
 """
 
 from __future__ import annotations
@@ -45,8 +45,12 @@ def measure(
 def main() -> None:
   replies = os.fdopen(os.dup(1), 'w')
   os.dup2(2, 1)  # libraries print; the pipe is for the reply alone
-  directory, rows, length, repeats, dtype = sys.argv[1:]
-  seconds = measure(directory, int(rows), int(length), int(repeats), dtype)
+  directory, *sizes = sys.argv[1:]
+  rows, length, repeats = map(int, sizes)
+  seconds = {
+      dtype: measure(directory, rows, length, repeats, dtype)
+      for dtype in ('float32', 'bfloat16', 'autocast')
+  }
   versions = {'torch': torch.__version__, 'transformers': transformers.__version__}
   replies.write(json.dumps({'seconds': seconds, 'versions': versions}) + '\n')
   replies.flush()

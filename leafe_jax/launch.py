@@ -128,12 +128,18 @@ def _resolve_paths(config: Experiment) -> Experiment:
 
 
 def record(directory: rundir.RunDirectory, argv: list[str], sha256: str) -> None:
-  """Notes this start in attempts.jsonl."""
+  """Notes this start in attempts.jsonl; warns where other code started it last."""
+  before, now = directory.last_attempt().get('git'), _git_hash()
+  if before and now and before != now:
+    logging.warning(
+        '%s was last run with the code of commit %s, this is %s: what is made again'
+        ' may come out otherwise', directory.path, before, now,
+    )
   directory.record_attempt({
       'time': datetime.datetime.now(datetime.UTC).isoformat('T', 'seconds'),
       'argv': argv,
       'config_sha256': sha256,
-      'git': _git_hash(),
+      'git': now,
       'host': os.uname().nodename,
       'pid': os.getpid(),
   })

@@ -131,11 +131,16 @@ class RunDirectory:
 
   def recorded_sha256(self) -> str | None:
     """What identified the config at the last start; None if nothing says it."""
+    return self.last_attempt().get('config_sha256') or self._results_sha256()
+
+  def last_attempt(self) -> Mapping[str, Any]:
+    """What `record_attempt` noted last; empty where nothing can be read."""
     try:
       lines = (self.path / 'attempts.jsonl').read_text(encoding='utf-8').splitlines()
-      return json.loads(lines[-1])['config_sha256']
-    except (OSError, ValueError, LookupError, TypeError):
-      return self._results_sha256()
+      found = json.loads(lines[-1])
+    except (OSError, ValueError, LookupError):
+      return {}
+    return found if isinstance(found, dict) else {}
 
   def _results_sha256(self) -> str | None:
     try:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leafe_jax import files, rundir
+from leafe_jax import files, launch, rundir
 from leafe_jax.rundir import RunDirectory
 
 PHASES = ('base', 'explore', 'distill/leafe', 'report')
@@ -125,3 +125,20 @@ def test_results_come_back_as_they_were(tmp_path_factory, result):
   phase = RunDirectory(tmp_path_factory.mktemp('run')).phase('p')
   phase.complete(result)
   assert phase.result() == result
+
+
+def test_other_code_than_last_time_is_warned_of(tmp_path, caplog, monkeypatch):
+  run = RunDirectory(tmp_path / 'run')
+  for commit in ('a1', 'a1', 'b2', None):
+    monkeypatch.setattr(launch, '_git_hash', lambda commit=commit: commit)
+    launch.record(run, ['main'], 'sha')
+  warned = [record.getMessage() for record in caplog.records]
+  assert len(warned) == 1
+  assert 'commit a1' in warned[0] and 'this is b2' in warned[0]
+
+
+@pytest.mark.parametrize('text', ['', '{', '[]\n', '\n'])
+def test_notes_of_starts_that_cannot_be_read_are_none(tmp_path, text):
+  run = RunDirectory(tmp_path / 'run')
+  (run.path / 'attempts.jsonl').write_text(text)
+  assert run.last_attempt() == {} and run.recorded_sha256() is None

@@ -106,7 +106,7 @@ def update(target: Target, platform: str, job: Job) -> tuple[Part, ...]:
   parts = (
       Part('gradients', gradients, True),
       Part('activations', _activations(target, platform, job), False),
-      Part('copies', _copies(target, platform, job), False),
+      Part('copies', _copies(target, job), False),
   )
   if platform == 'cpu':
     parts = (*parts, Part('widened', _widened(target, job), False))
@@ -128,9 +128,9 @@ def _share(target: Target, axis: str, size: int) -> int:
   return size // math.prod(target.mesh.shape[name] for name in cut)
 
 
-def _computed(target: Target, platform: str) -> Any:
-  """The type that an update computes in."""
-  return jnp.dtype('float32' if platform == 'cpu' else target.policy.dtype)
+def _computed(target: Target) -> Any:
+  """The type of what an update keeps between its products."""
+  return jnp.dtype(target.policy.dtype)
 
 
 def _activations(target: Target, platform: str, job: Job) -> int:
@@ -141,7 +141,7 @@ def _activations(target: Target, platform: str, job: Job) -> int:
   the MLP's width, each with its gradient, and without a fused kernel the scores.
   """
   policy = target.policy
-  tokens, item = _micro_tokens(target, job), _computed(target, platform).itemsize
+  tokens, item = _micro_tokens(target, job), _computed(target).itemsize
   inside = tokens * _layer_width(target) * item
   form = attention.choose_form(policy.attention, platform, jnp.dtype(policy.dtype))
   if form == 'xla':
@@ -173,13 +173,13 @@ def _logits(target: Target, job: Job) -> int:
   return job.logit_copies * tokens * vocab * _WORD
 
 
-def _copies(target: Target, platform: str, job: Job) -> int:
+def _copies(target: Target, job: Job) -> int:
   """Matrices of a layer, and the unembedding, where products take another type.
 
   A table that embeds and unembeds has two gradients, before they are added.
   """
   policy, base, frozen = target.policy, target.base(), target.frozen(job)
-  kept, dtype = frozen or base, _computed(target, platform)
+  kept, dtype = frozen or base, _computed(target)
 
   def is_copied(name: str) -> bool:
     value = kept[name]

@@ -156,8 +156,6 @@ def test_only_cpus_lack_the_types_that_weights_are_kept_in():
   codes = estimates.size(matrices) // 2  # of bfloat16: a byte for every number
   assert codes < found < 1.01 * codes
   assert not moments['gpu'].part('widened') and not moments['tpu'].part('widened')
-  activations = {name: m.part('activations').size for name, m in moments.items()}
-  assert activations['cpu'] > 1.9 * activations['gpu']
 
 
 def test_a_base_taught_from_scratch_is_trained_whole_under_adapters():

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from leafe_jax.planning import chips, flops, hlo
+from leafe_jax.policy import sharding
 from leafe_jax.sampler import ragged
 
 MODULE = """

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from leafe_jax.policy import sharding
 from leafe_jax.sampler import Sampler, flash, ragged
 from tests.sampler.tiny import POLICY, SAMPLER, play
 

@@ -14,7 +14,7 @@ from jax._src.literals import TypedInt
 from jax.experimental import pallas
 from jax.experimental.pallas.ops.tpu.ragged_paged_attention import kernel
 
-from leafe_jax.policy import model
+from leafe_jax.policy import model, sharding
 from leafe_jax.sampler import Request, Rules, Sampler, ragged
 from tests.sampler.tiny import POLICY, SAMPLER, VOCAB, play
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from leafe_jax import hosts
 from leafe_jax.experience import dataset, examples
-from leafe_jax.methods.arms import BASE, BETA, TRAIN_READS, Arm, Phase
+from leafe_jax.methods.arms import BASE, BETA, TRAIN_READS, WORLD_READS, Arm, Phase
 from leafe_jax.methods.demonstrations import Demonstrator, Writer
 from leafe_jax.methods.effort import distilling
 from leafe_jax.methods.leafe import distill_on
@@ -56,7 +56,8 @@ def advice_examples(run: Run) -> Iterator[examples.Example]:
 
 PHASE = Phase(
     'distill/advice',
-    (*TRAIN_READS, BETA, 'env', 'warm_start', 'explore.num_tasks', 'explore.attempts'),
+    (*TRAIN_READS, BETA, *WORLD_READS, 'env.teacher', 'warm_start', 'explore.num_tasks',
+     'explore.attempts'),
     distill, distilling,
 )
 ADVICE = Arm(

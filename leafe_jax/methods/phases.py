@@ -16,6 +16,7 @@ from leafe_jax.methods.arms import (
   BASE,
   PLAY_READS,
   STAGE1_READS,
+  WORLD_READS,
   Arm,
   Phase,
 )
@@ -106,7 +107,8 @@ def _gate_effort(config: Experiment) -> Effort:
 def base_phase(config: Experiment) -> Phase:
   """The first phase, which reads a checkpoint or the warm start's options."""
   reads = ('policy', 'mesh') if config.policy.checkpoint else (
-      *ALL_READ, 'env', 'warm_start', 'explore.reflect_every')
+      *ALL_READ, *WORLD_READS, 'env.teacher', 'warm_start',
+      'explore.reflect_every')
   return Phase(BASE, reads, base, _base_effort, after=())
 
 

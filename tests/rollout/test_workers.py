@@ -97,7 +97,8 @@ def test_options_of_workers_need_workers():
 
 
 def test_a_fork_with_workers_keeps_every_finished_phase():
-  reads = {path for paths in phase_inputs(Experiment()).values() for path in paths}
+  inputs = phase_inputs(Experiment()).values()
+  reads = {path for each in inputs for path in each.options}
   options = {f'env.{field.name}' for field in dataclasses.fields(Env)}
   assert options - reads == {'env.workers', 'env.step_timeout', 'env.worker_gb'}
   assert 'env' not in reads

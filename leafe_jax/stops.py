@@ -9,9 +9,11 @@ grace period.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
+import time
 
 from leafe_jax import hosts
 from leafe_jax.rundir import RunStopped
@@ -50,17 +52,38 @@ def listen(grace_s: float) -> None:
     grace_s: seconds from a signal to the end of the process, whatever it does.
   """
 
-  def note(number: int, frame: object) -> None:
-    del frame
-    for each in SIGNALS:  # the second one ends it at once
-      signal.signal(each, signal.SIG_DFL)
-    _Asked.signal = number
-    timer = threading.Timer(grace_s, _end, (number, grace_s))
-    timer.daemon = True
-    timer.start()
-
+  heard, told = os.pipe()
+  os.set_blocking(told, False)
   for number in SIGNALS:
-    signal.signal(number, note)
+    signal.signal(number, lambda *_: None)
+  # Told at once, also while the main thread is busy in a compiler.
+  signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+  threading.Thread(target=_hear, args=(heard, grace_s), daemon=True).start()
+
+
+def _hear(heard: int, grace_s: float) -> None:
+  """Notes the first signal; ends the process at the second, or after the grace."""
+  _Asked.signal = first = _next(heard, None)
+  second = _next(heard, grace_s)
+  if not second:
+    sys.stderr.write(
+        f'{signal.Signals(first).name}: not at a point to stop within {grace_s:g} s '
+        '(--grace_s); what was saved before stands, and the same command goes on\n'
+    )
+    sys.stderr.flush()
+  os._exit(128 + (second or first))
+
+
+def _next(heard: int, seconds: float | None) -> int:
+  """The next of the `SIGNALS`; 0 if none comes in time."""
+  end = None if seconds is None else time.monotonic() + seconds
+  while True:
+    left = None if end is None else max(0.0, end - time.monotonic())
+    if not select.select([heard], [], [], left)[0]:
+      return 0
+    [number] = os.read(heard, 1)  # others, such as alarms, are told here too
+    if number in SIGNALS:
+      return number
 
 
 def asked() -> int:
@@ -79,11 +102,3 @@ def check(saved: str) -> None:
   if number:
     raise Stopped(number, saved)
 
-
-def _end(number: int, grace_s: float) -> None:
-  sys.stderr.write(
-      f'{signal.Signals(number).name}: not at a point to stop within {grace_s:g} s '
-      '(--grace_s); what was saved before stands, and the same command goes on\n'
-  )
-  sys.stderr.flush()
-  os._exit(128 + number)

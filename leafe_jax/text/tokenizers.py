@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ _SPECIAL = (PAD, BOS, ACT, END, HINT, USE, REFLECT, FAILED, GOING, NONE, UNKNOWN
 _FILE = 'tokenizer.json'
 # Files that a vocabulary comes from, one of which is enough.
 _VOCABULARIES = (_FILE, 'tokenizer.model', 'vocab.json', 'vocab.txt', '*.tiktoken')
+_SETTINGS = 'tokenizer_config.json'
 _MORE_JSON = ('special_tokens_map.json', 'added_tokens.json')
 # Texts that tell apart how they are normalised, cut into words and decoded.
 _TELLING = (
@@ -164,14 +165,14 @@ def _check_files(directory: pathlib.Path) -> None:
   if not any(path for name in _VOCABULARIES for path in directory.glob(name)):
     raise FileNotFoundError(
         f'no tokenizer in {directory}: none of {", ".join(_VOCABULARIES)}; '
-        'tokenizer_config.json alone holds no vocabulary'
+        f'{_SETTINGS} alone holds no vocabulary'
     )
   try:
     check_links(directory)
   except ValueError as error:
     raise TokenizerError(str(error)) from error
   fields = {}
-  for name in (_FILE, 'tokenizer_config.json', 'config.json', *_MORE_JSON):
+  for name in (_FILE, _SETTINGS, 'config.json', *_MORE_JSON):
     if (directory / name).is_file():
       try:
         fields[name] = read_object(directory / name)
@@ -186,6 +187,25 @@ def _check_files(directory: pathlib.Path) -> None:
   model = fields.get(_FILE, {'model': {'vocab': {}}}).get('model')
   if not isinstance(model, dict) or not isinstance(model.get('vocab'), (dict, list)):
     raise TokenizerError(f'{_FILE} has no model with a vocabulary')
+  _check_names(fields.get(_SETTINGS, {}))
+
+
+def _check_names(fields: Mapping[str, Any]) -> None:
+  """Refuses fields that transformers opens as files, wherever they are.
+
+  A vocabulary that is a name is opened from the working directory.
+  """
+  versions = fields.get('fast_tokenizer_files') or []
+  if not isinstance(versions, list):
+    raise TokenizerError(f'{_SETTINGS}: fast_tokenizer_files is no list of names')
+  named = [('fast_tokenizer_files', name) for name in versions if '/' in str(name)]
+  named += [(field, fields.get(field)) for field in ('vocab', 'merges')]
+  for field, name in named:
+    if isinstance(name, str):
+      raise TokenizerError(
+          f'{_SETTINGS}: {field} names the file {name!r}, which need not be of the '
+          'directory; remove the field'
+      )
 
 
 class _Reading:

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
-from leafe_jax import hosts, standing
+from leafe_jax import hosts, standing, stops
 from leafe_jax.config import Experiment
 from leafe_jax.learner.update import NonFiniteLoss
 from leafe_jax.methods import outlook, phases
@@ -225,6 +225,7 @@ def _run_or_tell(context: Run, phase: Phase) -> None:
 
 
 def _run_phase(context: Run, phase: Phase) -> None:
+  stops.check('all finished phases are saved')
   place = context.directory.phase(phase.name)
   resumed = hosts.first(place.begun)
   start, meter = time.monotonic(), context.meter()

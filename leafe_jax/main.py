@@ -71,9 +71,12 @@ def _start(
     _run_in(_directory(values.workdir), config, phases, values)
   except (UsageError, WorkdirBusy) as error:
     return refuse(str(error))
-  except (RunStopped, DamagedFile) as error:
+  except RunStopped as error:
     launch.keep_traceback(error)
-    return refuse(str(error), getattr(error, 'code', EXIT_STOPPED))
+    return refuse(str(error), error.exit_code)
+  except DamagedFile as error:
+    launch.keep_traceback(error)
+    return refuse(str(error), EXIT_STOPPED)
   except (OSError, ValueError, RuntimeError) as error:
     trouble = command_line.disk_trouble(error)
     if trouble is None:

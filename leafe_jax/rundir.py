@@ -45,7 +45,13 @@ class WorkdirBusy(RuntimeError):
 
 
 class RunStopped(RuntimeError):
-  """The run cannot go on; the message says why and what can be done."""
+  """The run cannot go on; the message says why and what can be done.
+
+  Attributes:
+    exit_code: of the process.
+  """
+
+  exit_code = 1
 
 
 class EarlyEnd(RunStopped):

@@ -1,9 +1,9 @@
 """A run that is asked to stop: SIGTERM of a cloud or a scheduler, Ctrl-C of a person.
 
-The first signal is only noted. Loops ask `asked` where they can be left with
-nothing half done, which all processes answer alike, save what they have, and raise
-`Stopped`. A second signal ends the process at once, and so does the end of the
-grace period.
+SIGHUP, of a terminal that is closed, counts as well. The first signal is only
+noted. Loops ask `asked` where they can be left with nothing half done, which all
+processes answer alike, save what they have, and raise `Stopped`. A second signal
+ends the process at once, and so does the end of the grace period.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ import jax
 from leafe_jax import hosts
 from leafe_jax.rundir import RunStopped
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Stopped(RunStopped):
   """The run was asked to stop, and did.
 
   Attributes:
-    code: exit code, as a shell has it: 143 after SIGTERM, 130 after SIGINT.
+    exit_code: as a shell has it: 143 after SIGTERM, 130 after SIGINT.
   """
 
   def __init__(self, number: int, saved: str):
     super().__init__(
         f'stopped by {signal.Signals(number).name}: {saved}; the same command goes on'
     )
-    self.code = 128 + number
+    self.exit_code = 128 + number
 
 
 class _Asked:
@@ -48,16 +48,16 @@ class _Asked:
 
 
 def listen(grace_s: float) -> None:
-  """Notes signals from now on, instead of ending.
+  """Notes signals from now on, instead of ending; but for ignored ones (nohup).
 
   Args:
     grace_s: seconds from a signal to the end of the process, whatever it does.
   """
-
   heard, told = os.pipe()
   os.set_blocking(told, False)
   for number in SIGNALS:
-    signal.signal(number, lambda *_: None)
+    if signal.getsignal(number) is not signal.SIG_IGN:
+      signal.signal(number, lambda *_: None)
   # Told at once, also while the main thread is busy in a compiler.
   signal.set_wakeup_fd(told, warn_on_full_buffer=False)
   threading.Thread(target=_hear, args=(heard, grace_s), daemon=True).start()
@@ -69,8 +69,8 @@ def _hear(heard: int, grace_s: float) -> None:
   second = _next(heard, grace_s)
   if not second:
     sys.stderr.write(
-        f'{signal.Signals(first).name}: not at a point to stop within {grace_s:g} s '
-        '(--grace_s); what was saved before stands, and the same command goes on\n'
+        f'{signal.Signals(first).name}: not done within {grace_s:g} s (--grace_s); '
+        'what was saved before stands, and the same command goes on\n'
     )
     sys.stderr.flush()
   os._exit(128 + (second or first))

@@ -1,5 +1,6 @@
 """What a run does that is asked to stop."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,13 +12,16 @@ from leafe_jax import stops
 from leafe_jax.rollout.play import Rows
 
 LOOP = '''
-import sys, time
+import signal, sys, time
 from leafe_jax import stops
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests
+if sys.argv[2] == 'ignores':
+  signal.signal(signal.SIGHUP, signal.SIG_IGN)
 stops.listen(float(sys.argv[1]))
 print('ready', flush=True)
-while not (stops.asked() and sys.argv[2] == 'heeds'):
+while not (stops.asked() and sys.argv[2] != 'does not'):
   time.sleep(0.01)
-raise SystemExit(stops.Stopped(stops.asked(), '').code)
+raise SystemExit(stops.Stopped(stops.asked(), '').exit_code)
 '''
 
 
@@ -36,7 +40,8 @@ def signalled(grace_s, heeds, *signals):
 
 
 @pytest.mark.parametrize(
-    ('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+    ('number', 'code'),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)],
 )
 def test_a_loop_that_asks_leaves_with_the_signals_code(number, code):
   assert signalled(60, 'heeds', number) == (code, '')
@@ -51,6 +56,18 @@ def test_one_that_does_not_ask_ends_after_its_grace():
 def test_a_second_signal_ends_it_at_once():
   code, words = signalled(60, 'does not', signal.SIGTERM, signal.SIGINT)
   assert code in (130, 143) and words == ''
+
+
+def test_what_is_ignored_stays_so():
+  code, _ = signalled(60, 'ignores', signal.SIGHUP, signal.SIGHUP, signal.SIGTERM)
+  assert code == 143
+
+
+def test_an_alarm_is_no_wish_to_stop():
+  heard, told = os.pipe()
+  os.write(told, bytes([signal.SIGALRM, signal.SIGTERM]))
+  assert stops._next(heard, 10) == signal.SIGTERM
+  assert stops._next(heard, 0) == 0
 
 
 def test_the_message_names_signal_loss_and_remedy():

@@ -86,13 +86,9 @@ def train(
       batch = next(batches)
       state, metrics = update(state, batch)
       report.add(_Pending(step, metrics, batch))
-      stop = 0 if step == steps else stops.asked()
-      keeper.keep(step, state, batches, report, now=bool(stop))
+      keeper.keep(step, state, batches, report)
       bar.show(report.last)
       bar.advance()
-      if stop:
-        keeper.finish()
-        raise stops.Stopped(stop, keeper.saved(step))
     report.flush()
   keeper.finish()
   return state
@@ -118,22 +114,21 @@ class _Keeper:
   last: int
 
   def keep(
-      self,
-      step: int,
-      state: TrainState,
-      batches: Batches,
-      report: _Reporter,
-      now: bool = False,
+      self, step: int, state: TrainState, batches: Batches, report: _Reporter
   ) -> None:
-    if self.checkpoints is None:
-      return
-    self.checkpoints.poll()
-    if now or step == self.last or (self.every and step % self.every == 0):
-      report.flush()
-      self.checkpoints.save(step, state, cursor=batches.get_state())
+    """Saves what is due. Stopped, with the state saved: the run was asked to stop."""
+    signal = 0 if step == self.last else stops.asked()
+    if self.checkpoints is not None:
+      self.checkpoints.poll()
+      due = step == self.last or (self.every and step % self.every == 0)
+      if signal or due:
+        report.flush()
+        self.checkpoints.save(step, state, cursor=batches.get_state())
+    if signal:
+      self.finish()
+      raise stops.Stopped(signal, self._saved(step))
 
-  def saved(self, step: int) -> str:
-    """What a stop after an update leaves behind."""
+  def _saved(self, step: int) -> str:
     if self.checkpoints is None:
       return f'update {step} of {self.last} was not saved, this phase keeps none'
     return f'saved after update {step} of {self.last}'

@@ -76,10 +76,12 @@ class Crew:
     waiting, found = collections.deque(work), {}
 
     def go_on() -> None:
-      with contextlib.suppress(IndexError):  # none is left
-        while True:
+      while True:
+        try:
           place, task_id, function = waiting.popleft()
-          found[place] = self._run(place, task_id, function)
+        except IndexError:  # another thread took the last one
+          return
+        found[place] = self._run(place, task_id, function)
 
     # Daemons: an interrupted run does not wait for what they wait for.
     others = [

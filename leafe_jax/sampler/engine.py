@@ -215,7 +215,7 @@ class Engine:
 
 
 def _is_large(policy: config_lib.Policy) -> bool:
-  """Whether reading its layers' weights takes longer than starting a program."""
+  """Whether narrower programs save more than they take to compile."""
   heads = 2 * (policy.num_heads + policy.num_kv_heads) * policy.head_dim
   of_layer = policy.embed_dim * (heads + 3 * policy.mlp_dim)
   return policy.num_layers * of_layer > _LARGE

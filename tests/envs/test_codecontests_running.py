@@ -80,7 +80,9 @@ def test_whole_programs_run_as_by_their_graders(program):
     ],
 )  # fmt: skip
 def test_every_end_of_a_whole_program_has_its_word(program, expected):
-  assert whole(program, time_limit=1) is expected
+  # Half a gigabyte is not touched in a second everywhere.
+  limit = 1 if expected is Verdict.TIME_LIMIT else 10
+  assert whole(program, time_limit=limit) is expected
 
 
 @pytest.mark.parametrize(

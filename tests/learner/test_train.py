@@ -85,7 +85,7 @@ def test_a_run_that_is_asked_to_stop_loses_no_update(start, tmp_path, monkeypatc
   )
   with pytest.raises(stops.Stopped, match='SIGTERM: saved after update 7 of 10') as end:
     stopped.to(10)
-  assert end.value.code == 143
+  assert end.value.exit_code == 143
   monkeypatch.undo()
   resumed = start(tmp_path / 'c')
   assert same_bits(resumed.to(10), expected)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 
 import numpy as np
 import pytest
 
 from envs import api
+from leafe_jax import stops
 from leafe_jax.config import Grpo
 from leafe_jax.learner import policy_gradient
 from leafe_jax.learner.checkpoints import load_params
@@ -62,6 +64,27 @@ def test_a_killed_run_ends_with_the_same_bits(trained, tmp_path, monkeypatch):
   expected = weights(straight)
   for name, value in weights(run).items():
     np.testing.assert_array_equal(value, expected[name])
+
+
+def test_a_run_that_is_asked_to_stop_loses_no_step(trained, tmp_path, monkeypatch):
+  _, result = trained
+  run = bandit.make_run(tmp_path)
+  directory = run.directory.phase('grpo').dir
+  taken = []
+  take_step = online.OnlineTraining._step
+
+  def note(self, state, step, *rest):
+    taken.append(step)
+    return take_step(self, state, step, *rest)
+
+  monkeypatch.setattr(online.OnlineTraining, '_step', note)
+  with monkeypatch.context() as patch:
+    patch.setattr(stops, 'asked', lambda: signal.SIGTERM if 8 in taken else 0)
+    with pytest.raises(stops.Stopped, match='SIGTERM'):
+      grpo.grpo(run, directory)
+  assert bandit.GRPO.checkpoint_every > 1  # step 7 was not due
+  assert grpo.grpo(bandit.make_run(tmp_path), directory) == result
+  assert taken == [*range(1, 9), *range(8, 13)]
 
 
 def test_gigpo_trains_within_its_limit_of_environment_steps(tmp_path):

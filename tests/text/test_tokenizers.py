@@ -168,6 +168,23 @@ def test_damaged_files_are_named_in_one_line(tmp_path, name, content, named):
   assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ('field', 'value'),
+    [
+        ('fast_tokenizer_files', ['tokenizer.json', '../other/tokenizer.4.0.0.json']),
+        ('fast_tokenizer_files', '../other.json'),
+        ('vocab', '/etc/passwd'),
+        ('merges', 'merges.txt'),
+    ],
+)
+def test_fields_that_are_opened_as_files_elsewhere_are_refused(tmp_path, field, value):
+  _save(tmp_path, _digits_together(), 'llama')
+  path = tmp_path / 'tokenizer_config.json'
+  path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+  with pytest.raises(TokenizerError, match=f'tokenizer_config.json: {field}'):
+    load_tokenizer(tmp_path)
+
+
 @pytest.mark.parametrize('model_type', ['qwen2', 'llama'])
 @pytest.mark.parametrize(
     ('part', 'value'),

@@ -1,19 +1,27 @@
-"""The base policy: imported from a checkpoint, or taught by a script."""
+"""The base policy: taught from scratch, or a checkpoint, as it is or taught.
+
+A checkpoint that is taught (`warm_start.steps` above 0) is imported by a phase of its
+own. With adapters, what it is taught is adapters over the import, and whatever is
+trained later goes on from them. Nothing here depends on the run's seed then, so that
+runs of all seeds can share one cold start.
+"""
 
 from __future__ import annotations
 
 import pathlib
 import random
+from collections.abc import Iterator
 
 import jax
 from absl import logging
 
 from leafe_jax import hosts
 from leafe_jax.experience import dataset
+from leafe_jax.experience.examples import Example
 from leafe_jax.learner.checkpoints import save_params
 from leafe_jax.methods import origin
 from leafe_jax.methods.demonstrations import warm_start_examples
-from leafe_jax.methods.run import Run
+from leafe_jax.methods.run import COLD_SEED, IMPORT, Run, is_cold
 from leafe_jax.methods.training import train_on
 from leafe_jax.policy import huggingface
 from leafe_jax.policy.model import init_params
@@ -32,6 +40,16 @@ def warm_start(run: Run, directory: pathlib.Path) -> dict:
   params = init_params(run.shape.policy, run.shape.vocab_size, key, run.mesh)
   return train_on(
       run, 'warm start', directory, params, source, config.warm_start, {}
+  )
+
+
+def cold_start(run: Run, directory: pathlib.Path) -> dict:
+  """Teaches the imported checkpoint; saves it, or its adapters, as the base."""
+  data = directory / 'data'
+  hosts.first(lambda: _write_examples(run, run.transcript, data))
+  return train_on(
+      run, 'cold start', directory, run.start(IMPORT), dataset.read(data),
+      run.config.warm_start, {}, COLD_SEED,
   )
 
 
@@ -54,18 +72,42 @@ def _write_examples(run: Run, transcript: Transcript, data: pathlib.Path) -> Non
     dataset.write(data, _examples(run, transcript))
 
 
-def _examples(run: Run, transcript: Transcript) -> list:
+def _examples(run: Run, transcript: Transcript) -> Iterator[Example]:
   config = run.config
+  if not config.warm_start.num_demonstrations:
+    return
+  _check_teacher(run)
   teacher = run.teacher()
-  if teacher is None:
+  assert teacher is not None
+  seed = COLD_SEED if is_cold(config) else config.seed
+  yield from warm_start_examples(
+      run.world, transcript, teacher, run.tasks('train'), config.env.horizon,
+      config.explore.reflect_every, config.warm_start,
+      random.Random(f'{seed}/demonstrations'),
+  )
+
+
+def check_sources(run: Run) -> None:
+  """RunStopped where what is to teach the base is not there."""
+  config = run.config
+  from_scratch = not config.policy.checkpoint
+  if from_scratch or (is_cold(config) and config.warm_start.num_demonstrations):
+    _check_teacher(run)
+
+
+def _check_teacher(run: Run) -> None:
+  config = run.config
+  if run.teacher() is not None:
+    return
+  if not is_cold(config):
     raise RunStopped(
         f'{config.env.name} has no scripted teacher for a policy that starts '
         'from scratch; give a checkpoint: --config.policy.checkpoint=DIR'
     )
-  rng = random.Random(f'{config.seed}/demonstrations')
-  return list(
-      warm_start_examples(
-          run.world, transcript, teacher, run.tasks('train'),
-          config.env.horizon, config.explore.reflect_every, config.warm_start, rng,
-      )
+  raise RunStopped(
+      f'warm_start.num_demonstrations={config.warm_start.num_demonstrations}: '
+      f'{config.env.name} has no scripted teacher with these options. Teach the '
+      'checkpoint from files (--config.warm_start.data=FILE) with '
+      '--config.warm_start.num_demonstrations=0, or not at all '
+      '(--config.warm_start.steps=0)'
   )

@@ -142,11 +142,11 @@ class WarmStart(Training):
   """The base: a policy from scratch, or the cold start of a checkpoint.
 
   A checkpoint is taught where `steps` is above 0, with all weights or with adapters
-  (policy.lora_rank), whatever the run's seed is. See `command_line`, which takes 0
-  for a checkpoint that comes without a word about it.
+  (policy.lora_rank), whatever the run's seed is. A command line that puts a checkpoint
+  into a config file for a policy from scratch leaves `steps` at 0 if it says no more.
   """
 
-  steps: int = option(3200, "optimizer updates; 0: a checkpoint stays as it is (what it does in a config file without one, too, if nothing else is said)", at_least=0)
+  steps: int = option(3200, 'optimizer updates; 0: a checkpoint stays as it is, as it does where only the command line names it', at_least=0)
   data: tuple[str, ...] = option((), 'conversations that a checkpoint learns from: JSONL files, or directories of them')
   batch_rows: int = option(8, 'packed rows per update', at_least=1)
   learning_rate: float = option(3e-3, 'peak of the schedule', above=0)

@@ -64,8 +64,7 @@ def convert(
     }
     path = partial / 'model.safetensors'
     safetensors.numpy.save_file(tensors, path, metadata={'format': 'pt'})
-    shape = huggingface.read_shape(partial, Policy())  # refuses what no run can take
-  return shape
+    return huggingface.read_shape(partial, Policy())  # refuses what no run can take
 
 
 def _write(path: pathlib.Path, content: dict[str, Any]) -> None:

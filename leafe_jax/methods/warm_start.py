@@ -15,8 +15,8 @@ from collections.abc import Iterator
 import jax
 from absl import logging
 
-from leafe_jax import hosts
-from leafe_jax.experience import dataset
+from leafe_jax import hosts, seals
+from leafe_jax.experience import conversations, dataset
 from leafe_jax.experience.examples import Example
 from leafe_jax.learner.checkpoints import save_params
 from leafe_jax.methods import origin
@@ -26,7 +26,11 @@ from leafe_jax.methods.training import train_on
 from leafe_jax.policy import huggingface
 from leafe_jax.policy.model import init_params
 from leafe_jax.rundir import RunStopped
+from leafe_jax.text.chat import ChatTranscript
+from leafe_jax.text.conversation import Narrator
 from leafe_jax.text.transcript import Transcript
+
+_FILES = 'conversations.json'  # the files of warm_start.data, as they were
 
 
 def warm_start(run: Run, directory: pathlib.Path) -> dict:
@@ -46,11 +50,32 @@ def warm_start(run: Run, directory: pathlib.Path) -> dict:
 def cold_start(run: Run, directory: pathlib.Path) -> dict:
   """Teaches the imported checkpoint; saves it, or its adapters, as the base."""
   data = directory / 'data'
+  hosts.first(lambda: _note_files(run, directory))
   hosts.first(lambda: _write_examples(run, run.transcript, data))
   return train_on(
       run, 'cold start', directory, run.start(IMPORT), dataset.read(data),
       run.config.warm_start, {}, COLD_SEED,
   )
+
+
+def _note_files(run: Run, directory: pathlib.Path) -> None:
+  """Notes what is read, at first; RunStopped if it has to be read again and differs."""
+  path = directory / _FILES
+  if not run.config.warm_start.data or dataset.is_intact(directory / 'data'):
+    return
+  found = {
+      str(file): seals.digest(file)
+      for file in conversations.files(run.config.warm_start.data)
+  }
+  if not path.exists():
+    directory.mkdir(parents=True, exist_ok=True)
+    seals.write_record(path, found)
+  elif seals.read_record(path) != found:
+    raise RunStopped(
+        f'the files of warm_start.data are not those that the cold start began with '
+        f'({path}), and its examples are to be made again; put the files back, or '
+        f'remove {directory}'
+    )
 
 
 def import_checkpoint(run: Run, directory: pathlib.Path) -> dict:
@@ -74,6 +99,8 @@ def _write_examples(run: Run, transcript: Transcript, data: pathlib.Path) -> Non
 
 def _examples(run: Run, transcript: Transcript) -> Iterator[Example]:
   config = run.config
+  if config.warm_start.data:
+    yield from conversations.read(config.warm_start.data, _narrator(run))
   if not config.warm_start.num_demonstrations:
     return
   _check_teacher(run)
@@ -93,6 +120,17 @@ def check_sources(run: Run) -> None:
   from_scratch = not config.policy.checkpoint
   if from_scratch or (is_cold(config) and config.warm_start.num_demonstrations):
     _check_teacher(run)
+  if is_cold(config) and config.warm_start.data:
+    try:
+      conversations.check(config.warm_start.data, _narrator(run))
+    except conversations.DataError as error:
+      raise RunStopped(str(error)) from error
+
+
+def _narrator(run: Run) -> Narrator:
+  transcript = run.transcript
+  assert isinstance(transcript, ChatTranscript)  # a checkpoint's
+  return Narrator(transcript, run.config.policy.template)
 
 
 def _check_teacher(run: Run) -> None:

@@ -28,7 +28,8 @@ ARCHITECTURES = {
     'qwen3': 'Qwen3ForCausalLM',
 }  # fmt: skip
 _WHOLE = {
-    'token_embd': 'model.embed_tokens', 'output_norm': 'model.norm', 'output': 'lm_head',
+    'token_embd': 'model.embed_tokens', 'output_norm': 'model.norm',
+    'output': 'lm_head',
 }  # fmt: skip
 _LAYER = {
     'attn_norm': 'input_layernorm', 'ffn_norm': 'post_attention_layernorm',
@@ -101,7 +102,8 @@ class GgufFile:
 
   def config(self) -> dict[str, Any]:
     """config.json, but for the special tokens. Raises UnsupportedCheckpoint."""
-    name, heads = ARCHITECTURES[self.architecture], int(self._own('attention.head_count'))
+    name = ARCHITECTURES[self.architecture]
+    heads = int(self._own('attention.head_count'))
     width = int(self._own('embedding_length'))
     biases = 'blk.0.attn_q.bias' in self._tensors
     return {

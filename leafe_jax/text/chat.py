@@ -48,6 +48,7 @@ class ChatTranscript:
   ):
     self.tokenizer = tokenizer
     self._prompts = prompts
+    self._eos_ids = tuple(eos_ids)
     self._pieces = pieces = pieces or cut(tokenizer, system=prompts.system_message)
     try:
       self._speller = Speller(tokenizer)
@@ -62,6 +63,60 @@ class ChatTranscript:
     self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys((stop_id, *named, *eos_ids)))
     self.opener_ids = tuple(self._speller.template_going_on(pieces.opener))
     self._thinks = thoughts.is_open(pieces.opener)
+
+  @property
+  def system(self) -> str:
+    """The system message that the pieces hold; empty: none, or the template's own."""
+    return self._prompts.system_message
+
+  @property
+  def pieces(self) -> Pieces:
+    return self._pieces
+
+  @property
+  def header(self) -> str:
+    """What the template puts between a stop token and the next user's words."""
+    return self._header
+
+  def with_pieces(self, pieces: Pieces) -> ChatTranscript:
+    """The same, with other pieces of the template."""
+    return ChatTranscript(self.tokenizer, pieces, self._eos_ids, self._prompts)
+
+  def beginning(self, text: str) -> list[int]:
+    """A conversation whose first message is just this text."""
+    return self._speller.content(self._pieces.head, text)
+
+  def further(self, text: str) -> list[int]:
+    """A later message of just this text, behind the end of a response."""
+    return self._speller.content_after(self._stop, self._header, text)
+
+  def holds_control(self, text: str) -> bool:
+    """Whether a text would speak as the template."""
+    return self._speller.holds_control(text)
+
+  def split_answer(self, text: str) -> tuple[str, str]:
+    """A rendered answer: through the token that ends it, and what follows.
+
+    Raises:
+      TemplateError: it does not end as the template's answers do.
+    """
+    before, stop, rest = text.rpartition(self._stop)
+    if not stop or rest.strip():
+      raise TemplateError(
+          f'the chat template does not end an answer with {self._stop!r}, but with '
+          f'{text[-40:]!r}'
+      )
+    return before + stop, rest
+
+  def template_ids(self, text: str, going_on: bool) -> list[int]:
+    """Tokens of what the template rendered, at the beginning or later."""
+    spell = self._speller.template_going_on if going_on else self._speller.template
+    return spell(text)
+
+  def answer_ids(self, text: str) -> list[int]:
+    """Tokens of an answer that the template rendered, its end included."""
+    words = text.removesuffix(self._stop)
+    return [*self._speller.template_going_on(words), self.stop_ids[0]]
 
   def first(
       self, rules: str, instruction: str, observation: str, memory: str = ''

@@ -18,6 +18,8 @@ from leafe_jax.text.tokenizers import TokenizerError
 
 _FIELD = 'tokenizer.ggml.'
 _CONTROL, _USER_DEFINED = 3, 4
+# End of text, of a turn, of a message that calls a tool: all end a response.
+_ENDS = ('eos', 'eot', 'eom')
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _LLAMA3 = rf'{_WORDS}|\p{{N}}{{1,3}}|{_REST}'
@@ -103,13 +105,15 @@ def _add_special(
 
 def endings(fields: Mapping[str, Any]) -> dict[str, Any]:
   """generation_config.json: the tokens that begin a text, end a response and pad."""
-  def ids(*names: str) -> list[int]:
-    found = [fields[f'{_FIELD}{n}'] for n in names if f'{_FIELD}{n}' in fields]
-    return list(dict.fromkeys(map(int, found)))
-
-  ends = ids('eos_token_id', 'eot_token_id', 'eom_token_id')
-  known = {
-      'bos_token_id': ids('bos_token_id')[:1], 'pad_token_id': ids('padding_token_id')[:1],
-  }  # fmt: skip
-  whole = {name: value[0] for name, value in known.items() if value}
-  return {**whole, **({'eos_token_id': ends if len(ends) > 1 else ends[0]} if ends else {})}
+  names = {'bos_token_id': 'bos_token_id', 'pad_token_id': 'padding_token_id'}
+  found: dict[str, Any] = {
+      ours: int(fields[f'{_FIELD}{theirs}'])
+      for ours, theirs in names.items() if f'{_FIELD}{theirs}' in fields
+  }
+  ends = [
+      int(fields[f'{_FIELD}{name}_token_id'])
+      for name in _ENDS if f'{_FIELD}{name}_token_id' in fields
+  ]
+  if ends:
+    found['eos_token_id'] = list(dict.fromkeys(ends))
+  return found

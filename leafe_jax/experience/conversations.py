@@ -106,7 +106,7 @@ def check(places: Sequence[str], narrator: Narrator) -> None:
 
 def _example(where: str, row: Any, narrator: Narrator) -> Example:
   try:
-    conversation, name = parse(row)
+    conversation, name = parse(row, narrator.tokenizer)
     return examples.make(narrator.spell(conversation), examples.DEMONSTRATION, name)
   except ConversationError as error:
     raise DataError(f'{where}: {error}') from error
@@ -138,8 +138,12 @@ def _value(text: bytes, where: str) -> Any:
     raise DataError(f'{where}: no JSON: {error}') from error
 
 
-def parse(row: Any) -> tuple[Conversation, str]:
+def parse(row: Any, tokenizer: str = '') -> tuple[Conversation, str]:
   """A row's conversation, and its name ('' if it has none).
+
+  Args:
+    row: of a file.
+    tokenizer: identity of the tokenizer; a row's token_ids of another one say nothing.
 
   Raises:
     ConversationError: it is none of the forms.
@@ -158,7 +162,9 @@ def parse(row: Any) -> tuple[Conversation, str]:
       dataclasses.replace(m, trained=m.trained and i >= prompts)
       for i, m in enumerate(found)
   ]
-  name = row.get('id', row.get('task_id', row.get('item_id', '')))
+  if row.get('token_ids') and row.get('tokenizer') == tokenizer:
+    found = _with_ids(row, found)
+  name = row.get('task_id', row.get('id', row.get('item_id', '')))
   name = name if isinstance(name, (str, int)) else ''
   messages = _one_system(row.get('system'), _joined(found))
   return Conversation(tuple(messages), tools), str(name)
@@ -207,7 +213,7 @@ def _message(given: Mapping[str, Any], number: int, calls: bool) -> Message:
         f'message {number} of the assistant is empty, and would teach to say nothing; '
         'set its "loss" to false, or remove it'
     )
-  return Message(role, content, trained, more, _ids(given.get('token_ids'), number))
+  return Message(role, content, trained, more)
 
 
 def _content(value: Any, number: int, more: Mapping[str, Any]) -> str:
@@ -245,12 +251,18 @@ def _trained(given: Mapping[str, Any], role: str, number: int) -> bool:
   return role == 'assistant' and all(flags)
 
 
-def _ids(value: Any, number: int) -> tuple[int, ...]:
-  if not value:
-    return ()
-  if not isinstance(value, list) or not all(type(i) is int and i >= 0 for i in value):
-    raise ConversationError(f'message {number}: token_ids must be a list of token ids')
-  return tuple(value)
+def _with_ids(row: Mapping[str, Any], messages: list[Message]) -> list[Message]:
+  """With the tokens that the row says, one list a message (`messages.Scribe`)."""
+  lists = row['token_ids']
+  if not isinstance(lists, list) or len(lists) != len(messages):
+    raise ConversationError('token_ids must hold a list for each message')
+  for ids in lists:
+    if not isinstance(ids, list) or not all(type(i) is int and i >= 0 for i in ids):
+      raise ConversationError(f'token_ids holds {ids!r:.60}, no list of token ids')
+  return [
+      dataclasses.replace(m, ids=tuple(ids))
+      for m, ids in zip(messages, lists, strict=True)
+  ]
 
 
 def _arguments(call: Any, number: int) -> Any:
@@ -297,9 +309,9 @@ def _joined(messages: Sequence[Message]) -> Iterator[Message]:
   before: Message | None = None
   for message in messages:
     calls = message.role == 'assistant' and 'tool_calls' in message.more
-    bare = calls and not message.content and before and not before.more
-    if bare and before.role == 'assistant' and before.trained == message.trained:
-      before = Message(before.role, before.content, before.trained, message.more)
+    alike = before and (before.role, before.trained) == (message.role, message.trained)
+    if before and alike and calls and not message.content and not before.more:
+      before = dataclasses.replace(before, more=message.more)
       continue
     if before is not None:
       yield before

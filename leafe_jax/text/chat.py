@@ -7,6 +7,8 @@ them is content, never control (`leafe_jax.text.spelling`).
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import re
 from collections.abc import Sequence
 
@@ -68,6 +70,12 @@ class ChatTranscript:
   def system(self) -> str:
     """The system message that the pieces hold; empty: none, or the template's own."""
     return self._prompts.system_message
+
+  @functools.cached_property
+  def tokenizer_id(self) -> str:
+    """Tells tokenizers apart that spell in other ids."""
+    text = self.tokenizer.backend_tokenizer.to_str()  # pyright: ignore
+    return hashlib.sha256(text.encode()).hexdigest()
 
   @property
   def pieces(self) -> Pieces:
@@ -216,12 +224,20 @@ class ChatTranscript:
     )
 
   def text(self, ids: Sequence[int]) -> str:
-    body = [i for i in ids if i not in self.stop_ids]
+    return self.all_text([i for i in ids if i not in self.stop_ids])
+
+  def all_text(self, ids: Sequence[int]) -> str:
+    """Text of any ids, control tokens as they are written."""
     return str(
         self.tokenizer.decode(
-            body, skip_special_tokens=False, clean_up_tokenization_spaces=False
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
     )
+
+  def spoken(self, ids: Sequence[int]) -> str:
+    """The text whose `response` these ids are, their end left out."""
+    text = self.all_text(ids).removeprefix(self._pieces.lead)
+    return text.removesuffix(self._trail)
 
   def answer(self, text: str) -> str:
     return thoughts.answer(text, self._thinks)

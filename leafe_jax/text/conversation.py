@@ -33,8 +33,8 @@ class Message:
     content: its text.
     trained: whether an assistant's words are learnt.
     more: further fields for the template, such as tool_calls.
-    ids: of an assistant's words, the end included, where the text alone does not say
-      how they were spelt.
+    ids: its tokens where the text alone does not say how they were spelt: of an
+      answer with its end, of a question with what the template puts before it.
   """
 
   role: str
@@ -58,11 +58,15 @@ class Narrator:
   Args:
     transcript: of the policy.
     options: variables of its template.
+
+  Attributes:
+    tokenizer: identity of the tokenizer, for ids that come with a conversation.
   """
 
   def __init__(self, transcript: ChatTranscript, options: Mapping[str, Any]):
     self._own = transcript
     self._options = dict(options)
+    self.tokenizer = transcript.tokenizer_id
     self._by_system: dict[str, ChatTranscript] = {transcript.system: transcript}
 
   def spell(self, conversation: Conversation) -> Pieces:
@@ -74,6 +78,7 @@ class Narrator:
     messages = list(conversation.messages)
     while messages and messages[-1].role != 'assistant':
       messages.pop()  # nobody answers
+    self._check_ids(messages)
     system = ''
     if messages and messages[0].role == 'system':
       system = messages.pop(0).content
@@ -84,6 +89,14 @@ class Narrator:
       return list(_by_turns(self._speaking_under(system), messages))
     except (TemplateError, ValueError) as error:
       raise ConversationError(str(error)) from error
+
+  def _check_ids(self, messages: Sequence[Message]) -> None:
+    size = len(self._own.tokenizer)
+    for token in (i for message in messages for i in message.ids):
+      if token >= size:
+        raise ConversationError(
+            f'token_ids holds {token}, and the tokenizer has {size} tokens'
+        )
 
   def _speaking_under(self, system: str) -> ChatTranscript:
     """A transcript whose head holds a system message."""
@@ -164,11 +177,13 @@ def _by_turns(
     transcript: ChatTranscript, messages: Sequence[Message]
 ) -> Iterator[tuple[list[int], float]]:
   for number, message in enumerate(messages):
+    ids, content = list(message.ids), message.content
     if message.role == 'assistant':
-      words = list(message.ids) or transcript.response(message.content)
       yield list(transcript.opener_ids), 0.0
-      yield words, float(message.trained)
+      yield ids or transcript.response(content), float(message.trained)
+    elif ids:
+      yield ids, 0.0
     elif number:
-      yield transcript.further(message.content), 0.0
+      yield transcript.further(content), 0.0
     else:
-      yield transcript.beginning(message.content), 0.0
+      yield transcript.beginning(content), 0.0

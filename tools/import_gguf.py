@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -23,8 +23,9 @@ from absl import flags
 
 from leafe_jax import command_line
 from leafe_jax.config import Policy
-from leafe_jax.policy import hf_export, huggingface
+from leafe_jax.policy import hf_export, hf_names, huggingface
 from leafe_jax.policy.gguf_files import GgufFile
+from leafe_jax.policy.model import weight_table
 from leafe_jax.text import gguf_tokenizer
 from leafe_jax.text.tokenizers import TokenizerError
 
@@ -64,7 +65,18 @@ def convert(
     }
     path = partial / 'model.safetensors'
     safetensors.numpy.save_file(tensors, path, metadata={'format': 'pt'})
-    return huggingface.read_shape(partial, Policy())  # refuses what no run can take
+    shape = huggingface.read_shape(partial, Policy())  # refuses what no run can take
+    _check_whole(shape, tensors)
+  return shape
+
+
+def _check_whole(shape: huggingface.Shape, tensors: Container[str]) -> None:
+  """UnsupportedCheckpoint for the first tensor that a policy of this shape lacks."""
+  layers = shape.policy.num_layers
+  for ours in weight_table(shape.policy, shape.vocab_size):
+    for name in hf_names.their_names(ours, layers):
+      if name not in tensors:
+        raise huggingface.UnsupportedCheckpoint(f'the file has no tensor {name}')
 
 
 def _write(path: pathlib.Path, content: dict[str, Any]) -> None:

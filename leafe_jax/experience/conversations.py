@@ -201,10 +201,10 @@ def _message(given: Mapping[str, Any], number: int, calls: bool) -> Message:
   more = {name: given[name] for name in _MORE[role] if given.get(name)}
   content = _content(given.get('content', given.get('value')), number, more)
   if said == 'function_call':
-    more, content = {'tool_calls': [_call(content, number)]}, ''
+    more, content = {'tool_calls': _calls(content, number)}, ''
   elif 'tool_calls' in more:
     more['tool_calls'] = [_arguments(call, number) for call in more['tool_calls']]
-  thoughts = given.get('reasoning_content')
+  thoughts = given.get('reasoning_content') or given.get('thinking')
   if thoughts:
     content = f'<think>\n{thoughts}\n</think>\n\n{content}'
   trained = _trained(given, role, number)
@@ -282,15 +282,16 @@ def _arguments(call: Any, number: int) -> Any:
       {'type': 'function', 'function': function})
 
 
-def _call(text: str, number: int) -> Any:
+def _calls(text: str, number: int) -> list[Any]:
+  """One call, or a list of them."""
   try:
-    return _arguments(json.loads(text), number)
+    found = json.loads(text)
   except ValueError as error:
-    if isinstance(error, ConversationError):
-      raise
     raise ConversationError(
         f'message {number}: a function_call is no JSON: {text!r:.60}'
     ) from error
+  found = found if isinstance(found, list) else [found]
+  return [_arguments(call, number) for call in found]
 
 
 def _tools(value: Any) -> tuple[Any, ...]:

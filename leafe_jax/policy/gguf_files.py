@@ -213,7 +213,7 @@ def check_package() -> None:
 
 def _package() -> Any:
   try:
-    import gguf
+    import gguf  # pyright: ignore[reportMissingImports]
   except ImportError as error:
     raise ImportError(
         "GGUF files are read with the package 'gguf', which is not installed: "

@@ -37,7 +37,7 @@ def read(tmp_path, rows, family='qwen2.5', template=None, name='data.jsonl'):
   path.write_text('\n'.join(lines), encoding='utf-8')
   spells, tokenizer = narrator(family, template)
   found = list(conversations.read([str(path)], spells))
-  return [(tokenizer.decode(e.ids), trained(e, tokenizer), e) for e in found]
+  return [(str(tokenizer.decode(e.ids)), trained(e, tokenizer), e) for e in found]
 
 
 def trained(example, tokenizer):
@@ -48,7 +48,7 @@ def trained(example, tokenizer):
       runs[-1].append(i)
     else:
       runs.append([i])
-  return [tokenizer.decode(ids[run]) for run in runs]
+  return [str(tokenizer.decode(ids[run])) for run in runs]
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -64,7 +64,7 @@ def test_every_family_trains_the_assistants_words_with_their_end_alone(
 def test_the_same_as_the_template_renders(tmp_path):
   _, tokenizer = narrator()
   [(_, _, example)] = read(tmp_path, [{'messages': OPENAI}])
-  text = tokenizer.apply_chat_template(OPENAI, tokenize=False)
+  text = str(tokenizer.apply_chat_template(OPENAI, tokenize=False))
   whole = tokenizer.encode(text, add_special_tokens=False)
   assert list(example.ids) == whole[: len(example)]
   assert len(whole) - len(example) <= 2  # the line break behind the last answer

@@ -93,7 +93,8 @@ def _rows(
 ) -> Iterator[Row]:
   trees = {tree.task_id: tree for tree in _trees(run, arm)}
   if {'reh', 'cf'} & set(what):
-    data = run.directory.phase(catalogue.find_arm(arm).weights).dir / 'data'
+    trained = catalogue.find_arm(arm).weights
+    data = _finished(run, trained, '; --what=trees writes the trees alone') / 'data'
     for example in dataset.read(data):
       if example.kind in what:
         yield messages.of_example(scribe, trees[example.task_id], example)
@@ -107,11 +108,18 @@ def _trees(run: Run, arm: str) -> list[Tree]:
   sources = catalogue.find_arm(arm).costs
   if not sources:
     raise ValueError(f'arm {arm} has no experience of its own')
-  place = run.directory.phase(sources[-1])
+  return load_trees(_finished(run, sources[-1]))
+
+
+def _finished(run: Run, phase: str, remedy: str = '') -> pathlib.Path:
+  """The directory of a phase that is done, and as it was sealed."""
+  place = run.directory.phase(phase)
   if not place.done():
-    raise FileNotFoundError(f'phase {place.name} of {run.directory.path} is not done')
+    raise FileNotFoundError(
+        f'phase {phase} of {run.directory.path} is not done{remedy}'
+    )
   place.check()
-  return load_trees(place.dir)
+  return place.dir
 
 
 def main(argv: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ OPTIONAL := $(VENV)/.optional
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help run test lint format clean install
+.PHONY: help run model test lint format clean install
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -24,6 +24,12 @@ help: ## this list
 
 run: $(STAMP) ## run CONFIG in WORKDIR, or go on with it; ARGS are further flags
 	$(BIN)/python -m leafe_jax.main --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
+
+model: models/smollm2/config.json ## SmolLM2-135M-Instruct in models/smollm2 (93 MB), for the :smollm2 configs
+
+models/smollm2/config.json: $(STAMP)
+	test -e $@ || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'gguf==0.19.0'
+	test -e $@ || $(BIN)/python -m tools.fetch_model smollm2 --out=models/smollm2
 
 test: $(STAMP) $(OPTIONAL) ## all tests; ARGS go to pytest
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(ARGS)

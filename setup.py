@@ -70,6 +70,7 @@ setuptools.setup(
         'code': [],
         'dev': _WEBSHOP + _DEV,
         'quantize': ['qwix==0.1.8'],
+        'gguf': ['gguf>=0.19'],  # tools.import_gguf, tools.fetch_model
         'cuda': ['jax[cuda12]'],
         'tpu': ['jax[tpu]'],
     },

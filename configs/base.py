@@ -69,6 +69,11 @@ def make_pretrained(
       learning_rate=1e-6, checkpoint_every=50,
   )
   config.dpo.update(learning_rate=5e-7)
+  # Taught nothing unless asked (steps), then from files unless asked (scripts).
+  config.warm_start.update(
+      steps=0, num_demonstrations=0, batch_rows=32, row_length=max_length,
+      grad_accumulation=16, learning_rate=1e-5, checkpoint_every=50,
+  )
   return config
 
 

@@ -100,6 +100,9 @@ def _debug() -> ml_collections.ConfigDict:
       steps=2, batch_rows=2, grad_accumulation=1, row_length=_DEBUG_LENGTH,
       checkpoint_every=1,
   )
+  config.warm_start.update(
+      batch_rows=2, grad_accumulation=1, row_length=_DEBUG_LENGTH, checkpoint_every=1
+  )
   config.grpo.update(base.DEBUG_GRPO)
   config.evaluate.update(num_tasks=2, num_samples=2, wave_tasks=2, bootstrap=100)
   return config

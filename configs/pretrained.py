@@ -120,7 +120,8 @@ def apply(config: ml_collections.ConfigDict, name: str) -> None:
   )
   config.mesh.tensor = chosen.tensor
   config.sampler.update(num_pages=chosen.num_pages, dispatch_rows=chosen.dispatch_rows)
-  config.distill.momentum_dtype = config.dpo.momentum_dtype = chosen.momentum_dtype
+  for training in (config.distill, config.dpo, config.warm_start):
+    training.momentum_dtype = chosen.momentum_dtype
   _set_batches(config, chosen)
 
 
@@ -130,11 +131,13 @@ def _set_batches(config: ml_collections.ConfigDict, chosen: Variant) -> None:
   micro = shards * max(1, int(shorter * chosen.micro_rows / shards))
   if chosen.accumulates:
     config.distill.update(batch_rows=_ROWS, grad_accumulation=_ROWS // micro)
+    config.warm_start.update(batch_rows=_ROWS, grad_accumulation=_ROWS // micro)
   else:
     steps = -(-_ROWS * _STEPS // micro)
     config.distill.update(
         batch_rows=micro, grad_accumulation=1, steps=steps, checkpoint_every=steps // 4
     )
+    config.warm_start.update(batch_rows=micro, grad_accumulation=1)
   # Every episode in a row of its own, at most.
   grpo = config.grpo
   minibatch = grpo.tasks_per_step * grpo.group_size // grpo.minibatches

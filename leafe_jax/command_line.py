@@ -120,7 +120,26 @@ def _parse_with_config(values: flags.FlagValues, argv: list[str]) -> list[str]:
   define_config(values, argv)
   rest = values(argv)
   open_options.put(options, values.config)
+  _leave_alone(values.config, loaded, argv)
   return rest
+
+
+def _leave_alone(
+    config: ml_collections.ConfigDict, loaded: ml_collections.ConfigDict,
+    argv: Sequence[str],
+) -> None:
+  """A checkpoint in place of a policy from scratch is not taught unless asked.
+
+  The steps of the file are those of a policy from scratch then.
+  """
+  asked = any(
+      (found := _OVERRIDE.match(argument)) and found[1] == 'warm_start.steps'
+      for argument in argv[1:]
+  )
+  before = loaded.get('policy', {}).get('checkpoint')
+  brought = config.get('policy', {}).get('checkpoint')
+  if brought and not before and not asked and 'warm_start' in config:
+    config.warm_start.steps = 0
 
 
 def run(main: Callable[[list[str]], Any], *, config: bool = False) -> None:

@@ -139,13 +139,19 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class WarmStart(Training):
-  """The base of policies trained from scratch, on scripted data."""
+  """The base: a policy from scratch, or the cold start of a checkpoint.
 
-  steps: int = option(3200, 'optimizer updates', at_least=1)
+  A checkpoint is taught where `steps` is above 0, with all weights or with adapters
+  (policy.lora_rank), whatever the run's seed is. A command line that puts a checkpoint
+  into a config file for a policy from scratch leaves `steps` at 0 if it says no more.
+  """
+
+  steps: int = option(3200, 'optimizer updates; 0: a checkpoint stays as it is, as it does where only the command line names it', at_least=0)
+  data: tuple[str, ...] = option((), 'conversations that a checkpoint learns from: JSONL files, or directories of them')
   batch_rows: int = option(8, 'packed rows per update', at_least=1)
   learning_rate: float = option(3e-3, 'peak of the schedule', above=0)
   checkpoint_every: int = option(400, 'updates between checkpoints; 0: at the end only', at_least=0)
-  num_demonstrations: int = option(40_000, 'scripted episodes on training tasks', at_least=1)
+  num_demonstrations: int = option(40_000, 'scripted episodes on training tasks, beside the conversations of data; 0: none', at_least=0)
   reflection_share: float = option(1.0, 'share of failed episodes that end in a reflection', at_least=0, at_most=1)
   in_progress_share: float = option(0.25, 'share of episodes with a reflection in progress beside them', at_least=0, at_most=1)
   hint_share: float = option(0.35, 'share of episodes with a followed hint beside them', at_least=0, at_most=1)
@@ -355,7 +361,7 @@ class Experiment:
   policy: Policy = section(Policy, 'the transformer')
   mesh: Mesh = section(Mesh, 'the device mesh')
   sampler: Sampler = section(Sampler, 'KV pages and decoding')
-  warm_start: WarmStart = section(WarmStart, 'the base of the embedded default')
+  warm_start: WarmStart = section(WarmStart, 'the base: from scratch, or the cold start of a checkpoint')
   gate: Gate = section(Gate, 'the gate before stage 1')
   explore: Explore = section(Explore, 'stage 1')
   experience: Experience = section(Experience, 'from trees to examples')

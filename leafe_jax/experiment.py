@@ -1,6 +1,6 @@
 """A run: its phases in order, each resumed or skipped as the directory says.
 
-    warm_start -> the arms' own phases -> evaluate/ARM -> report
+    import? -> warm_start -> the arms' own phases -> evaluate/ARM -> report
 
 The own phases of LEAFE are gate -> explore -> distill/leafe; the gate stands
 before the first phase that explores, and only there. A phase reads config
@@ -28,9 +28,10 @@ from leafe_jax.methods.catalogue import arms_of
 from leafe_jax.methods.effort import Effort, total
 from leafe_jax.methods.outlook import Outlook
 from leafe_jax.methods.reporting import report, write_unfinished
-from leafe_jax.methods.run import Run
+from leafe_jax.methods.run import BASE, IMPORT, Run, is_cold
 from leafe_jax.methods.stage1 import EXPLORE
 from leafe_jax.methods.study import run_study, seeds_of
+from leafe_jax.methods.warm_start import check_sources
 from leafe_jax.planning import memory
 from leafe_jax.planning.jobs import Job
 from leafe_jax.planning.programs import Target
@@ -48,7 +49,7 @@ def phases_of(config: Experiment) -> list[Phase]:
   """All phases of a run, in order. ValueError for an unknown arm."""
   arms = arms_of(config)
   return [
-      phases.base_phase(config),
+      *phases.base_phases(config),
       *phases.behind_the_gate(phases_needed(arms)),
       *(
           phase
@@ -89,6 +90,8 @@ def _inputs(phase: Phase, config: Experiment) -> standing.Inputs:
     reads = (*reads, *TUNED_READS)
   if config.grpo.match_explore and phase.name in ONLINE:
     after = (*after, EXPLORE.name)
+  if after and config.policy.lora_rank and is_cold(config):
+    after = tuple(dict.fromkeys((*after, IMPORT)))  # beneath all adapters
   return standing.Inputs(reads, after)
 
 
@@ -180,6 +183,8 @@ def _look_ahead(context: Run, left: Sequence[Phase]) -> None:
   """Logs what is to come. RunStopped if no device can hold it."""
   efforts = outlook.efforts(left, context.config)
   plan = context.check(*_needs(efforts))
+  if any(phase.name == BASE for phase in left):
+    check_sources(context)
   logging.info('what it will take:\n%s', Outlook(efforts, plan).phases())
 
 

@@ -110,11 +110,34 @@ def check(config: ml_collections.ConfigDict) -> Experiment:
           f'policy.{name} is {getattr(policy, name)!r}, which a policy without a '
           'checkpoint does not read: give --config.policy.checkpoint=DIR too'
       )
+  _check_teaching(experiment)
   try:
     registry.check(experiment.env.name)
   except (ValueError, ImportError) as error:
     raise settings.ConfigError(f'env.name: {error}') from error
   return experiment
+
+
+def _check_teaching(config: Experiment) -> None:
+  """Refuses a base that nothing teaches, and data that nothing reads."""
+  warm, taught = config.warm_start, bool(config.policy.checkpoint)
+  if not taught and not warm.steps:
+    raise settings.ConfigError(
+        'warm_start.steps=0 leaves a policy without a checkpoint at random weights: '
+        'give --config.policy.checkpoint=DIR, or steps'
+    )
+  if warm.data and not (taught and warm.steps):
+    missing = 'warm_start.steps above 0' if taught else 'policy.checkpoint=DIR'
+    raise settings.ConfigError(
+        f'warm_start.data={",".join(warm.data)} is read by the cold start of a '
+        f'checkpoint alone: give --config.{missing} too'
+    )
+  if warm.steps and not warm.num_demonstrations and not warm.data:
+    raise settings.ConfigError(
+        f'warm_start.steps={warm.steps} has nothing to teach: give '
+        '--config.warm_start.num_demonstrations=N (scripted episodes)'
+        + (' or --config.warm_start.data=FILE' if taught else '')
+    )
 
 
 def _resolve_paths(config: Experiment) -> Experiment:
@@ -124,7 +147,11 @@ def _resolve_paths(config: Experiment) -> Experiment:
       for name, path in given.items()
       if path
   }
-  return dataclasses.replace(config, policy=dataclasses.replace(config.policy, **found))
+  data = tuple(os.path.abspath(os.path.expanduser(p)) for p in config.warm_start.data)
+  return dataclasses.replace(
+      config, policy=dataclasses.replace(config.policy, **found),
+      warm_start=dataclasses.replace(config.warm_start, data=data),
+  )
 
 
 def record(directory: rundir.RunDirectory, argv: list[str], sha256: str) -> None:

@@ -21,6 +21,7 @@ def conflicts(config: Experiment) -> Iterator[str]:
   if not config.policy.checkpoint:  # which brings sizes of its own
     yield from _of_sizes(config.policy)
     yield from _of_marks(config)
+  if config.warm_start.steps:
     yield from _of_batches('warm_start', config.warm_start)
   yield from _of_workers(config)
   yield from _of_lengths(config)
@@ -119,6 +120,7 @@ def _of_places(config: Experiment) -> Iterator[str]:
   for path, place in (
       ('policy.checkpoint', config.policy.checkpoint),
       ('tune.like', config.tune.like),
+      *(('warm_start.data', place) for place in config.warm_start.data),
   ):
     if files.is_url(place):
       yield f'{path}={place} is {files.NO_URL}'

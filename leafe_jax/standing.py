@@ -115,6 +115,18 @@ def fork(
   return found
 
 
+def share(source: RunDirectory, target: RunDirectory, names: Iterable[str]) -> None:
+  """Copies phases that are the same in both runs, where the target has not begun.
+
+  A phase that is damaged in the source is left for the target to do.
+  """
+  for name in names:
+    there, here = source.phase(name), target.phase(name)
+    if here.done() or here.begun() or not there.done() or there.faults(weights=True):
+      continue
+    _copy_directory(source.path / name, target.path / name)
+
+
 def at_start(
     directory: RunDirectory, phases: Phases, todo: Iterable[str] | None = None
 ) -> list[Standing]:

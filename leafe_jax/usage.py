@@ -27,15 +27,16 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         'policy.lora_rank', 'policy.lora_alpha', 'policy.lora_targets',
         'policy.lora_rate_scale', 'policy.quantize',
     ),
-    'no checkpoint: a policy from scratch and its warm start': (
+    'no checkpoint: a policy from scratch': (
         'policy.num_layers', 'policy.embed_dim', 'policy.num_heads',
         'policy.num_kv_heads', 'policy.head_dim', 'policy.mlp_dim',
         'policy.vocab_size', 'policy.rope_theta', 'policy.rope_type',
         'policy.rope_factor', 'policy.rope_low_freq_factor',
         'policy.rope_high_freq_factor', 'policy.rope_original_length',
         'policy.norm_eps', 'policy.tie_embeddings', 'policy.qkv_bias',
-        'policy.qk_norm', 'warm_start',
+        'policy.qk_norm',
     ),
+    'the base: taught from scratch, or the cold start of a checkpoint': ('warm_start',),
     'exploration (stage 1), and the gate before it': ('gate', 'explore'),
     'training on what was explored (stage 2)': (
         'experience', 'distill', 'dpo', 'tune',
@@ -61,7 +62,11 @@ CHECKPOINT = frozenset({
     'distill.learning_rate', 'distill.momentum_dtype', 'distill.checkpoint_every',
     'dpo.learning_rate', 'dpo.momentum_dtype', 'grpo.grad_accumulation',
     'grpo.learning_rate', 'evaluate.num_tasks', 'evaluate.num_samples',
-    'evaluate.wave_tasks', 'evaluate.stop_strings',
+    'evaluate.wave_tasks', 'evaluate.stop_strings', 'warm_start.steps',
+    'warm_start.data', 'warm_start.num_demonstrations', 'warm_start.batch_rows',
+    'warm_start.row_length', 'warm_start.grad_accumulation',
+    'warm_start.learning_rate', 'warm_start.momentum_dtype',
+    'warm_start.checkpoint_every',
 })  # fmt: skip
 
 _INTRO = """\
@@ -102,7 +107,7 @@ flags:
   --dry_run                     say, phase by phase, what would be kept and what
                                 done (again) and why, and stop; writes nothing
   --until=PHASE                 stop after this phase (the name of its directory in
-                                DIR: warm_start, gate, explore, distill/ARM,
+                                DIR: import, warm_start, gate, explore, distill/ARM,
                                 evaluate/ARM, ...)
   --distributed=auto|on|off     join the processes that SLURM, a TPU slice or
                                 JAX_COORDINATOR_ADDRESS name (on: any that jax

@@ -2,7 +2,8 @@
 
     python -m tools.export_hf --checkpoint=RUNDIR --phase=distill/leafe --out=DIR
 
-RUNDIR is the workdir of a run, --phase=warm_start its base. DIR gets
+RUNDIR is the workdir of a run, --phase=warm_start its base (a checkpoint after its
+cold start, if it had one). DIR gets
 config.json, safetensors and the tokenizer; transformers loads it. Adapters are
 merged into the base that they were trained on. With --adapter they are written
 alone, as peft loads them: adapter_config.json and adapter_model.safetensors.
@@ -21,7 +22,7 @@ from absl import flags
 from leafe_jax import command_line, settings
 from leafe_jax.config import Experiment, Mesh
 from leafe_jax.learner.checkpoints import load_params
-from leafe_jax.methods.run import BASE, Run
+from leafe_jax.methods.run import Run, imported
 from leafe_jax.policy import hf_export, huggingface, lora, model
 from leafe_jax.rundir import RunDirectory, RunStopped
 
@@ -73,7 +74,7 @@ def open_phase(rundir: pathlib.Path, phase: str) -> Run:
 
 def _whole(run: Run, phase: str) -> model.Params:
   """All weights of a phase's policy; the base as it was before it was frozen."""
-  if phase == BASE:
+  if phase == imported(run.config):
     return load_params(run.params_path(phase), run.abstract_params())
   params = run.trained(phase)
   if not lora.are_adapters(params):

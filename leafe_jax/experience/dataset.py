@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,14 +66,15 @@ class _Shard:
 
 def write(
     directory: str | os.PathLike[str],
-    examples: Sequence[Example],
+    examples: Iterable[Example],
     shard_size: int = 4096,
 ) -> None:
   """Writes a dataset, replacing what was in `directory` in one step.
 
   Args:
     directory: is created, with its parents.
-    examples: at least one (tensorflow-datasets has no empty splits).
+    examples: at least one (tensorflow-datasets has no empty splits); a shard of
+      them is in memory at a time.
     shard_size: examples per shard.
 
   Raises:
@@ -89,21 +91,23 @@ def write(
 
 def append(
     directory: str | os.PathLike[str],
-    examples: Sequence[Example],
+    examples: Iterable[Example],
     shard_size: int = 4096,
 ) -> None:
   """As `write`, after the shards that `directory` already has."""
-  if not examples or shard_size < 1:
+  rest = iter(examples)
+  chunk = list(itertools.islice(rest, max(shard_size, 0)))
+  if not chunk:
     raise ValueError(
-        f'cannot write {len(examples)} examples in shards of {shard_size}; '
-        'both must be at least 1'
+        f'cannot write 0 examples, or in shards of {shard_size}; there must be at '
+        'least 1 of both'
     )
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
   shards = _manifest(directory) if (directory / _MANIFEST).exists() else []
-  for start in range(0, len(examples), shard_size):
-    path = _path(directory, len(shards))
-    shards.append(_write_shard(path, examples[start : start + shard_size]))
+  while chunk:
+    shards.append(_write_shard(_path(directory, len(shards)), chunk))
+    chunk = list(itertools.islice(rest, shard_size))
   _write_metadata(directory, shards)
 
 

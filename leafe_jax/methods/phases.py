@@ -23,8 +23,8 @@ from leafe_jax.methods.arms import (
 from leafe_jax.methods.assess import assess
 from leafe_jax.methods.effort import Effort
 from leafe_jax.methods.gate import probe, run_gate
-from leafe_jax.methods.run import Run
-from leafe_jax.methods.warm_start import import_checkpoint, warm_start
+from leafe_jax.methods.run import IMPORT, Run, is_cold
+from leafe_jax.methods.warm_start import cold_start, import_checkpoint, warm_start
 from leafe_jax.planning import jobs
 from leafe_jax.rollout.episode import no_memory
 from leafe_jax.rollout.ledger import total
@@ -37,10 +37,13 @@ EVALUATE_READS = {
     if field.name not in _REPORTED
 }
 _TEMPERATURE = 'evaluate.temperature'
+_IMPORT_READS = ('policy', 'mesh')
 
 
 def base(run: Run, directory: pathlib.Path) -> dict:
   """The policy that everything starts from."""
+  if is_cold(run.config):
+    return cold_start(run, directory)
   if run.config.policy.checkpoint:
     return import_checkpoint(run, directory)
   return warm_start(run, directory)
@@ -94,9 +97,13 @@ def _evaluation(arm: Arm, temperature: float | None) -> Phase:
 
 
 def _base_effort(config: Experiment) -> Effort:
+  adapters = False
   if config.policy.checkpoint:
-    return Effort()
-  job = jobs.supervised('warm start', config.warm_start, whole=True)
+    if not is_cold(config):
+      return Effort()
+    adapters = bool(config.policy.lora_rank)
+  name = 'cold start' if is_cold(config) else 'warm start'
+  job = jobs.supervised(name, config.warm_start, whole=not adapters)
   return effort.training(job, config.warm_start)
 
 
@@ -104,12 +111,26 @@ def _gate_effort(config: Experiment) -> Effort:
   return effort.exploring(config, probe(config), config.gate.num_tasks)
 
 
-def base_phase(config: Experiment) -> Phase:
-  """The first phase, which reads a checkpoint or the warm start's options."""
-  reads = ('policy', 'mesh') if config.policy.checkpoint else (
-      *ALL_READ, *WORLD_READS, 'env.teacher', 'warm_start',
-      'explore.reflect_every')
-  return Phase(BASE, reads, base, _base_effort, after=())
+def base_phases(config: Experiment) -> list[Phase]:
+  """The first phases, which make the base.
+
+  A checkpoint is imported; if it is taught, by a phase before the one that teaches
+  it, whose options no seed is among.
+  """
+  taught = (*WORLD_READS, 'env.teacher', 'warm_start', 'explore.reflect_every')
+  if is_cold(config):
+    scripts = config.warm_start.num_demonstrations
+    reads = (*_IMPORT_READS, *(taught if scripts else ('warm_start',)))
+    return [
+        Phase(
+            IMPORT, _IMPORT_READS, import_checkpoint, lambda config: Effort(), after=()
+        ),
+        Phase(BASE, reads, base, _base_effort, after=(IMPORT,)),
+    ]
+  # Whether it is taught is read too: the phase of that name is another one then.
+  reads = (*_IMPORT_READS, 'warm_start.steps') if config.policy.checkpoint else (
+      *ALL_READ, *taught)
+  return [Phase(BASE, reads, base, _base_effort, after=())]
 
 
 GATE = Phase('gate', (*STAGE1_READS, 'env.teacher', 'gate'), gate, _gate_effort)

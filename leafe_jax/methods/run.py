@@ -49,6 +49,19 @@ from leafe_jax.text.tokenizers import (
 from leafe_jax.text.transcript import Transcript, WordTranscript
 
 BASE = 'warm_start'  # the phase whose weights everything starts from
+IMPORT = 'import'  # the phase that takes a checkpoint over, where BASE teaches it
+# Of what is taught to a checkpoint: runs of all seeds share it.
+COLD_SEED = 0
+
+
+def is_cold(config: Experiment) -> bool:
+  """Whether the base is a checkpoint that is taught before all else."""
+  return bool(config.policy.checkpoint and config.warm_start.steps)
+
+
+def imported(config: Experiment) -> str:
+  """The phase that holds whole weights, which adapters lie over."""
+  return IMPORT if is_cold(config) else BASE
 
 
 class Run:
@@ -203,8 +216,8 @@ class Run:
   def _check_origin(self) -> None:
     checkpoint = self.config.policy.checkpoint
     if checkpoint:
-      base = self.directory.path / BASE
-      hosts.first(lambda: origin.check(checkpoint, base))
+      place = self.directory.path / imported(self.config)
+      hosts.first(lambda: origin.check(checkpoint, place))
 
   def _check_stops(self, stop_ids: Sequence[int]) -> None:
     size = self.shape.vocab_size
@@ -293,8 +306,9 @@ class Run:
 
   @functools.cached_property
   def frozen(self) -> dict[str, Any]:
-    """The base's weights as adapters lie over them, perhaps quantised."""
-    base = load_params(self.params_path(BASE), self.abstract_params())
+    """The weights that adapters lie over, perhaps quantised."""
+    path = self.params_path(imported(self.config))
+    base = load_params(path, self.abstract_params())
     return lora.freeze(base, self.shape.policy, self.mesh)
 
   def frozen_beneath(self, params: Params) -> dict[str, Any]:
@@ -305,15 +319,15 @@ class Run:
   def trained(self, phase: str) -> Params:
     """What a phase trained, for `player`: all weights, or adapters.
 
-    Where adapters are trained, the base itself has none: nothing. The sampler
-    lets go of the weights and pages that it had, to make room.
+    Where adapters are trained, the phase that they lie over has none: nothing. The
+    sampler lets go of the weights and pages that it had, to make room.
     """
     shape = self.shape
     if 'sampler' in vars(self):
       self.sampler.release()
     if not shape.policy.lora_rank:
       return load_params(self.params_path(phase), self.abstract_params())
-    if phase == BASE:
+    if phase == imported(self.config):
       return {}
     target = lora.abstract_params(shape.policy, shape.vocab_size, self.mesh)
     return load_params(self.params_path(phase), target)
@@ -321,7 +335,8 @@ class Run:
   def start(self, phase: str = BASE) -> Params:
     """What training that starts from a phase trains on; free to be donated."""
     shape = self.shape
-    key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
+    seed = COLD_SEED if phase == IMPORT else self.config.seed
+    key = jax.random.fold_in(jax.random.key(seed), 1)
     return self.trained(phase) or lora.init_params(
         shape.policy, shape.vocab_size, key, self.mesh
     )

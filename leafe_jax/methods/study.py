@@ -34,9 +34,10 @@ from leafe_jax.methods.reporting import (
   transcripts_of,
   trees_of,
 )
-from leafe_jax.methods.run import Run
+from leafe_jax.methods.run import BASE, IMPORT, Run, is_cold
 from leafe_jax.rollout.ledger import total
 from leafe_jax.rundir import DONE, EarlyEnd, RunDirectory
+from leafe_jax.standing import share
 
 OneRun = Callable[[Experiment, pathlib.Path, str], None]
 # Stage-1 phases that are compared as ways to spend a budget.
@@ -71,6 +72,8 @@ def run_study(
     hosts.first(lambda d=directory, c=seed_config: d.save_config(settings.to_dict(c)))
     digest = settings.sha256(seed_config)
     logging.info('study: %s', directory.path)
+    if runs and is_cold(config):
+      hosts.first(lambda d=directory: share(runs[0].directory, d, (IMPORT, BASE)))
     try:
       run_one(seed_config, directory.path, digest)
     except EarlyEnd as error:

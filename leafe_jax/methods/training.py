@@ -12,7 +12,7 @@ from leafe_jax.learner import losses, optimizers
 from leafe_jax.learner.checkpoints import Checkpoints, save_params
 from leafe_jax.learner.train import train
 from leafe_jax.learner.update import init_state, make_update
-from leafe_jax.methods.run import BASE, Run
+from leafe_jax.methods.run import Run, imported
 from leafe_jax.policy import model
 
 
@@ -24,6 +24,7 @@ def train_on(
     source: pipeline.Source,
     config: Training,
     kind_weights: Mapping[str, float],
+    seed: int | None = None,
 ) -> dict[str, Any]:
   """Supervised training: `optimise` of the weighted NLL on packed examples.
 
@@ -31,13 +32,15 @@ def train_on(
     run, label, directory, params, config: as for `optimise`.
     source: examples.
     kind_weights: loss weight per kind of example.
+    seed: of their order; the run's if not given.
 
   Returns:
     As `optimise`, with the number of examples, and of those that are cut.
   """
   cut = pipeline.count_cut(source, config.row_length)
   packing = pipeline.Packing(config.batch_rows, config.row_length)
-  batches = pipeline.batches([source], packing, run.config.seed, kind_weights)
+  seed = run.config.seed if seed is None else seed
+  batches = pipeline.batches([source], packing, seed, kind_weights)
   result = optimise(
       run, label, directory, params, batches, losses.weighted_nll, config
   )
@@ -91,4 +94,4 @@ def optimise(
   writer.close()
   save_params(directory / 'params', state.params)
   result = {'updates': config.steps}
-  return {**result, 'frozen': BASE} if frozen else result
+  return {**result, 'frozen': imported(run.config)} if frozen else result

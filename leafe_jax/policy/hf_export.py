@@ -63,9 +63,9 @@ def write(
   name = architecture(shape.policy, fields)
   kept = {key: value for key, value in fields.items() if key not in _NOT_KEPT}
   config = {**kept, **config_fields(shape, name)}
-  with _written_whole(pathlib.Path(directory)) as partial:
+  with written_whole(pathlib.Path(directory)) as partial:
     if tokenizer is not None:
-      _copy_tokenizer(pathlib.Path(tokenizer), partial)
+      copy_tokenizer(pathlib.Path(tokenizer), partial)
     (partial / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
     _write_weights(partial, params, shape, _zeros(name, shape.policy), max_shard_bytes)
 
@@ -107,14 +107,14 @@ def write_adapter(
       for ours, array in adapters.items()
       for name, tensor in hf_names.split(ours, array, policy.num_layers)
   }
-  with _written_whole(pathlib.Path(directory)) as partial:
+  with written_whole(pathlib.Path(directory)) as partial:
     (partial / 'adapter_config.json').write_text(json.dumps(config, indent=2) + '\n')
     file = partial / 'adapter_model.safetensors'
     safetensors.numpy.save_file(tensors, file, metadata={'format': 'pt'})
 
 
 @contextlib.contextmanager
-def _written_whole(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+def written_whole(directory: pathlib.Path) -> Iterator[pathlib.Path]:
   """An empty directory that takes the place of `directory` at the end.
 
   Raises:
@@ -206,7 +206,7 @@ def _rope_scaling(policy: config_lib.Policy) -> dict[str, Any] | None:
   }
 
 
-def _copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> None:
+def copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> None:
   found = {path for pattern in _TOKENIZER_FILES for path in source.glob(pattern)}
   if not found:
     raise FileNotFoundError(f'no tokenizer files in {source}')

@@ -7,6 +7,8 @@ them is content, never control (`leafe_jax.text.spelling`).
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import re
 from collections.abc import Sequence
 
@@ -48,6 +50,7 @@ class ChatTranscript:
   ):
     self.tokenizer = tokenizer
     self._prompts = prompts
+    self._eos_ids = tuple(eos_ids)
     self._pieces = pieces = pieces or cut(tokenizer, system=prompts.system_message)
     try:
       self._speller = Speller(tokenizer)
@@ -62,6 +65,66 @@ class ChatTranscript:
     self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys((stop_id, *named, *eos_ids)))
     self.opener_ids = tuple(self._speller.template_going_on(pieces.opener))
     self._thinks = thoughts.is_open(pieces.opener)
+
+  @property
+  def system(self) -> str:
+    """The system message that the pieces hold; empty: none, or the template's own."""
+    return self._prompts.system_message
+
+  @functools.cached_property
+  def tokenizer_id(self) -> str:
+    """Tells tokenizers apart that spell in other ids."""
+    text = self.tokenizer.backend_tokenizer.to_str()  # pyright: ignore
+    return hashlib.sha256(text.encode()).hexdigest()
+
+  @property
+  def pieces(self) -> Pieces:
+    return self._pieces
+
+  @property
+  def header(self) -> str:
+    """What the template puts between a stop token and the next user's words."""
+    return self._header
+
+  def with_pieces(self, pieces: Pieces) -> ChatTranscript:
+    """The same, with other pieces of the template."""
+    return ChatTranscript(self.tokenizer, pieces, self._eos_ids, self._prompts)
+
+  def beginning(self, text: str) -> list[int]:
+    """A conversation whose first message is just this text."""
+    return self._speller.content(self._pieces.head, text)
+
+  def further(self, text: str) -> list[int]:
+    """A later message of just this text, behind the end of a response."""
+    return self._speller.content_after(self._stop, self._header, text)
+
+  def holds_control(self, text: str) -> bool:
+    """Whether a text would speak as the template."""
+    return self._speller.holds_control(text)
+
+  def split_answer(self, text: str) -> tuple[str, str]:
+    """A rendered answer: through the token that ends it, and what follows.
+
+    Raises:
+      TemplateError: it does not end as the template's answers do.
+    """
+    before, stop, rest = text.rpartition(self._stop)
+    if not stop or rest.strip():
+      raise TemplateError(
+          f'the chat template does not end an answer with {self._stop!r}, but with '
+          f'{text[-40:]!r}'
+      )
+    return before + stop, rest
+
+  def template_ids(self, text: str, going_on: bool) -> list[int]:
+    """Tokens of what the template rendered, at the beginning or later."""
+    spell = self._speller.template_going_on if going_on else self._speller.template
+    return spell(text)
+
+  def answer_ids(self, text: str) -> list[int]:
+    """Tokens of an answer that the template rendered, its end included."""
+    words = text.removesuffix(self._stop)
+    return [*self._speller.template_going_on(words), self.stop_ids[0]]
 
   def first(
       self, rules: str, instruction: str, observation: str, memory: str = ''
@@ -161,12 +224,20 @@ class ChatTranscript:
     )
 
   def text(self, ids: Sequence[int]) -> str:
-    body = [i for i in ids if i not in self.stop_ids]
+    return self.all_text([i for i in ids if i not in self.stop_ids])
+
+  def all_text(self, ids: Sequence[int]) -> str:
+    """Text of any ids, control tokens as they are written."""
     return str(
         self.tokenizer.decode(
-            body, skip_special_tokens=False, clean_up_tokenization_spaces=False
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
     )
+
+  def spoken(self, ids: Sequence[int]) -> str:
+    """The text whose `response` these ids are, their end left out."""
+    text = self.all_text(ids).removeprefix(self._pieces.lead)
+    return text.removesuffix(self._trail)
 
   def answer(self, text: str) -> str:
     return thoughts.answer(text, self._thinks)

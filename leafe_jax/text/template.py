@@ -82,18 +82,18 @@ def cut(
   messages = [{'role': r, 'content': c} for r, c in zip(roles, contents, strict=True)]
   before = [{'role': 'system', 'content': system}] if system else []
 
-  def render(count: int) -> str:
-    return _render(tokenizer, [*before, *messages[:count]], options)
+  def rendered(count: int) -> str:
+    return render(tokenizer, [*before, *messages[:count]], options)
 
-  found = _split(render(3), 4)
+  found = _split(rendered(3), 4)
   head, opened, between, opener = found
-  alone = render(1)
+  alone = rendered(1)
   if alone != head + question + opener:
     raise TemplateError(
         'the chat template changes earlier text when a turn is added: '
         f'{alone!r} does not start a longer conversation'
     )
-  longer = _split(render(5), 6)
+  longer = _split(rendered(5), 6)
   if (longer[0], longer[2], longer[4], longer[5]) != (head, between, between, opener):
     raise TemplateError(
         f'the chat template changes earlier text when a turn is added: {longer} is '
@@ -127,14 +127,31 @@ def _check_options(tokenizer: Tokenizer, options: Mapping[str, Any]) -> None:
       )
 
 
-def _render(
-    tokenizer: Tokenizer, messages: Sequence[dict[str, str]], options: dict[str, Any]
+def render(
+    tokenizer: Tokenizer,
+    messages: Sequence[dict[str, Any]],
+    options: Mapping[str, Any],
+    opened: bool = True,
+    tools: list[Any] | None = None,
 ) -> str:
+  """A conversation as the template says it.
+
+  Args:
+    tokenizer: with the template.
+    messages: as transformers takes them.
+    options: variables of the template.
+    opened: whether the opener of a response follows.
+    tools: descriptions of tools, as transformers takes them.
+
+  Raises:
+    TemplateError: it cannot be rendered.
+  """
   try:
     with _limited():
       return str(
           tokenizer.apply_chat_template(
-              list(messages), tokenize=False, add_generation_prompt=True, **options
+              list(messages), tools=tools, tokenize=False,
+              add_generation_prompt=opened, **options,
           )
       )
   except _BROKEN as error:

@@ -8,7 +8,7 @@ import pytest
 
 from configs import webshop
 from leafe_jax import experiment, settings, standing
-from leafe_jax.config import Experiment, Grpo, Policy, Tune
+from leafe_jax.config import Experiment, Grpo, Policy, Tune, WarmStart
 from leafe_jax.methods import catalogue
 from leafe_jax.methods.arms import BASE
 
@@ -85,10 +85,41 @@ def test_a_sweep_reads_what_judges_it():
   assert 'distill/leafe' in redone('evaluate.temperature', *arms, tune=swept)
 
 
-def test_an_imported_base_reads_no_warm_start():
+def test_an_imported_base_reads_of_its_cold_start_only_whether_there_is_one():
   policy = Policy(checkpoint='there')
-  assert 'warm_start' in redone('warm_start.steps', 'base')
-  assert redone('warm_start.steps', 'base', policy=policy) == []
+  assert 'warm_start' in redone('warm_start.learning_rate', 'base')
+  options = {'policy': policy, 'warm_start': WarmStart(steps=0)}
+  assert redone('warm_start.learning_rate', 'base', **options) == []
+  assert 'warm_start' in redone('warm_start.steps', 'base', **options)
+
+
+def test_a_cold_start_belongs_to_all_seeds_and_leaves_the_import_alone():
+  options = {'policy': Policy(checkpoint='there'), 'warm_start': WarmStart(steps=3)}
+  names = [phase.name for phase in experiment.phases_of(
+      dataclasses.replace(Experiment(), **options))]
+  assert names[:2] == ['import', 'warm_start']
+  kept = redone('seed', 'base', 'leafe', **options)
+  assert 'explore' in kept and not {'import', 'warm_start'} & set(kept)
+  for changed in ('warm_start.steps', 'warm_start.data', 'env.options'):
+    assert redone(changed, 'base', **options)[0] == 'warm_start'
+  assert redone('policy', 'base', **options)[0] == 'import'
+
+
+def test_a_cold_start_from_files_alone_reads_no_world():
+  warm = WarmStart(steps=3, data=('chats.jsonl',), num_demonstrations=0)
+  options = {'policy': Policy(checkpoint='there'), 'warm_start': warm}
+  assert redone('env.teacher', 'base', **options) == []
+  assert 'warm_start' not in redone('env.options', 'base', **options)
+
+
+def test_adapters_read_the_import_beneath_them():
+  policy = Policy(checkpoint='there', lora_rank=2)
+  config = dataclasses.replace(
+      Experiment(), policy=policy, warm_start=WarmStart(steps=3)
+  )
+  inputs = experiment.phase_inputs(config)
+  assert 'import' in inputs['distill/leafe'].phases
+  assert inputs['import'].phases == ()
 
 
 def test_no_two_arms_sample_the_same_random_numbers():

@@ -221,6 +221,15 @@ class Teacher(abc.ABC):
     `rng` draws the teacher's own mistakes (its `reflection_quality` option).
     """
 
+  def say(self, history: History, action: str) -> str:
+    """The response that takes `action` now; here the action and no more."""
+    del history
+    return action
+
+  def agrees(self, said: str, meant: str) -> bool:
+    """Whether an experience text advises what another one, of its own, does."""
+    return said == meant
+
 
 class World(abc.ABC):
   """The heavy, shared part of an environment; makes sessions."""

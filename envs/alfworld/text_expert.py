@@ -107,11 +107,11 @@ class Notes(expert.Notes):
       case compact.GO:
         return self._why_go(name, thing)
       case compact.OPEN:
-        return f'The {name} is closed; a {wanted} may be inside.'
+        return f'The {name} is closed; {_a(wanted)} may be inside.'
       case compact.TAKE:
-        return f'I see {name}; I need a {wanted}.'
+        return f'I see {name}; I need {_a(wanted)}.'
       case compact.PUT if self.held[0] != wanted:
-        return f'I hold {name}, but need a {wanted}.'
+        return f'I hold {name}, but need {_a(wanted)}.'
       case compact.PUT:
         return f'The {name} belongs here.'
       case compact.USE:
@@ -135,6 +135,10 @@ class Notes(expert.Notes):
     if (kind, number) in self.contents:
       return f'I look at {place} again.'
     return f'No {self.request.obj} yet; I have not seen {place}.'
+
+
+def _a(noun: str) -> str:
+  return f'an {noun}' if noun[:1] in 'aeiou' else f'a {noun}'
 
 
 class TextHouseholdTeacher(teaching.SpokenTeacher[Notes]):

@@ -3,8 +3,8 @@
 A teacher is three players in one: a script (`correct`), a demonstrator that falls
 short of it on purpose (`act`), and a critic that compares a history with the
 script (`diagnose`, `advise`). A `ScriptedTeacher` errs as a critic now and then;
-a `NotesTeacher` reads a history into notes that know what is sensible, and a `SpokenTeacher` puts what they know
-into sentences, for language models.
+a `NotesTeacher` reads a history into notes that know what is sensible, and a
+`SpokenTeacher` puts what they know into sentences, for language models.
 """
 
 from __future__ import annotations

@@ -22,7 +22,9 @@ _HOLES = re.compile(r'\\{(\w+)\\}')
 def _pattern(template: str) -> re.Pattern[str]:
   """Reads a task's text; articles and both prepositions are forgiven."""
   text = _HOLES.sub(lambda hole: rf'(?P<{hole[1]}>\w+)', re.escape(template))
-  text = re.sub(r'\\ (in|on)\\ (\(\?P<recep>)', r'\\ (?:in/on|in|on)\\ (?:the\\ )?\2', text)
+  text = re.sub(
+      r'\\ (in|on)\\ (\(\?P<recep>)', r'\\ (?:in/on|in|on)\\ (?:the\\ )?\2', text
+  )
   return re.compile(text.replace(r'put\ a\ (?', r'put\ (?:a|an|some)\ (?'))
 
 

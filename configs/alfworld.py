@@ -20,8 +20,8 @@
       further seed takes --config.seed=1 and --fork_from=runs/alfworld_smollm2, which
       keeps what was taught. Hardware: 2 CPU cores with AVX512_BF16 or AMX, 12 GiB;
       planned at the measured speeds for 45 minutes of teaching and 85 for the rest.
-      Not run at this size yet. :smollm2_debug is every phase of it in chats of three
-      turns, with the same model; the figures mean nothing.
+      Not run at this size yet. :smollm2_debug teaches the same model for two updates
+      and runs GRPO in chats of three turns; the figures mean nothing.
 
     XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 \\
     python -m leafe_jax.main --config=configs/alfworld.py:qwen2_5_7b_qlora_gpu1 \\

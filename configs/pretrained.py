@@ -181,8 +181,13 @@ def smollm2(config: ml_collections.ConfigDict, length: int) -> None:
 
 
 def smollm2_debug(config: ml_collections.ConfigDict) -> None:
-  """Every phase of `smollm2` once, in chats of three turns."""
+  """Teaching, GRPO and evaluation at toy size, in chats of three turns.
+
+  So little teaching brings no success, without which nothing can be distilled:
+  arms that explore need the whole of it.
+  """
   length = 1024
+  config.arms = ('base', 'grpo')
   config.env.horizon = 3
   config.policy.max_length = length
   config.sampler.update(

@@ -44,8 +44,8 @@ CONFIG = dataclasses.replace(
         length_buckets=(768,), decode_chunk=8,
     ),
     explore=Explore(
-        num_tasks=1, wave_tasks=1, attempts=1, num_roots=1, reflect_every=0,
-        restart=False, max_depth=0, max_response_tokens=8, max_reflection_tokens=8,
+        num_tasks=1, wave_tasks=1, attempts=2, num_roots=1, reflect_every=0,
+        restart=False, max_depth=1, max_response_tokens=8, max_reflection_tokens=8,
     ),
     arms=('base',),
 )  # fmt: skip
@@ -65,9 +65,9 @@ def test_an_episode_of_a_text_view_is_played_and_reflected_on(
   run = Run(config, RunDirectory(tmp_path), 'hash')
   [tree] = collect(
       'played', tmp_path, run.player(params, 0), run.tasks('train')[:1],
-      config.explore, lambda task: Limits(1, 0), 1, Nowhere(),
+      config.explore, lambda task: Limits(2, 0), 1, Nowhere(),
   )  # fmt: skip
-  [node] = tree.nodes
+  node = tree.nodes[0]
   [turn] = node.turns
   assert turn.response and node.ended_by == 'horizon'
   sent = str(run.tokenizer.decode(turn.prompt_ids))

@@ -21,13 +21,15 @@ import abc
 import dataclasses
 import hashlib
 import json
-import random
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from envs import plain
+from envs.teacher import Diagnosis as Diagnosis
+from envs.teacher import History as History
+from envs.teacher import Teacher as Teacher
 
 SPLITS = ('train', 'validation', 'test')
 # What the gate asks of `World.teacher`: the script without its mistakes.
@@ -138,31 +140,6 @@ class Snapshot:
       )
 
 
-@dataclasses.dataclass(frozen=True)
-class History:
-  """What the agent has seen and done: all that a teacher may look at.
-
-  Attributes:
-    instruction: the task's instruction.
-    observations: o_1 .. o_t.
-    actions: a_1 .. a_{t-1} while the agent is to move, a_1 .. a_t when the
-      last observation is the answer to the last action of a finished episode
-      (then there is one more observation than the agent had turns).
-  """
-
-  instruction: str
-  observations: tuple[str, ...]
-  actions: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Diagnosis:
-  """A reflection: the turn to go back to (from 1) and what to do there."""
-
-  turn: int
-  experience: str
-
-
 class TextEnv(abc.ABC):
   """One session. Not thread-safe; cheap to make many of."""
 
@@ -191,35 +168,6 @@ class TextEnv(abc.ABC):
 
   def close(self) -> None:
     """Frees what the session holds; may be called twice."""
-
-
-class Teacher(abc.ABC):
-  """Scripted demonstrations for policies that start from scratch.
-
-  A teacher sees a `History`, never the task's payload or the world's hidden
-  data, so that whatever it teaches could be known by the agent itself.
-  """
-
-  @abc.abstractmethod
-  def act(self, history: History, rng: random.Random) -> str:
-    """An action of the demonstrator, whose quality is limited on purpose."""
-
-  @abc.abstractmethod
-  def correct(self, history: History) -> str:
-    """The action the script would take, given what it has seen."""
-
-  @abc.abstractmethod
-  def advise(self, history: History, action: str) -> str:
-    """An experience text that tells the agent to do `action` now, and why."""
-
-  @abc.abstractmethod
-  def diagnose(
-      self, history: History, failed: bool, rng: random.Random
-  ) -> Diagnosis | None:
-    """Where the history went wrong first; None for 'carry on' (not failed).
-
-    `rng` draws the teacher's own mistakes (its `reflection_quality` option).
-    """
 
 
 class World(abc.ABC):

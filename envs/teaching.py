@@ -3,7 +3,8 @@
 A teacher is three players in one: a script (`correct`), a demonstrator that falls
 short of it on purpose (`act`), and a critic that compares a history with the
 script (`diagnose`, `advise`). A `ScriptedTeacher` errs as a critic now and then;
-a `NotesTeacher` reads a history into notes that know what is sensible.
+a `NotesTeacher` reads a history into notes that know what is sensible, and a
+`SpokenTeacher` puts what they know into sentences, for language models.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 from envs import api
+
+# Before the action that a spoken experience ends with.
+BETTER = 'Better:'
 
 
 def check_chances(**options: float) -> None:
@@ -101,7 +105,11 @@ class NotesTeacher(ScriptedTeacher, Generic[N]):
 
   def advise(self, history: api.History, action: str) -> str:
     """A reason and the action, e.g. 'no blue click back'."""
-    return f'{self.read(history).reason(action)} {action}'
+    return self.advice(self.read(history), action)
+
+  def advice(self, notes: N, action: str) -> str:
+    """The same, of notes."""
+    return f'{notes.reason(action)} {action}'
 
   def find_fault(self, history: api.History, failed: bool) -> api.Diagnosis | None:
     """The earliest turn that the script would not have played like that.
@@ -114,12 +122,12 @@ class NotesTeacher(ScriptedTeacher, Generic[N]):
     for turn, (action, notes) in enumerate(turns, start=1):
       choices = notes.choices()
       if action not in choices:
-        return _diagnosis(turn, notes, choices[0])
+        return self._diagnosis(turn, notes, choices[0])
       others = [choice for choice in choices if choice != action]
       if others and self.is_open(notes):
-        spare = _diagnosis(turn, notes, others[0])
+        spare = self._diagnosis(turn, notes, others[0])
       elif turn == len(history.actions):
-        spare = spare or _diagnosis(turn, notes, action)
+        spare = spare or self._diagnosis(turn, notes, action)
     return spare if failed else None
 
   def is_open(self, notes: N) -> bool:
@@ -132,9 +140,41 @@ class NotesTeacher(ScriptedTeacher, Generic[N]):
     chosen = rng.randint(1, len(history.actions))
     for turn, notes in enumerate(self.walk(history), start=1):
       if turn == chosen:
-        return _diagnosis(turn, notes, rng.choice(notes.buttons()))
+        return self._diagnosis(turn, notes, rng.choice(notes.buttons()))
     raise AssertionError('a history has an observation for every action')
 
+  def _diagnosis(self, turn: int, notes: N, action: str) -> api.Diagnosis:
+    return api.Diagnosis(turn, self.advice(notes, action))
 
-def _diagnosis(turn: int, notes: Notes, action: str) -> api.Diagnosis:
-  return api.Diagnosis(turn, f'{notes.reason(action)} {action}')
+
+class SpokenTeacher(NotesTeacher[N]):
+  """A teacher in sentences: its notes' reasons are whole ones.
+
+  A response is the reason as a thought, and the action in tags on a line of its
+  own; an experience is the reason, `BETTER` and the action, which end it.
+  """
+
+  def advice(self, notes: N, action: str) -> str:
+    return advise(notes.reason(action), action)
+
+  def say(self, history: api.History, action: str) -> str:
+    return respond(self.read(history).reason(action), action)
+
+  def agrees(self, said: str, meant: str) -> bool:
+    return advised(said) == advised(meant)
+
+
+def respond(thought: str, action: str) -> str:
+  """A response of a language model."""
+  return f'{thought}\n<action>{action}</action>'
+
+
+def advise(reason: str, action: str) -> str:
+  """An experience text of a language model."""
+  return f'{reason} {BETTER} {action}'
+
+
+def advised(experience: str) -> str | None:
+  """The action that ends an experience text of `advise`; None if none does."""
+  _, mark, action = experience.rpartition(BETTER)
+  return action.strip() if mark else None

@@ -48,7 +48,7 @@ def test_the_checkpoint_variant_names_the_flags_it_needs():
 
 
 def test_an_unknown_variant_is_refused_with_the_choices():
-  with pytest.raises(ValueError, match="'huge'.*'debug', 'study', 'qwen2_5_7b'"):
+  with pytest.raises(ValueError, match="'huge'.*'debug', 'study', 'smollm2'"):
     webshop.get_config('huge')
 
 

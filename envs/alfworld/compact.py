@@ -146,28 +146,19 @@ class CompactView:
     room = text.partition('you see')[2].partition('Your task')[0]
     wanted = WANTED[goal.task_type]
     place = goal.toggle if wanted == LIGHT else goal.recep
-    words = [WANT, wanted, goal.obj.lower(), place.lower(), SEE, *_names(room)]
+    words = [WANT, wanted, goal.obj.lower(), place.lower(), SEE, *names_in(room)]
     return ' '.join(words)
 
   def to_command(self, response: str, node: Node) -> str:
     """See the module's docstring; empty for words that do nothing here."""
     words = ' '.join(response.split())
-    return next((c for c in node.menu.commands if _abridge(c) == words), '')
+    return next((c for c in node.menu.commands if abridge(c) == words), '')
 
   def admissible(self, node: Node) -> Sequence[str]:
-    return tuple(dict.fromkeys(filter(None, map(_abridge, node.menu.commands))))
+    return tuple(dict.fromkeys(filter(None, map(abridge, node.menu.commands))))
 
   def render(self, text: str, node: Node) -> str:
-    if node.won:
-      return SOLVED
-    if text == engine.NOTHING:
-      return REFUSED
-    if found := _TREATMENT.match(text):
-      return f'{_STATES[found["verb"]]} {found["name"]}'
-    for word, pattern in ((HAVE, _TOOK), (PUT, _MOVED), (LIT, _LAMP)):
-      if done := pattern.match(text):
-        return f'{word} {done[1]}'
-    return _render_place(text)
+    return SOLVED if node.won else abridge_text(text)
 
   def instructions(self) -> str:
     return ''
@@ -180,7 +171,7 @@ class CompactView:
 
 
 @functools.lru_cache(maxsize=4096)
-def _abridge(command: str) -> str:
+def abridge(command: str) -> str:
   """The response that means a command; empty for what there is no response for."""
   for verb, beginning in _BEGINNINGS.items():
     if found := beginning.fullmatch(command):
@@ -188,9 +179,21 @@ def _abridge(command: str) -> str:
   return ''
 
 
-def _names(text: str) -> list[str]:
+def names_in(text: str) -> list[str]:
   """Kinds and numbers of what a list names, in its order."""
   return [word for found in _NAME.finditer(text) for word in found.groups()]
+
+
+def abridge_text(text: str) -> str:
+  """What the game answers, in a few words."""
+  if text == engine.NOTHING:
+    return REFUSED
+  if found := _TREATMENT.match(text):
+    return f'{_STATES[found["verb"]]} {found["name"]}'
+  for word, pattern in ((HAVE, _TOOK), (PUT, _MOVED), (LIT, _LAMP)):
+    if done := pattern.match(text):
+      return f'{word} {done[1]}'
+  return _render_place(text)
 
 
 def _render_place(text: str) -> str:
@@ -201,4 +204,4 @@ def _render_place(text: str) -> str:
   place = found['place']
   if 'is closed' in text:
     return f'{AT} {place} {CLOSED}'
-  return ' '.join([AT, place, HAS, *(_names(text[found.end():]) or [NONE])])
+  return ' '.join([AT, place, HAS, *(names_in(text[found.end():]) or [NONE])])

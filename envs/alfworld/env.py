@@ -171,8 +171,11 @@ class AlfworldWorld(api.World):
     return compact.vocabulary()
 
   def teacher(self, **options: Any) -> api.Teacher:
+    """In a view's own words: a few of the compact one, sentences of the text."""
     if isinstance(self.view, TextView):
-      return super().teacher(**options)
+      from envs.alfworld import text_expert
+
+      return text_expert.TextHouseholdTeacher(**options)
     from envs.alfworld import expert
 
     return expert.HouseholdTeacher(**options)

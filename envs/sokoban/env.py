@@ -143,7 +143,10 @@ class SokobanWorld(api.World):
     return tuple(dict.fromkeys([*self.view.vocabulary(), *expert.WORDS]))
 
   def teacher(self, **options: Any) -> api.Teacher:
-    """NotImplementedError where a room has too many states to solve exactly."""
+    """In a view's own words: three of the compact one, sentences of the text.
+
+    NotImplementedError where a room has too many states to solve exactly.
+    """
     for task in (task for tasks in self._tasks.values() for task in tasks):
       state = engine.parse(task.payload['level'].split('\n'))
       size = solver.table_size(state.room, state.boxes.bit_count())
@@ -152,7 +155,9 @@ class SokobanWorld(api.World):
             f'the scripted teacher solves rooms of at most {solver.MAX_TABLE} '
             f'states; {task.id} has {size}'
         )
-    return expert.SokobanTeacher(self.view, **options)
+    if isinstance(self.view, view_lib.CompactView):
+      return expert.SokobanTeacher(self.view, **options)
+    return expert.SpokenSokobanTeacher(self.view, **options)
 
 
 def make(

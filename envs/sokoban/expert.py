@@ -75,8 +75,12 @@ class SokobanTeacher(teaching.ScriptedTeacher):
     return ACTIONS[best_action(self._view.parse(history.observations[-1]))]
 
   def advise(self, history: api.History, action: str) -> str:
-    """A reason and the action; three words."""
-    return explain(self._view.parse(history.observations[-1]), action)
+    """A reason and the action."""
+    return self.explain(self._view.parse(history.observations[-1]), action)
+
+  def explain(self, state: State, action: str) -> str:
+    """A reason to take `action` in a state, and the action; three words."""
+    return f'{find_reason(state, action)} {action}'
 
   def find_fault(self, history: api.History, failed: bool) -> api.Diagnosis | None:
     """The turn that lost the game, else the first that wasted most moves.
@@ -90,13 +94,13 @@ class SokobanTeacher(teaching.ScriptedTeacher):
       return None
     state = states[turn - 1]
     action = ACTIONS[best_action(state)]
-    return api.Diagnosis(turn, explain(state, action))
+    return api.Diagnosis(turn, self.explain(state, action))
 
   def misjudge(self, history: api.History, rng: random.Random) -> api.Diagnosis:
     """Any turn, and any move."""
     turn = rng.randint(1, len(history.actions))
     state = self._view.parse(history.observations[turn - 1])
-    return api.Diagnosis(turn, explain(state, rng.choice(ACTIONS)))
+    return api.Diagnosis(turn, self.explain(state, rng.choice(ACTIONS)))
 
 
 def best_action(state: State) -> int:
@@ -110,12 +114,8 @@ def best_action(state: State) -> int:
   return min(order, key=lambda action: table.moves(engine.move(state, action)[0]))
 
 
-def explain(state: State, action: str) -> str:
-  """A reason to take `action` in a state, and the action."""
-  return f'{_reason(state, action)} {action}'
-
-
-def _reason(state: State, action: str) -> str:
+def find_reason(state: State, action: str) -> str:
+  """The reason to take `action` in a state: one of those above."""
   table = solver.table(state.room)
   if math.isinf(table.moves(state)):
     return LOST
@@ -147,3 +147,38 @@ def _changes(state: State, action: int) -> bool:
 
 def _pushes(state: State, action: int) -> bool:
   return engine.move(state, action)[0].boxes != state.boxes
+
+
+# Reasons in sentences; {box} is where the box that matters stands.
+_SENTENCES = {
+    HOME: 'This push brings a box home.',
+    PUSH: 'The box{box} can be pushed {action} from here.',
+    CAREFUL: 'To push the box{box} here would get it stuck.',
+    AROUND: 'I walk {action} to get behind a box.',
+    LOST: 'A box is stuck, nothing can be won.',
+}
+
+
+class SpokenSokobanTeacher(SokobanTeacher):
+  """The same in sentences, for the text view."""
+
+  def explain(self, state: State, action: str) -> str:
+    return teaching.advise(_sentence(state, action), action)
+
+  def say(self, history: api.History, action: str) -> str:
+    state = self._view.parse(history.observations[-1])
+    return teaching.respond(_sentence(state, action), action)
+
+  def agrees(self, said: str, meant: str) -> bool:
+    return teaching.advised(said) == teaching.advised(meant)
+
+
+def _sentence(state: State, action: str) -> str:
+  pushed = next((a for a in range(4) if _pushes(state, a)), None)
+  if action in ACTIONS and _pushes(state, ACTIONS.index(action)):
+    pushed = ACTIONS.index(action)
+  box = '' if pushed is None else f' {_BESIDE[ACTIONS[pushed]]} me'
+  return _SENTENCES[find_reason(state, action)].format(box=box, action=action)
+
+
+_BESIDE = {'up': 'above', 'down': 'below', 'left': 'left of', 'right': 'right of'}

@@ -170,9 +170,11 @@ class WebShopWorld(api.World):
     return self.shop.by_asin[task.payload['asin']].department or self.name
 
   def teacher(self, **options: Any) -> api.Teacher:
-    """Of the compact view, whose words it reads and speaks; others have none."""
+    """In a view's own words: a few of the compact one, sentences of the others."""
     if isinstance(self.view, pages.TextView):
-      return super().teacher(**options)
+      from envs.webshop import text_expert
+
+      return text_expert.TextShopTeacher(**options)
     from envs.webshop import expert
 
     return expert.ShopTeacher(**options)

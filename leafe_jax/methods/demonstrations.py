@@ -41,6 +41,11 @@ class Demonstration:
         self.history.actions[: turn - 1],
     )
 
+  def responses(self, teacher: api.Teacher) -> tuple[str, ...]:
+    """What `teacher` says to take the actions."""
+    actions = enumerate(self.history.actions, start=1)
+    return tuple(teacher.say(self.before(turn), action) for turn, action in actions)
+
   def after(self, turn: int) -> api.History:
     """What was known after action `turn` was answered."""
     return api.History(
@@ -239,7 +244,8 @@ class Writer:
     if shown:
       script.prompt(self._transcript.hint(self._teacher.advise(history, action)))
     script.prompt(self._transcript.opener_ids)
-    script.target(self._transcript.response(action))
+    said = self._teacher.say(history, action)
+    script.target(self._transcript.response(said))
     return script.example(kind, demo.task.id, turn)
 
   def acted(self, demo: Demonstration, kind: str) -> examples.Example:
@@ -254,7 +260,9 @@ class Writer:
     for turn in range(1, turns + 1):
       self._observe(script, demo, turn)
       script.prompt(self._transcript.opener_ids)
-      write(self._transcript.response(demo.history.actions[turn - 1]))
+      action = demo.history.actions[turn - 1]
+      said = self._teacher.say(demo.before(turn), action)
+      write(self._transcript.response(said))
     return script
 
   def _observe(self, script: Script, demo: Demonstration, turn: int) -> None:

@@ -79,7 +79,7 @@ def _scripted(run: Run, tasks: Sequence) -> list[Expert]:
     for _ in range(run.config.early_experience.expert_attempts):
       demo = demonstrator.play(task)
       if demo is not None and demo.success:
-        found.append(Expert(task, demo.history.actions))
+        found.append(Expert(task, demo.responses(teacher)))
         break
   return found
 

@@ -27,7 +27,7 @@ from leafe_jax.methods.collect import collect
 from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.grow import Limits
 from leafe_jax.rundir import EarlyEnd
-from leafe_jax.tree import Node, Reflection, Tree
+from leafe_jax.tree import Node, Reflection, Tree, Turn
 
 ATTEMPTS = 2  # episodes of a task: the first, and the branch
 
@@ -112,8 +112,9 @@ def measure(trees: Sequence[Tree], teacher: api.Teacher | None) -> GateReport:
     truths = [_truth(teacher, tree, node, script) for tree, node, _ in readable]
     answers = [answer for _, _, answer in readable]
     pairs = list(zip(answers, truths, strict=True))
+    same = [_same(teacher, answer, truth) for answer, truth in pairs]
     report.turn_right = _share(sum(_same_turn(a, t) for a, t in pairs), len(asked))
-    report.diagnosis_right = _share(sum(_same(a, t) for a, t in pairs), len(asked))
+    report.diagnosis_right = _share(sum(same), len(asked))
     report.follows = _share(sum(map(_follows, branches)), len(branches))
   return report
 
@@ -146,20 +147,27 @@ def _truth(
   history = api.History(
       tree.instruction,
       (*(turn.observation for turn in node.turns), node.final_observation),
-      tuple(turn.response for turn in node.turns),
+      tuple(map(_did, node.turns)),
   )
   return teacher.diagnose(history, True, rng)
+
+
+def _did(turn: Turn) -> str:
+  """The action of a turn; the whole response where it holds none."""
+  return turn.response if turn.action is None else turn.action
 
 
 def _same_turn(answer: Reflection, truth: api.Diagnosis | None) -> bool:
   return truth is not None and answer.tau == truth.turn
 
 
-def _same(answer: Reflection, truth: api.Diagnosis | None) -> bool:
+def _same(
+    teacher: api.Teacher, answer: Reflection, truth: api.Diagnosis | None
+) -> bool:
   return (
       truth is not None
       and answer.tau == truth.turn
-      and answer.experience == truth.experience
+      and teacher.agrees(answer.experience or '', truth.experience)
   )
 
 
@@ -167,4 +175,4 @@ def _follows(node: Node) -> bool:
   """Whether a branch took the action that its experience ends with."""
   if not node.turns or node.experience is None:
     return False
-  return node.experience.endswith(node.turns[0].response)
+  return node.experience.endswith(_did(node.turns[0]))

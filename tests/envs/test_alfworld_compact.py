@@ -126,7 +126,9 @@ def test_a_chance_above_one_is_refused():
     world().teacher(care=2)
 
 
-def test_the_text_view_has_no_teacher():
+def test_the_text_view_has_a_teacher_in_its_own_words():
   made = registry.make('alfworld', train_games=1, validation_games=0, test_games=0)
-  with pytest.raises(NotImplementedError):
-    made.teacher()
+  task = made.tasks('train')[0]
+  first = made.session().reset(task).observation
+  action = made.teacher().correct(api.History(task.instruction, (first,), ()))
+  assert action.startswith('go to ')

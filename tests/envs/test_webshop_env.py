@@ -96,22 +96,23 @@ def test_instructions_explain_both_actions():
   assert 'click[' in text
 
 
-def test_text_worlds_have_neither_vocabulary_nor_teacher():
+def test_text_worlds_have_no_vocabulary():
   world = small_shop.world()
   with pytest.raises(NotImplementedError):
     world.vocabulary()
-  with pytest.raises(NotImplementedError):
-    world.teacher()
 
 
 @pytest.mark.parametrize('view', ['text', 'text_rich'])
-def test_the_scripted_teacher_speaks_the_compact_view_alone(view):
+def test_each_view_has_a_teacher_of_its_own_words(view):
   """Its `search a b` and `click c` are no actions of the text views."""
   options = {'num_products': 48, 'types': 4, 'train_goals': 4, 'validation_goals': 1,
              'test_goals': 1}  # fmt: skip
-  with pytest.raises(NotImplementedError, match='no scripted teacher'):
-    registry.make('webshop', view=view, **options).teacher()
-  assert registry.make('webshop', **options).teacher()
+  for chosen, opening in ((view, 'search['), ('compact', 'search ')):
+    world = registry.make('webshop', view=chosen, **options)
+    task = world.tasks('train')[0]
+    first = world.session().reset(task).observation
+    action = world.teacher().correct(api.History(task.instruction, (first,), ()))
+    assert action.startswith(opening)
 
 
 def test_the_type_of_a_task_is_the_department_of_its_product():

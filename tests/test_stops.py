@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import types
 from typing import Any
 
 import pytest
@@ -78,7 +79,7 @@ def test_the_message_names_signal_loss_and_remedy():
 
 
 def test_rows_are_left_before_the_next_poll(monkeypatch):
-  nobody: Any = None
+  nobody: Any = types.SimpleNamespace(journal=None, sampler=None)
   monkeypatch.setattr(stops, 'asked', lambda: signal.SIGINT)
   with pytest.raises(stops.Stopped, match='SIGINT.*waves of episodes'):
     Rows(nobody).poll()

@@ -49,10 +49,14 @@ class _Process:
   Attributes:
     trail: checksum of what it ran, to be compared with the others'.
     alone: whether it does what the others wait for (`first`).
+    wish: number of the signal that it got; 0: none.
+    agreed: that of all processes, as of the last exchange.
   """
 
   trail = 0
   alone = False
+  wish = 0
+  agreed = 0
 
 
 def count() -> int:
@@ -91,8 +95,24 @@ def witness(*arrays: Any) -> None:
       _Process.trail = zlib.crc32(data, _Process.trail)
 
 
+def wish(number: int) -> None:
+  """Notes that this process got a signal, to be told with what is exchanged next."""
+  _Process.wish = number
+
+
+def wished() -> int:
+  """The largest wish of all processes, as of the last exchange; 0: none.
+
+  Between two exchanges all processes have the same answer. One that works alone
+  (`first`) has its own.
+  """
+  return _Process.wish if count() == 1 or _Process.alone else _Process.agreed
+
+
 def exchange(payload: bytes) -> list[bytes]:
   """Everybody's payload, in the order of the processes. All must call it.
+
+  Their wishes (`wish`) travel with it.
 
   Raises:
     OutOfStep: the processes ran different programs before.
@@ -101,13 +121,16 @@ def exchange(payload: bytes) -> list[bytes]:
     return [payload]
   if _Process.alone:
     raise AssertionError('an exchange inside of first(): the others wait for it')
-  header = np.array([len(payload), _Process.trail], np.uint32)
-  lengths, trails = multihost_utils.process_allgather(header).T
+  header = np.array([len(payload), _Process.trail, _Process.wish], np.uint32)
+  lengths, trails, wishes = multihost_utils.process_allgather(header).T
+  _Process.agreed = int(wishes.max())
   if len(set(trails.tolist())) > 1:
     raise OutOfStep(
         'the processes of this run are out of step (checksums of what they ran: '
         f'{trails.tolist()}). Nothing wrong was saved; start all of them again'
     )
+  if not lengths.any():
+    return [b''] * len(lengths)
   # Blocks of few sizes: every new one is compiled.
   size = max(_SMALLEST_BLOCK, 1 << (int(lengths.max()) - 1).bit_length())
   block = np.zeros(size, np.uint8)
@@ -140,7 +163,9 @@ def first(work: Callable[[], T]) -> T:
     raise error
   found = json.loads(answer)
   if 'error' in found:
-    raise RunStopped(f'process 0: {found["error"]}')
+    stopped = RunStopped(f'process 0: {found["error"]}')
+    stopped.exit_code = found['exit_code']
+    raise stopped
   return found['result']
 
 
@@ -149,7 +174,8 @@ def _try(work: Callable[[], Any]) -> tuple[bytes, Exception | None]:
   try:
     return json.dumps({'result': work()}).encode(), None
   except (ValueError, RuntimeError, OSError) as error:
-    return json.dumps({'error': str(error)}).encode(), error
+    code = getattr(error, 'exit_code', RunStopped.exit_code)
+    return json.dumps({'error': str(error), 'exit_code': code}).encode(), error
   finally:
     _Process.alone = False
 

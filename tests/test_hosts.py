@@ -227,7 +227,7 @@ def test_payloads_of_any_size_are_exchanged(two, size):
 def test_processes_that_ran_different_programs_stop(two):
   hosts.witness(np.arange(3), np.ones(2, bool))
   hosts.meet()
-  two.append(np.array([0, 12345], np.uint32))
+  two.append(np.array([0, 12345, 0], np.uint32))
   with pytest.raises(hosts.OutOfStep, match='out of step.*12345'):
     hosts.meet()
 
@@ -238,11 +238,12 @@ def test_an_error_of_process_0_ends_the_others_with_its_text(monkeypatch, two):
 
   with pytest.raises(ValueError, match='no such config'):
     hosts.first(refuse)
-  answer = json.dumps({'error': 'no such config'}).encode()
+  answer = json.dumps({'error': 'no such config', 'exit_code': 143}).encode()
   monkeypatch.setattr(hosts, 'index', lambda: 1)
   monkeypatch.setattr(hosts, 'exchange', lambda payload: [answer, payload])
-  with pytest.raises(RunStopped, match='process 0: no such config'):
+  with pytest.raises(RunStopped, match='process 0: no such config') as stopped:
     hosts.first(refuse)
+  assert stopped.value.exit_code == 143
 
 
 def test_an_exchange_that_only_process_0_would_come_to_is_refused(two):

@@ -58,6 +58,15 @@ class Rows(Generic[T]):
     )
 
 
+def ask(player: Player, requests: Sequence[Request], rules: Rules) -> list[Sample]:
+  """One response per request, as `Sampler.sample`. Stopped: as `Rows.poll`."""
+  return player.sampler.sample(requests, rules, _check_between)
+
+
+def _check_between() -> None:
+  stops.check('what was finished before is saved', stops.ask())
+
+
 def open_episodes(crew: Crew, episodes: Sequence[tuple[str, Episode]]) -> None:
   """Opens episodes, given with their tasks' ids; those that fail are over."""
   outcomes = crew.run([(task_id, episode.open) for task_id, episode in episodes])

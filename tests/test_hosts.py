@@ -105,7 +105,11 @@ def _asked(tmp_path_factory):
   """(directory, outputs, exit codes) after process 1 was asked to stop in a wave."""
   workdir = tmp_path_factory.mktemp('hosts') / 'two'
   processes = start_two(workdir)
-  wait_for('explore/growing_0000.jsonl', workdir, processes[0])
+  wait_for('explore/journal_0000.jsonl', workdir, processes[0])
+  journal = workdir / 'explore' / 'journal_0000.jsonl'
+  while not journal.read_bytes().endswith(b' "kept"\n'):
+    assert processes[0].poll() is None
+    time.sleep(0.002)
   processes[1].send_signal(signal.SIGTERM)
   outputs = [process.communicate(timeout=NOTICE_S)[0] for process in processes]
   return workdir, outputs, [process.returncode for process in processes]
@@ -118,6 +122,7 @@ def test_when_one_is_asked_to_stop_all_do_and_say_what_is_saved(asked):
     last = output.splitlines()[-1]
     assert 'stopped by SIGTERM: finished waves' in last and 'Traceback' not in output
     assert last.endswith('responses of the present one; the same command goes on')
+    assert 'the first 0 responses' not in last
   assert (workdir / 'explore' / 'journal_0000.jsonl').exists()
 
 

@@ -60,7 +60,8 @@ def make_pretrained(
       scan_layers=True, remat='full',
   )
   config.sampler.update(
-      page_size=64, max_rows=128, prefill_buckets=(64, 256, 1024), decode_chunk=128
+      page_size=64, max_rows=128, prefill_buckets=(64, 256, 1024), decode_chunk=128,
+      checkpoint_every=4096,
   )
   config.explore.update(num_tasks=2048, wave_tasks=128, max_reflection_tokens=512)
   config.experience.update(reh_fraction=0.2)

@@ -117,6 +117,7 @@ class Sampler:
   compile_first: bool = option(False, 'compile all programs before the first rollout, not when needed')
   attention: str = option('auto', "dense gathers a row's pages once a turn; paged reads them in place, with kernels for TPUs and GPUs; auto: paged where they take the shapes", ('auto', 'dense', 'paged'))
   gather_weights: bool = option(True, 'paged: bring FSDP shards together once a turn instead of at every token')
+  checkpoint_every: int = option(0, 'responses between two points from which a stopped wave of episodes goes on; there all rows meet and their pages are read anew; 0: such a wave starts again', at_least=0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -230,7 +230,7 @@ def _run_or_tell(context: Run, phase: Phase) -> None:
 
 
 def _run_phase(context: Run, phase: Phase) -> None:
-  stops.check('all finished phases are saved')
+  stops.check('all finished phases are saved', stops.ask())
   place = context.directory.phase(phase.name)
   resumed = hosts.first(place.begun)
   start, meter = time.monotonic(), context.meter()

@@ -13,10 +13,13 @@ the spot, without communication.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
+import signal
 import sys
 import threading
+import time
 import traceback
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,6 +28,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from absl import logging
+from jax._src import distributed
 from jax.experimental import multihost_utils
 
 from leafe_jax.rundir import RunStopped
@@ -35,6 +39,8 @@ EXIT_LOST = 1
 _SMALLEST_BLOCK = 1024
 _HEARTBEAT_S = 60  # a host that dies without closing its connections
 _SHUTDOWN_S = 30
+_FAREWELL_S = 3  # for the others to hear what was wrong
+_ASK = 'Are all started, with the same --coordinator and --num_processes?'
 # The runtime's errors reach Python as various types.
 _SIGNS_OF_LOSS = ('Gloo', 'Connection closed', 'Socket closed', 'UNAVAILABLE')
 
@@ -49,10 +55,16 @@ class _Process:
   Attributes:
     trail: checksum of what it ran, to be compared with the others'.
     alone: whether it does what the others wait for (`first`).
+    wish: number of the signal that it got; 0: none.
+    agreed: that of all processes, as of the last exchange.
+    joined: whether it met the others.
   """
 
   trail = 0
   alone = False
+  wish = 0
+  agreed = 0
+  joined = False
 
 
 def count() -> int:
@@ -91,8 +103,24 @@ def witness(*arrays: Any) -> None:
       _Process.trail = zlib.crc32(data, _Process.trail)
 
 
+def wish(number: int) -> None:
+  """Notes that this process got a signal, to be told with what is exchanged next."""
+  _Process.wish = number
+
+
+def wished() -> int:
+  """The largest wish of all processes, as of the last exchange; 0: none.
+
+  Between two exchanges all processes have the same answer. One that works alone
+  (`first`) has its own.
+  """
+  return _Process.wish if count() == 1 or _Process.alone else _Process.agreed
+
+
 def exchange(payload: bytes) -> list[bytes]:
   """Everybody's payload, in the order of the processes. All must call it.
+
+  Their wishes (`wish`) travel with it.
 
   Raises:
     OutOfStep: the processes ran different programs before.
@@ -101,13 +129,16 @@ def exchange(payload: bytes) -> list[bytes]:
     return [payload]
   if _Process.alone:
     raise AssertionError('an exchange inside of first(): the others wait for it')
-  header = np.array([len(payload), _Process.trail], np.uint32)
-  lengths, trails = multihost_utils.process_allgather(header).T
+  header = np.array([len(payload), _Process.trail, _Process.wish], np.uint32)
+  lengths, trails, wishes = multihost_utils.process_allgather(header).T
+  _Process.agreed = int(wishes.max())
   if len(set(trails.tolist())) > 1:
     raise OutOfStep(
         'the processes of this run are out of step (checksums of what they ran: '
         f'{trails.tolist()}). Nothing wrong was saved; start all of them again'
     )
+  if not lengths.any():
+    return [b''] * len(lengths)
   # Blocks of few sizes: every new one is compiled.
   size = max(_SMALLEST_BLOCK, 1 << (int(lengths.max()) - 1).bit_length())
   block = np.zeros(size, np.uint8)
@@ -140,7 +171,9 @@ def first(work: Callable[[], T]) -> T:
     raise error
   found = json.loads(answer)
   if 'error' in found:
-    raise RunStopped(f'process 0: {found["error"]}')
+    stopped = RunStopped(f'process 0: {found["error"]}')
+    stopped.exit_code = found['exit_code']
+    raise stopped
   return found['result']
 
 
@@ -149,7 +182,8 @@ def _try(work: Callable[[], Any]) -> tuple[bytes, Exception | None]:
   try:
     return json.dumps({'result': work()}).encode(), None
   except (ValueError, RuntimeError, OSError) as error:
-    return json.dumps({'error': str(error)}).encode(), error
+    code = getattr(error, 'exit_code', RunStopped.exit_code)
+    return json.dumps({'error': str(error), 'exit_code': code}).encode(), error
   finally:
     _Process.alone = False
 
@@ -169,6 +203,7 @@ def joined(found: dict[str, Any] | None, timeout_s: int) -> Iterator[None]:
     yield
     return
   _initialize(found, timeout_s)
+  _Process.joined = True
   logging.info(
       'process %d of %d, %d of %d devices', index(), count(),
       jax.local_device_count(), jax.device_count(),
@@ -181,6 +216,7 @@ def joined(found: dict[str, Any] | None, timeout_s: int) -> Iterator[None]:
     if not done:
       _abandon()
     jax.distributed.shutdown()
+    _on_abort(None)
 
 
 def arguments(
@@ -243,10 +279,14 @@ def _initialize(found: dict[str, Any], timeout_s: int) -> None:
   # Left to itself, the runtime aborts with a stack trace.
   alarm = threading.Timer(
       timeout_s, _end_at_once,
-      [f'process {who}: not all processes met at {where} within {timeout_s} s'],
+      [
+          f'process {who}: not all processes met at {where} within {timeout_s} s. '
+          + _ASK
+      ],
   )
   alarm.daemon = True
   alarm.start()
+  _on_abort(ctypes.cast(_aborted, ctypes.c_void_p))
   try:
     jax.distributed.initialize(
         **found,
@@ -254,15 +294,78 @@ def _initialize(found: dict[str, Any], timeout_s: int) -> None:
         heartbeat_timeout_seconds=_HEARTBEAT_S,
         shutdown_timeout_seconds=_SHUTDOWN_S,
     )
+    # Taken back from the runtime, which would swallow it.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    _compare_counts(timeout_s)
     jax.devices()  # the runtimes meet here
+    _check_devices()
   except ValueError as error:
+    _on_abort(None)
     raise RunStopped(
         f'found no processes to join ({error}): start under SLURM or on a TPU '
         'slice, or name them by --coordinator=HOST:PORT, --num_processes=N and '
         '--process_id=I; a single process needs none of it (--distributed=off)'
     ) from error
+  except jax.errors.JaxRuntimeError:  # an exception that is not caught would hang
+    _abandon()
   finally:
     alarm.cancel()
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _aborted(number: int) -> None:
+  del number
+  if not _Process.joined:
+    _end_at_once(f'process {_number()}: was not let in or lost the others. {_ASK}')
+  _end_at_once(
+      f'process {_number()}: lost another process (it was killed, or gave no sign of '
+      f'life for {_HEARTBEAT_S} s), or the runtime failed; what it said is in the '
+      'log. Start the same command on all hosts again: the run goes on from what was '
+      'saved'
+  )
+
+
+def _number() -> int:
+  """Of this process, also before its devices are known."""
+  return distributed.global_state.process_id
+
+
+def _on_abort(function: ctypes.c_void_p | None) -> None:
+  """Sets what an abort calls, on its own thread; None: nothing.
+
+  The runtime aborts when it misses another process; no exception is raised then.
+  Python's own handlers would run on the main thread, which may be waiting.
+  """
+  libc = ctypes.CDLL(None)
+  libc.signal.argtypes = ctypes.c_int, ctypes.c_void_p
+  libc.signal(signal.SIGABRT, function)
+
+
+def _check_devices() -> None:
+  """Ends this process if its devices are not those of all processes."""
+  met, found = distributed.global_state.num_processes, jax.process_count()
+  if met != found:
+    _end_at_once(
+        f'process {_number()}: {met} processes met, but the devices are those of '
+        f'{found}; this platform does not join several processes'
+    )
+
+
+def _compare_counts(timeout_s: int) -> None:
+  """Ends this process if another one was told of another number of processes."""
+  state = distributed.global_state
+  name, own = 'leafe_jax/num_processes', str(state.num_processes)
+  assert state.client is not None  # it is joined
+  state.client.key_value_set(f'{name}/{state.process_id}', own)
+  others = range(1, state.num_processes) if state.process_id == 0 else [0]
+  for other in others:
+    told = state.client.blocking_key_value_get(f'{name}/{other}', 1000 * timeout_s)
+    if told != own:
+      time.sleep(0 if state.process_id else _FAREWELL_S)
+      _end_at_once(
+          f'process {state.process_id} was told of {own} processes (--num_processes), '
+          f'process {other} of {told}; start all of them with the same number'
+      )
 
 
 def _abandon() -> None:
@@ -272,12 +375,12 @@ def _abandon() -> None:
   lost = any(sign in text for sign in _SIGNS_OF_LOSS)
   if lost or isinstance(error, jax.errors.JaxRuntimeError):
     _end_at_once(
-        f'process {index()}: lost another process, or the devices failed '
+        f'process {_number()}: lost another process, or the devices failed '
         f'({text.splitlines()[0]}). Start the same command on all hosts again: '
         'the run goes on from what was saved'
     )
   traceback.print_exc()
-  _end_at_once(f'process {index()} failed; the others end too')
+  _end_at_once(f'process {_number()} failed; the others end too')
 
 
 def _end_at_once(message: str) -> None:

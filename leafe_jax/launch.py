@@ -240,12 +240,20 @@ def _say_uncaught(log: pathlib.Path) -> None:
   sys.excepthook = say
 
 
-def start_logging(directory: rundir.RunDirectory, process: int = 0) -> None:
+def start_logging(
+    directory: rundir.RunDirectory, process: int = 0, several: bool = False
+) -> None:
   """Our log at level info, libraries' at warning; to stderr and log.txt.
 
   Other processes than the first write log.hostN.txt, and only warnings to
   stderr. Tracebacks that are logged, and those of errors that nobody catches,
   stand in the file alone.
+
+  Args:
+    directory: of the run.
+    process: number of this one.
+    several: whether there are others. What native libraries write to stderr stands
+      in the file alone then: on the loss of another process a hundred lines.
   """
   logging.use_absl_handler()
   logging.set_verbosity(logging.INFO)
@@ -253,12 +261,23 @@ def start_logging(directory: rundir.RunDirectory, process: int = 0) -> None:
   name = f'log.host{process}.txt' if process else 'log.txt'
   file = _LogFile(directory.path / name, encoding='utf-8')
   file.setFormatter(_Escaped())
+  if several:
+    _divert_native(file)
   _note_threads(file)
   _say_uncaught(directory.path / name)
   python_logging.getLogger().addHandler(file)
   logging.get_absl_handler().setFormatter(_Brief())
   for handler in (logging.get_absl_handler(), file):
     handler.addFilter(command_line.is_ours_or_serious)
+
+
+def _divert_native(file: python_logging.FileHandler) -> None:
+  """Sends what is written to descriptor 2 to a log file; Python's stderr stays."""
+  sys.stderr.flush()
+  sys.stderr = os.fdopen(os.dup(2), 'w', buffering=1, errors='backslashreplace')
+  logging.get_absl_handler().python_handler.setStream(sys.stderr)
+  assert file.stream is not None  # it is open
+  os.dup2(file.stream.fileno(), 2)
 
 
 class _Escaped(logging.PythonFormatter):

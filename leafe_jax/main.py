@@ -107,7 +107,7 @@ def _run_in(
 
   with contextlib.ExitStack() as stack:
     hosts.first(lambda: stack.enter_context(directory.locked()))
-    launch.start_logging(directory, hosts.index())
+    launch.start_logging(directory, hosts.index(), hosts.count() > 1)
     stops.listen(values.grace_s)
     hosts.first(prepare)
     _run(config, directory, values)

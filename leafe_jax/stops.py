@@ -27,6 +27,7 @@ class Stopped(RunStopped):
   """The run was asked to stop, and did.
 
   Attributes:
+    number: of the signal.
     exit_code: as a shell has it: 143 after SIGTERM, 130 after SIGINT.
   """
 
@@ -34,17 +35,8 @@ class Stopped(RunStopped):
     super().__init__(
         f'stopped by {signal.Signals(number).name}: {saved}; the same command goes on'
     )
+    self.number = number
     self.exit_code = 128 + number
-
-
-class _Asked:
-  """What this process remembers.
-
-  Attributes:
-    signal: number of the signal that came first; 0: none.
-  """
-
-  signal = 0
 
 
 def listen(grace_s: float) -> None:
@@ -65,7 +57,8 @@ def listen(grace_s: float) -> None:
 
 def _hear(heard: int, grace_s: float) -> None:
   """Notes the first signal; ends the process at the second, or after the grace."""
-  _Asked.signal = first = _next(heard, None)
+  first = _next(heard, None)
+  hosts.wish(first)
   second = _next(heard, grace_s)
   if not second:
     sys.stderr.write(
@@ -91,17 +84,27 @@ def _next(heard: int, seconds: float | None) -> int:
 def asked() -> int:
   """Number of the signal that some process of the run has got; 0: none.
 
-  All processes ask at the same place of the run, and get the same answer.
+  All processes ask at the same place of the run, and get the same answer: wishes
+  travel with what they exchange anyway.
   """
-  if hosts.count() == 1:
-    return _Asked.signal
+  return hosts.wished()
+
+
+def ask() -> int:
+  """As `asked`, after an exchange for its sake, where there is no other for long."""
   with jax.transfer_guard('allow'):  # training forbids what it does not spell out
-    return max(map(int, hosts.exchange(str(_Asked.signal).encode())))
+    hosts.meet()
+  return asked()
 
 
-def check(saved: str) -> None:
-  """Raises Stopped if the run was asked to stop; `saved` says what is not lost."""
-  number = asked()
+def check(saved: str, number: int | None = None) -> None:
+  """Raises Stopped if the run was asked to stop; `saved` says what is not lost.
+
+  Args:
+    saved: for the message.
+    number: what `ask` said; None: ask nobody, see `asked`.
+  """
+  number = asked() if number is None else number
   if number:
     raise Stopped(number, saved)
 

@@ -38,6 +38,7 @@ TINY = (
     '--config.explore.num_tasks=8',
     '--config.explore.wave_tasks=4',
     '--config.explore.attempts=6',
+    '--config.sampler.checkpoint_every=40',
     '--config.evaluate.num_tasks=3',
     '--config.evaluate.num_samples=4',
     '--config.evaluate.wave_tasks=3',
@@ -99,10 +100,36 @@ def _one(tmp_path_factory):
   return workdir
 
 
-@pytest.fixture(name='killed', scope='module')
-def _killed(tmp_path_factory):
-  """(directory, output and exit code of process 0) after process 1 was killed."""
+@pytest.fixture(name='asked', scope='module')
+def _asked(tmp_path_factory):
+  """(directory, outputs, exit codes) after process 1 was asked to stop in a wave."""
   workdir = tmp_path_factory.mktemp('hosts') / 'two'
+  processes = start_two(workdir)
+  wait_for('explore/journal_0000.jsonl', workdir, processes[0])
+  journal = workdir / 'explore' / 'journal_0000.jsonl'
+  while not journal.read_bytes().endswith(b' "kept"\n'):
+    assert processes[0].poll() is None
+    time.sleep(0.002)
+  processes[1].send_signal(signal.SIGTERM)
+  outputs = [process.communicate(timeout=NOTICE_S)[0] for process in processes]
+  return workdir, outputs, [process.returncode for process in processes]
+
+
+def test_when_one_is_asked_to_stop_all_do_and_say_what_is_saved(asked):
+  workdir, outputs, codes = asked
+  assert codes == [143, 143], outputs
+  for output in outputs:
+    last = output.splitlines()[-1]
+    assert 'stopped by SIGTERM: finished waves' in last and 'Traceback' not in output
+    assert last.endswith('responses of the present one; the same command goes on')
+    assert 'the first 0 responses' not in last
+  assert (workdir / 'explore' / 'journal_0000.jsonl').exists()
+
+
+@pytest.fixture(name='killed', scope='module')
+def _killed(asked):
+  """(directory, output and exit code of process 0) after process 1 was killed."""
+  workdir, *_ = asked
   processes = start_two(workdir)
   wait_for('explore/wave_0000.host1.jsonl', workdir, processes[0])
   processes[1].send_signal(signal.SIGKILL)
@@ -137,7 +164,64 @@ def test_two_processes_end_with_the_figures_and_weights_of_one(one, killed):
   files = sorted(path.name for path in (workdir / 'explore').glob('wave_*'))
   assert files == [f'wave_000{w}.host{h}.jsonl' for w in (0, 1) for h in (0, 1)]
   attempts = (workdir / 'attempts.jsonl').read_text().splitlines()
-  assert len(attempts) == 2  # noted once a start, not once a process
+  assert len(attempts) == 3  # noted once a start, not once a process
+
+
+JOINS = '''
+import sys
+from leafe_jax import hosts
+count, place, number = sys.argv[1:]
+found = hosts.arguments(f'localhost:{place}', int(count), int(number), 'auto')
+with hosts.joined(found, 60):
+  hosts.meet()
+  print('ready', flush=True)
+  sys.stdin.read()
+  hosts.meet()
+'''
+
+
+def start_joining(*counts) -> list[subprocess.Popen[str]]:
+  """Processes that meet, each told of a count, and wait for a word on stdin."""
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  return [
+      subprocess.Popen(
+          [sys.executable, '-c', JOINS, str(count), str(port), str(number)],
+          cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+          stderr=subprocess.PIPE, text=True,
+          env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+      )
+      for number, count in enumerate(counts)
+  ]
+
+
+def test_the_loss_of_process_0_ends_the_others_though_they_wait_elsewhere():
+  first, second = start_joining(2, 2)
+  assert second.stdout is not None
+  assert 'ready\n' in iter(second.stdout.readline, '')
+  first.kill()
+  assert second.wait(timeout=NOTICE_S) == 1
+  assert second.stderr is not None
+  last = second.stderr.read().splitlines()[-1]
+  assert 'process 1: lost another process' in last and 'Start the same command' in last
+  first.communicate()
+  second.communicate()
+
+
+@pytest.mark.parametrize(
+    ('counts', 'codes', 'message'),
+    [
+        ((2, 3), [1, 1], 'process 1 was told of 3 processes'),
+        ((1, 2), [0, 1], 'process 1: was not let in'),
+    ],
+)
+def test_processes_that_were_told_other_counts_do_not_run(counts, codes, message):
+  processes = start_joining(*counts)
+  outputs = [process.communicate('', timeout=PATIENCE_S)[1] for process in processes]
+  assert [process.returncode for process in processes] == codes
+  last = outputs[1].splitlines()[-1]
+  assert message in last and '--num_processes' in last
 
 
 def refusal(*flags) -> str:
@@ -227,7 +311,7 @@ def test_payloads_of_any_size_are_exchanged(two, size):
 def test_processes_that_ran_different_programs_stop(two):
   hosts.witness(np.arange(3), np.ones(2, bool))
   hosts.meet()
-  two.append(np.array([0, 12345], np.uint32))
+  two.append(np.array([0, 12345, 0], np.uint32))
   with pytest.raises(hosts.OutOfStep, match='out of step.*12345'):
     hosts.meet()
 
@@ -238,11 +322,12 @@ def test_an_error_of_process_0_ends_the_others_with_its_text(monkeypatch, two):
 
   with pytest.raises(ValueError, match='no such config'):
     hosts.first(refuse)
-  answer = json.dumps({'error': 'no such config'}).encode()
+  answer = json.dumps({'error': 'no such config', 'exit_code': 143}).encode()
   monkeypatch.setattr(hosts, 'index', lambda: 1)
   monkeypatch.setattr(hosts, 'exchange', lambda payload: [answer, payload])
-  with pytest.raises(RunStopped, match='process 0: no such config'):
+  with pytest.raises(RunStopped, match='process 0: no such config') as stopped:
     hosts.first(refuse)
+  assert stopped.value.exit_code == 143
 
 
 def test_an_exchange_that_only_process_0_would_come_to_is_refused(two):

@@ -1,15 +1,20 @@
 """What a run does that is asked to stop."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import types
 from typing import Any
 
+import numpy as np
 import pytest
 
-from leafe_jax import stops
-from leafe_jax.rollout.play import Rows
+from leafe_jax import hosts, stops
+from leafe_jax.rollout.play import Rows, ask
+from leafe_jax.sampler import Rules
+from tests.rollout import corridor
 
 LOOP = '''
 import signal, sys, time
@@ -78,7 +83,51 @@ def test_the_message_names_signal_loss_and_remedy():
 
 
 def test_rows_are_left_before_the_next_poll(monkeypatch):
-  nobody: Any = None
+  nobody: Any = types.SimpleNamespace(journal=None, sampler=None)
   monkeypatch.setattr(stops, 'asked', lambda: signal.SIGINT)
   with pytest.raises(stops.Stopped, match='SIGINT.*waves of episodes'):
     Rows(nobody).poll()
+
+
+def test_the_wish_of_another_process_comes_with_what_is_exchanged(monkeypatch):
+  calls = []
+
+  def gather(array):
+    calls.append(array)
+    other = array.copy()
+    if array.size == 3:  # the header
+      other[2] = signal.SIGTERM
+    return np.stack([array, other])
+
+  monkeypatch.setattr(hosts, 'count', lambda: 2)
+  monkeypatch.setattr(hosts.multihost_utils, 'process_allgather', gather)
+  monkeypatch.setattr(hosts._Process, 'agreed', 0)
+  assert not stops.asked() and not calls  # costs nothing
+  hosts.exchange(b'moves')
+  assert stops.asked() == signal.SIGTERM and len(calls) == 2
+  monkeypatch.setattr(hosts._Process, 'agreed', 0)
+  assert stops.ask() == signal.SIGTERM and len(calls) == 3  # the header alone
+
+
+def test_what_process_0_does_alone_can_be_left_with_the_code_for_all(monkeypatch):
+  monkeypatch.setattr(hosts, 'count', lambda: 2)
+  monkeypatch.setattr(hosts._Process, 'wish', signal.SIGTERM)
+  monkeypatch.setattr(hosts._Process, 'agreed', 0)
+  said = []
+
+  def gather(array):
+    said.append(array)
+    return np.stack([array, array])
+
+  monkeypatch.setattr(hosts.multihost_utils, 'process_allgather', gather)
+  with pytest.raises(stops.Stopped):
+    hosts.first(lambda: stops.check('nothing'))
+  assert json.loads(said[-1].tobytes().rstrip(b'\0'))['exit_code'] == 143
+
+
+def test_a_long_question_is_left_between_two_dispatches(monkeypatch):
+  player = corridor.player(lambda text, request: 'right')
+  ask(player, [], Rules())
+  monkeypatch.setattr(stops, 'ask', lambda: signal.SIGTERM)
+  with pytest.raises(stops.Stopped, match='finished before is saved'):
+    ask(player, [], Rules())

@@ -117,7 +117,7 @@ class _Keeper:
       self, step: int, state: TrainState, batches: Batches, report: _Reporter
   ) -> None:
     """Saves what is due. Stopped, with the state saved: the run was asked to stop."""
-    signal = 0 if step == self.last else stops.asked()
+    signal = 0 if step == self.last else stops.ask()
     if self.checkpoints is not None:
       self.checkpoints.poll()
       due = step == self.last or (self.every and step % self.every == 0)

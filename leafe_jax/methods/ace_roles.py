@@ -27,6 +27,7 @@ from leafe_jax.rollout.answers import CutOff, read_answer
 from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.keys import row_key
 from leafe_jax.rollout.ledger import Ledger
+from leafe_jax.rollout.play import ask
 from leafe_jax.rollout.reflect import OVERLONG
 from leafe_jax.sampler import Request, Rules
 from leafe_jax.text.chat import ChatTranscript
@@ -110,7 +111,7 @@ def _by_reflections(
   requests = [
       reflector.reflection_request(player, task, node, ledger) for task, node in asked
   ]
-  samples = player.sampler.sample(requests, reflection)
+  samples = ask(player, requests, reflection)
   applied = 0
   for (_, node), sample in zip(asked, samples, strict=True):
     ledger.reflection_tokens += len(sample.tokens)
@@ -191,7 +192,7 @@ def _ask(
       ledger.reflection_prompt_tokens += len(ids)
       key = row_key(player.seed, step, prompts[i][0], role, attempt)
       requests.append(Request(player.sampler.extend(player.sampler.empty(), ids), key))
-    samples = player.sampler.sample(requests, rules)
+    samples = ask(player, requests, rules)
     for i, sample in zip(open_ones, samples, strict=True):
       ledger.reflection_tokens += len(sample.tokens)
       if sample.overlong:

@@ -19,10 +19,11 @@ from envs import api
 from leafe_jax import hosts
 from leafe_jax.config import Evaluate
 from leafe_jax.files import DamagedFile, read_records, write_atomic
-from leafe_jax.methods.collect import save_trees, wave_path, waves
+from leafe_jax.methods.collect import journal_path, save_trees, wave_path, waves
 from leafe_jax.progress import Progress
 from leafe_jax.rollout.episode import Player, no_memory
 from leafe_jax.rollout.evaluate import TaskOutcome, evaluate
+from leafe_jax.rollout.journal import discard, journaled
 from leafe_jax.rollout.kept import Kept
 from leafe_jax.rollout.samples import Memory
 from leafe_jax.sampler import Rules
@@ -83,7 +84,9 @@ def assess(
   with Progress(name, len(tasks) * config.num_samples, 'episode') as progress:
     for number, wave in waves(tasks, config.wave_tasks):
       path = wave_path(directory, number)
+      journal = journal_path(directory, number)
       if hosts.first(functools.partial(_is_assessed, path, wave, config)):
+        hosts.first(functools.partial(discard, journal))
         progress.skip(len(wave) * config.num_samples)
         continue
       kept = Kept(wave, config.keep_episodes)
@@ -92,11 +95,13 @@ def assess(
         kept.see(task_id, node)
         progress.advance()
 
+      own = journaled(player, journal, wave)
       outcomes = evaluate(
-          player, wave, config.num_samples, rules, rows, ended, memory
+          own, wave, config.num_samples, rules, rows, ended, memory
       )
       trees = kept.trees() if config.keep_episodes else None
       hosts.first(functools.partial(_save, path, outcomes, trees))
+      hosts.first(functools.partial(discard, journal))
   return load_outcomes(directory)
 
 

@@ -2,7 +2,8 @@
 
 Both write the trees of each wave of tasks, atomically, one file per process of
 the run; the files of a wave are read as one set, by any number of processes. A
-wave that was interrupted is explored again and comes out the same.
+wave that was interrupted is explored again, or goes on from its journal
+(`rollout.journal`), and comes out the same.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from leafe_jax.progress import Progress
 from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.explore import explore
 from leafe_jax.rollout.grow import Limits
+from leafe_jax.rollout.journal import discard, journaled
 from leafe_jax.rollout.ledger import total
 from leafe_jax.tree import Tree
 
@@ -48,6 +50,11 @@ def wave_path(
   """A wave's file, or the part of it that process `host` of a run writes."""
   part = '' if host is None else f'.host{host}'
   return directory / f'wave_{number:04d}{part}.jsonl'
+
+
+def journal_path(directory: pathlib.Path, number: int) -> pathlib.Path:
+  """Where the responses of a wave are kept until it is written."""
+  return directory / f'journal_{number:04d}.jsonl'
 
 
 def load_trees(directory: pathlib.Path, wave: str = '*') -> list[Tree]:
@@ -84,6 +91,7 @@ def _is_explored(
     logging.warning('%s', error)
     trees = []
   if [tree.task_id for tree in trees] == [task.id for task in tasks]:
+    discard(journal_path(directory, number))
     return True
   for path in _files(directory, f'{number:04d}'):
     logging.warning('removed %s: not the whole wave, which is explored again', path)
@@ -126,7 +134,7 @@ def _save_wave(directory: pathlib.Path, number: int, trees: Sequence[Tree]) -> N
   """Every process writes the trees of the tasks that it played."""
   host = hosts.index() if hosts.count() > 1 else None
   save_trees(wave_path(directory, number, host), trees[hosts.share(len(trees))])
-  hosts.meet()
+  hosts.first(functools.partial(discard, journal_path(directory, number)))
 
 
 def _figures(trees: Sequence[Tree]) -> dict[str, float]:
@@ -166,7 +174,8 @@ def collect(
         progress.skip(len(wave))
       else:
         growing = _Growing(directory / f'growing_{number:04d}.jsonl', progress)
-        done = explore(player, wave, config, limits, rows, growing.see)
+        own = journaled(player, journal_path(directory, number), wave)
+        done = explore(own, wave, config, limits, rows, growing.see)
         _save_wave(directory, number, done)
         growing.path.unlink(missing_ok=True)
         progress.advance(len(wave))

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from absl import logging
 
 from envs import api
+from leafe_jax import stops
 from leafe_jax.config import WarmStart
 from leafe_jax.experience import examples
 from leafe_jax.rollout.episode import attempt
@@ -170,6 +171,7 @@ def warm_start_examples(
   writer = Writer(world, transcript, teacher, reflect_every, config, rng)
   demonstrator = Demonstrator(world, teacher, horizon, rng)
   for i in range(config.num_demonstrations):
+    stops.check('all finished phases are saved')
     demo = demonstrator.play(tasks[i % len(tasks)])
     if demo is not None:
       yield from writer.write(demo)

@@ -24,7 +24,7 @@ import pathlib
 import random
 from collections.abc import Callable, Sequence
 
-from leafe_jax import hosts
+from leafe_jax import hosts, stops
 from leafe_jax.config import Experiment
 from leafe_jax.experience import dataset, foresight
 from leafe_jax.experience.examples import Example
@@ -76,6 +76,7 @@ def _scripted(run: Run, tasks: Sequence) -> list[Expert]:
   demonstrator = Demonstrator(run.world, teacher, run.config.env.horizon, rng)
   found = []
   for task in tasks:
+    stops.check('all finished phases are saved')
     for _ in range(run.config.early_experience.expert_attempts):
       demo = demonstrator.play(task)
       if demo is not None and demo.success:

@@ -79,13 +79,14 @@ class RuleNotebook:
     if config.freeze_after and step > config.freeze_after:
       return self._figures(0, 0)
     cases = [self._case(t, group) for t, group in zip(tasks, groups, strict=True)]
+    # First, as a stop may leave it: nothing is noted before all is known.
+    proposals = reflector.propose(
+        player, cases, config, self._reflection, step, ledger
+    )
     for case in cases:
       self.book.pool(self.key(case.task)).note_use(
           [rule.id for rule in case.shown], step
       )
-    proposals = reflector.propose(
-        player, cases, config, self._reflection, step, ledger
-    )
     counts = [
         self._edit(self.book.pool(self.key(case.task)), lines, step)
         for case, lines in zip(cases, proposals, strict=True)

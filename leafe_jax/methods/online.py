@@ -49,7 +49,10 @@ class Notebook(Protocol):
       self, step: int, tasks: Sequence[api.Task], groups: Sequence[Tree],
       player: Player, ledger: Ledger,
   ) -> dict[str, float]:
-    """Learns from the groups of a step, asking the frozen policy; figures."""
+    """Learns from the groups of a step, asking the frozen policy; figures.
+
+    What raises leaves it as it was.
+    """
     ...
 
   def save(self, directory: pathlib.Path) -> dict[str, Any]:
@@ -90,6 +93,9 @@ class _Progress:
   ledger: Ledger
   curve: list[float]
 
+  def copy(self) -> _Progress:
+    return _Progress(dataclasses.replace(self.ledger), [*self.curve])
+
 
 class OnlineTraining:
   """One arm's training.
@@ -118,7 +124,8 @@ class OnlineTraining:
     self._step_weight = step_weight
     self._config = config = config or run.config.grpo
     # Without a KL term and without anybody to ask, the base need not be kept.
-    self._keeps_base = bool(config.kl) or notebook is not None
+    self._asks = notebook is not None
+    self._keeps_base = bool(config.kl) or self._asks
     self._notebook = notebook or Blank()
     self._rules = Rules(
         1.0, run.config.explore.max_response_tokens, run.transcript.stop_ids
@@ -153,10 +160,10 @@ class OnlineTraining:
       while step < self._config.steps and _affordable(past.ledger, limit):
         step += 1
         try:
-          state, figures = self._step(state, step, reference, past)
-        except stops.Stopped:
+          state, past, figures = self._step(state, step, reference, past)
+        except stops.Stopped as stopped:
           self._keep_before(checkpoints, step, state, past)
-          raise
+          raise self._at(step, stopped.number) from stopped
         writer.write(step, figures)
         shown = [name for name in ('success', 'kl') if name in figures]
         bar.show({name: f'{figures[name]:.3f}' for name in shown})
@@ -206,16 +213,21 @@ class OnlineTraining:
   def _keep_before(
       self, checkpoints: Checkpoints, step: int, state: TrainState, past: _Progress
   ) -> None:
-    """Saves what stood before a step that was left while its episodes were played."""
-    untouched = len(past.curve) == step - 1
-    if untouched and (step - 1) % self._config.checkpoint_every:
+    """Saves what stood before a step that was left before its update."""
+    if (step - 1) % self._config.checkpoint_every:
       self._save(checkpoints, step - 1, state, past)
     checkpoints.close()
 
+  def _at(self, step: int, number: int) -> stops.Stopped:
+    """What is raised in the middle of a step."""
+    return stops.Stopped(
+        number, f'{self._name} saved after step {step - 1} of {self._config.steps}'
+    )
+
   def _step(
       self, state: TrainState, step: int, reference: dict[str, Any], past: _Progress
-  ) -> tuple[TrainState, dict[str, float]]:
-    run, config = self._run, self._config
+  ) -> tuple[TrainState, _Progress, dict[str, float]]:
+    run, config, past = self._run, self._config, past.copy()
     tasks = tasks_of_step(
         self._tasks, config.tasks_per_step, step, f'{run.config.seed}/{self._name}'
     )
@@ -229,14 +241,15 @@ class OnlineTraining:
     past.curve.append(round(figures['success'], 6))
     sequences, left_out = self._fitting(groups, step)
     metrics = {'left_out': float(left_out)}
+    if self._asks:  # before the update: there is no way back from it
+      frozen = run.player(reference, -step)
+      metrics |= self._notebook.learn(step, tasks, groups, frozen, past.ledger)
     if sequences:
       rows = pipeline.pack_rows(sequences, self._row_length)
       state, found = self._update(state, rows, reference, step)
       metrics.update(found)
-    frozen = run.player(reference, -step)
-    learnt = self._notebook.learn(step, tasks, groups, frozen, past.ledger)
-    return state, {
-        **figures, **metrics, **learnt, 'env_steps': float(past.ledger.env_steps)
+    return state, past, {
+        **figures, **metrics, 'env_steps': float(past.ledger.env_steps)
     }
 
   @property

@@ -24,6 +24,7 @@ from leafe_jax.rollout.answers import CutOff, read_answer
 from leafe_jax.rollout.episode import Player, first_prompt
 from leafe_jax.rollout.keys import row_key
 from leafe_jax.rollout.ledger import Ledger
+from leafe_jax.rollout.play import ask
 from leafe_jax.rollout.reflect import OVERLONG
 from leafe_jax.rundir import RunStopped
 from leafe_jax.sampler import Request, Rules, Sample
@@ -173,7 +174,7 @@ def _ask_in_grammar(
     key = row_key(player.seed, player.version, case.task.id, 'rules')
     requests.append(Request(state, key))
   rules = Rules(0.0, config.max_reflector_tokens, transcript.stop_ids)
-  samples = player.sampler.sample(requests, rules)
+  samples = ask(player, requests, rules)
   return [
       _read_lines(player, case, sample, ledger)
       for case, sample in zip(cases, samples, strict=True)
@@ -225,7 +226,7 @@ def _ask_for_reflections(
   requests = [
       reflection_request(player, case.task, node, ledger) for _, case, node in asked
   ]
-  samples = player.sampler.sample(requests, rules)
+  samples = ask(player, requests, rules)
   found = [
       [Proposal(edit.line()) for edit in votes(case.shown, case.group)]
       for case in cases

@@ -298,6 +298,7 @@ class Run:
     return Player(
         sampler, self.transcript, self._playable(), self.config.env.horizon,
         self.config.seed, version, self.clock, self._window(),
+        self.config.sampler.checkpoint_every,
     )
 
   def abstract_params(self) -> dict[str, jax.ShapeDtypeStruct]:

@@ -19,7 +19,7 @@ from leafe_jax.rollout.crew import Crew
 from leafe_jax.rollout.episode import Decision, Episode, Player, Start
 from leafe_jax.rollout.keys import row_key
 from leafe_jax.rollout.ledger import Ledger
-from leafe_jax.rollout.play import open_episodes, take_actions
+from leafe_jax.rollout.play import ask, open_episodes, take_actions
 from leafe_jax.rollout.reflect import Question, reflect
 from leafe_jax.rollout.timing import Meter
 from leafe_jax.sampler import Request, Rules, Sample
@@ -123,7 +123,7 @@ def propose(
       for number in range(count)
   ]
   requests = [_request(player, *proposal) for proposal in asked]
-  samples = player.sampler.sample(requests, rules)
+  samples = ask(player, requests, rules)
   branches = []
   for (plot, decision, _), sample in zip(asked, samples, strict=True):
     branch = plot.branch_out(player, decision, sample)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from absl import logging
 
@@ -24,6 +24,9 @@ from leafe_jax.sampler import Sample, Sampler, State
 from leafe_jax.text import history
 from leafe_jax.text.transcript import Transcript, UnknownWords
 from leafe_jax.tree import Node, Turn
+
+if TYPE_CHECKING:
+  from leafe_jax.rollout.journal import Journal
 
 T = TypeVar('T')
 
@@ -45,6 +48,9 @@ class Player:
     clock: times the world.
     window: spells the prompts of later turns, each of them anew; None: they are
       what the turn adds to a transcript that only grows.
+    keep_every: responses between two points from which a stopped wave goes on; 0:
+      it starts again.
+    journal: keeps the responses of the present wave; None: nobody does.
   """
 
   sampler: Sampler
@@ -55,6 +61,8 @@ class Player:
   version: int
   clock: Clock = dataclasses.field(default_factory=Clock)
   window: Window | None = None
+  keep_every: int = 0
+  journal: Journal | None = None
 
 
 @dataclasses.dataclass(frozen=True)

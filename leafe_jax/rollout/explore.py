@@ -127,7 +127,7 @@ class _Course:
         config.reflect_temperature, config.max_reflection_tokens, stop_ids
     )
     self._limit = limit
-    self._rows: Rows[tuple[Growth, Episode, Question | None]] = Rows(player.sampler)
+    self._rows: Rows[tuple[Growth, Episode, Question | None]] = Rows(player)
 
   def join(self) -> bool:
     """Fills free rows; whether any episode runs.

@@ -17,7 +17,7 @@ from leafe_jax import stops
 from leafe_jax.rollout.crew import Crew
 from leafe_jax.rollout.episode import Episode, Player
 from leafe_jax.rollout.keys import row_key
-from leafe_jax.sampler import Request, Rules, Sample, Sampler
+from leafe_jax.sampler import Request, Rules, Sample
 
 T = TypeVar('T')
 
@@ -25,8 +25,9 @@ T = TypeVar('T')
 class Rows(Generic[T]):
   """Rows that are with the sampler, each with a note."""
 
-  def __init__(self, sampler: Sampler):
-    self._sampler = sampler
+  def __init__(self, player: Player):
+    self._journal = player.journal
+    self._sampler = player.journal or player.sampler
     self._notes: dict[int, T] = {}
 
   def __len__(self) -> int:
@@ -40,12 +41,30 @@ class Rows(Generic[T]):
     """The samples that come next; none while no row has come to its end.
 
     Raises:
-      Stopped: the run was asked to stop. Nothing of the episodes in progress is
-        kept: with the same random keys they are played again.
+      Stopped: the run was asked to stop. What the player's journal does not keep
+        of the episodes in progress is played again, with the same random keys.
     """
-    stops.check('finished waves of episodes are saved, the present one is not')
+    stops.check(self._saved())
     samples = self._sampler.poll().items()
     return [(self._notes.pop(ticket), sample) for ticket, sample in samples]
+
+
+  def _saved(self) -> str:
+    if self._journal is None:
+      return 'finished waves of episodes are saved, the present one is not'
+    return (
+        'finished waves of episodes are saved, and the first '
+        f'{self._journal.kept:,} responses of the present one'
+    )
+
+
+def ask(player: Player, requests: Sequence[Request], rules: Rules) -> list[Sample]:
+  """One response per request, as `Sampler.sample`. Stopped: as `Rows.poll`."""
+  return player.sampler.sample(requests, rules, _check_between)
+
+
+def _check_between() -> None:
+  stops.check('what was finished before is saved', stops.ask())
 
 
 def open_episodes(crew: Crew, episodes: Sequence[tuple[str, Episode]]) -> None:
@@ -88,7 +107,7 @@ def play(
 
   Episodes that end leave at once and the next waiting ones join.
   """
-  running: Rows[tuple[str, Episode]] = Rows(player.sampler)
+  running: Rows[tuple[str, Episode]] = Rows(player)
 
   def go_on(entries: Sequence[tuple[str, Episode]]) -> None:
     for task_id, episode in entries:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from leafe_jax.rollout.episode import Episode, Player
 from leafe_jax.rollout.keys import row_key
 from leafe_jax.rollout.ledger import Ledger
+from leafe_jax.rollout.play import ask
 from leafe_jax.sampler import Request, Rules, Sample
 from leafe_jax.text.transcript import ReflectionError
 from leafe_jax.tree import Reflection
@@ -48,7 +49,7 @@ def reflect(player: Player, questions: Sequence[Question], rules: Rules) -> None
   open_questions = list(questions)
   while open_questions:
     requests = [question_request(player, question) for question in open_questions]
-    samples = player.sampler.sample(requests, rules)
+    samples = ask(player, requests, rules)
     open_questions = [
         question
         for question, sample in zip(open_questions, samples, strict=True)

@@ -74,6 +74,11 @@ class Lease:
     """Of the pool that the pages are in."""
     return self._tree.shard
 
+  @property
+  def lives(self) -> bool:
+    """Whether any page of the transcript is left: the first goes last."""
+    return self.node.page is not None or self.path()[0].page is not None
+
   def path(self) -> list[Node]:
     """The nodes from the first page to this one."""
     nodes, node = [], self.node

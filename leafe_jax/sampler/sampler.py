@@ -196,7 +196,10 @@ class Sampler:
     return [sample.state for sample in self._scheduler.finish(tickets)]
 
   def sample(
-      self, requests: Sequence[Request], rules: Rules | Sequence[Rules]
+      self,
+      requests: Sequence[Request],
+      rules: Rules | Sequence[Rules],
+      between: Callable[[], None] = lambda: None,
   ) -> list[Sample]:
     """One response per request, in their order.
 
@@ -205,6 +208,7 @@ class Sampler:
     Args:
       requests: prompts and keys.
       rules: the same for all, or one for each.
+      between: called while the device works, once a dispatch; may raise.
 
     Raises:
       StaleState: a state belongs to other weights.
@@ -216,7 +220,7 @@ class Sampler:
       self._check(request.state)
     each = [rules] * len(requests) if isinstance(rules, Rules) else rules
     pairs = zip(requests, each, strict=True)
-    return self._scheduler.finish([self.submit(*pair) for pair in pairs])
+    return self._scheduler.finish([self.submit(*pair) for pair in pairs], between)
 
   def submit(self, request: Request, rules: Rules) -> int:
     """Queues a request; `poll` returns its sample under this ticket.

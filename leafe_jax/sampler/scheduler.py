@@ -133,8 +133,14 @@ class Scheduler:
     done, self._done = self._done, {}
     return done
 
-  def finish(self, tickets: Sequence[int]) -> list[Sample]:
+  def finish(
+      self, tickets: Sequence[int], between: Callable[[], None] = lambda: None
+  ) -> list[Sample]:
     """Polls until these tickets are done; others' samples stay for `poll`.
+
+    Args:
+      tickets: of the rows.
+      between: called after every launch; what it raises leaves all as it is.
 
     Raises:
       OutOfPages: a row does not fit into the pool alone; all these are dropped.
@@ -143,6 +149,7 @@ class Scheduler:
     try:
       while not all(ticket in self._done for ticket in tickets):
         self._launch(hold=False)
+        between()
         if self._under_way:
           self._collect(*self._under_way.popleft())
     except OutOfPages:

@@ -59,8 +59,11 @@ class Shards:
       tree.clock += 1
 
   def choose(self, lease: Lease | None) -> int:
-    """The shard for a row: its pages', or the one with fewest rows."""
-    if lease is not None:
+    """The shard for a row: its pages', or the one with fewest rows.
+
+    A transcript that has lost all its pages is as good as a new one.
+    """
+    if lease is not None and lease.lives:
       return lease.shard
     return self._rows.index(min(self._rows))
 

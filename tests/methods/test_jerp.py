@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 
 import pytest
 
+from leafe_jax import stops
 from leafe_jax.config import Evaluate, Jerp
+from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.memory.book import read_book
 from leafe_jax.memory.rules import ADD, Edit, Pool, Rule
 from leafe_jax.methods import jerp, reflector
@@ -220,6 +223,43 @@ def test_a_run_leaves_a_readable_book_and_goes_on_from_a_checkpoint(
   assert book[0] == book[1]
   [pool] = book[0]['pools'].values()
   assert pool['log'] and book[0]['step'] == 3
+
+
+def test_a_run_that_is_asked_to_stop_while_it_learns_loses_no_step(
+    tmp_path, monkeypatch
+):
+  options = dataclasses.replace(bandit.GRPO, steps=3, checkpoint_every=5)
+  found = []
+  for name in ('straight', 'stopped'):
+    run = bandit.make_run(tmp_path / name, grpo=options)
+    directory = run.directory.phase('jerp').dir
+    if name == 'stopped':
+      with monkeypatch.context() as patch:
+        patch.setattr(reflector, 'ask', _stop_in(3, reflector.ask))
+        with pytest.raises(stops.Stopped, match='jerp saved after step 2 of 3'):
+          jerp.jerp(run, directory)
+    result = jerp.jerp(run, directory)
+    book = read_book(directory, jerp.limits_of(CONFIG)).to_json()
+    found.append((result, book, _weights(directory)))
+  assert found[0] == found[1]
+
+
+def _stop_in(call, ask):
+  calls = []
+
+  def stopping(*arguments):
+    calls.append(0)
+    if len(calls) == call:
+      raise stops.Stopped(signal.SIGTERM, 'what was finished before is saved')
+    return ask(*arguments)
+
+  return stopping
+
+
+def _weights(directory):
+  return {
+      name: value.tobytes() for name, value in load_params(directory / 'params').items()
+  }
 
 
 def _die_in(last, learn):

@@ -94,7 +94,10 @@ class ScriptedSampler:
     assert all(map(self.fits, states))
     return list(states)
 
-  def sample(self, requests: Sequence[Request], rules: Rules) -> list[Sample]:
+  def sample(
+      self, requests: Sequence[Request], rules: Rules, between=lambda: None
+  ) -> list[Sample]:
+    between()
     if requests:
       self.batches.append(len(requests))
     return [self._one(request) for request in requests]

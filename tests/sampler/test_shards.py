@@ -112,6 +112,8 @@ def test_rows_go_where_the_fewest_are_and_stay_with_their_pages():
   del pages
   shards.clear()
   assert shards.num_free == 96 and shards.choose(None) == 0
+  shards.enter(0)
+  assert shards.choose(lease) == 1  # where nothing of it is left, as if new
 
 
 def test_four_shards_sample_what_one_does_and_hold_a_quarter_each():

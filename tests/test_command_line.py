@@ -181,6 +181,7 @@ FULL = [
     OSError(errno.ENOSPC, 'No space left on device', 'runs/a/wave_0001.jsonl'),
     OSError(errno.EDQUOT, 'Disk quota exceeded', 'runs/a/wave_0001.jsonl'),
     OSError(errno.EROFS, 'Read-only file system', 'runs/a/wave_0001.jsonl'),
+    OSError(errno.EFBIG, 'File too large', 'runs/a/wave_0001.jsonl'),
     # As the library of the checkpoints says it.
     ValueError("RESOURCE_EXHAUSTED: x: No space left on device [os_error_code='28']"),
 ]
@@ -199,7 +200,8 @@ def test_a_full_disk_stops_a_run_with_one_line(
   monkeypatch.setattr(main, '_run', run)
   assert start(monkeypatch, tmp_path / 'run') == 1
   [line] = [x for x in capsys.readouterr().err.splitlines() if x.startswith('leafe')]
-  assert line.endswith('Make room, and the same command goes on')
+  remedy = 'the size of files (ulimit -f)' if 'too large' in line else 'Make room'
+  assert line.endswith(f'{remedy}, and the same command goes on')
   assert ('wave_0001.jsonl' in line) == isinstance(error, OSError)
 
 

@@ -64,9 +64,12 @@ class Fault(Protocol):
     processes: of the run.
   """
 
-  name: str
-  variant: str
-  processes: int
+  @property
+  def name(self) -> str: ...
+  @property
+  def variant(self) -> str: ...
+  @property
+  def processes(self) -> int: ...
 
   def happen(self, scene: Scene) -> tuple[int, ...]:
     """Starts and disturbs the run; the exit codes that it may have then.

@@ -83,6 +83,10 @@ class Player:
     codes = tuple(process.returncode for process in started)
     return Ending(codes, text, time.monotonic() - begun, hung)
 
+  def command(self) -> list[str]:
+    """What a process is started with, before its own flags."""
+    return [sys.executable, '-m', 'leafe_jax.main', *self.options]
+
   def _flags(self) -> list[tuple[int, list[str]]]:
     if self.processes == 1:
       return [(0, [])]
@@ -95,8 +99,7 @@ class Player:
   def _spawn(
       self, number: int, flags: Sequence[str], log, limit_bytes: int
   ) -> subprocess.Popen:
-    command = [sys.executable, '-m', 'leafe_jax.main', *self.options]
-    command += [f'--workdir={self.workdir}', *flags]
+    command = [*self.command(), *flags, f'--workdir={self.workdir}']
     if limit_bytes:
       command = ['prlimit', f'--fsize={limit_bytes}', '--', *command]
     return subprocess.Popen(

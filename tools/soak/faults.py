@@ -132,7 +132,7 @@ class Damage:
       scene.detail += '; '
     found = [path for path in _files(workdir) if path.stat().st_size]
     if found:
-      path = scene.rng.choice(found)
+      path = _choose(found, scene.rng)
       scene.files[path] = path.read_bytes()
       scene.detail += f'{path.relative_to(workdir)} {self.change(path, scene.rng)}'
     return (0, 1, 2, -signal.SIGKILL)
@@ -145,6 +145,15 @@ def _files(workdir: pathlib.Path) -> list[pathlib.Path]:
       if path.is_file() and path.name not in _SKIPPED
       and 'tensorboard' not in path.parts and not path.name.endswith('.partial')
   ]
+
+
+def _choose(found: Sequence[pathlib.Path], rng: random.Random) -> pathlib.Path:
+  """One of the files; checkpoints, which are most of them, are one place of many."""
+  places: dict[pathlib.Path, list[pathlib.Path]] = {}
+  for path in found:
+    whole = [p for p in path.parents if p.name in ('checkpoints', 'params')]
+    places.setdefault(whole[-1] if whole else path.parent, []).append(path)
+  return rng.choice(rng.choice(list(places.values())))
 
 
 def flip(path: pathlib.Path, rng: random.Random) -> str:

@@ -24,6 +24,7 @@ from __future__ import annotations
 import pathlib
 import random
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -185,6 +186,18 @@ def _say(soak: Soak, entry: report.Entry) -> None:
   sys.stdout.flush()
 
 
+def _heed_signals() -> None:
+  """What is ignored here (nohup, a shell's background) reaches the runs all the same.
+
+  A program inherits that a signal is ignored, but no handler.
+  """
+  for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    if signal.getsignal(number) is signal.SIG_IGN:
+      signal.signal(number, lambda *_: None)
+    elif number != signal.SIGINT:  # ends with what was begun put away
+      signal.signal(number, lambda number, _: sys.exit(128 + number))
+
+
 def main(argv: Sequence[str]) -> int:
   if len(argv) > 1:
     raise command_line.UsageError(f'unexpected arguments {list(argv[1:])}')
@@ -199,6 +212,7 @@ def main(argv: Sequence[str]) -> int:
     )
   except ValueError as error:
     raise command_line.UsageError(str(error)) from error
+  _heed_signals()
   end = time.monotonic() + seconds
   if values.draw >= 0:
     _say(soak, soak.draw(values.draw))

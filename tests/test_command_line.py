@@ -205,6 +205,21 @@ def test_a_full_disk_stops_a_run_with_one_line(
   assert ('wave_0001.jsonl' in line) == isinstance(error, OSError)
 
 
+def test_an_interrupt_before_the_run_begins_is_one_line(monkeypatch, capsys):
+
+  def interrupted(*_, **__) -> None:
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(launch, 'define_flags', lambda values: None)
+  monkeypatch.setattr(main.app, 'run', interrupted)
+  with pytest.raises(SystemExit) as error:
+    main.program()
+  assert error.value.code == 130
+  assert capsys.readouterr().err == (
+      'leafe_jax: stopped before the run began; the same command starts it\n'
+  )
+
+
 def test_other_errors_are_not_taken_for_a_full_disk(monkeypatch, tmp_path, quiet):
   del quiet
 

@@ -88,9 +88,10 @@ class Signals:
   numbers: tuple[int, ...]
   variant: str = ''
   processes: int = 1
+  between: tuple[float, float] = (0.0, 0.9)  # of the time of an undisturbed run
 
   def happen(self, scene: Scene) -> tuple[int, ...]:
-    after = scene.rng.uniform(0.0, 0.9) * scene.seconds
+    after = scene.rng.uniform(*self.between) * scene.seconds
     gaps = [scene.rng.uniform(0.0, 0.5) for _ in self.numbers[1:]]
     names = ', '.join(signal.Signals(number).name for number in self.numbers)
     victim = scene.rng.randrange(self.processes)
@@ -113,6 +114,10 @@ def _sleep(processes: Sequence[subprocess.Popen], seconds: float) -> None:
     time.sleep(0.01)
 
 
+# When there is something to be damaged.
+_HALF_DONE = Signals('', (signal.SIGKILL,), between=(0.3, 0.95))
+
+
 @dataclasses.dataclass(frozen=True)
 class Damage:
   """A file of the run directory changed between two starts."""
@@ -128,7 +133,7 @@ class Damage:
       shutil.copytree(scene.reference, workdir)
       scene.detail += 'finished; '
     else:
-      Signals('', (signal.SIGKILL,)).happen(scene)
+      _HALF_DONE.happen(scene)
       scene.detail += '; '
     found = [path for path in _files(workdir) if path.stat().st_size]
     if found:
@@ -256,7 +261,7 @@ class ReadOnly:
 
   def happen(self, scene: Scene) -> tuple[int, ...]:
     _mount(scene.player.workdir, 'size=50%')
-    Signals('', (signal.SIGKILL,)).happen(scene)
+    _HALF_DONE.happen(scene)
     scene.detail += ', then read-only'
     _remount(scene.player.workdir, 'ro')
     scene.start()

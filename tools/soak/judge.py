@@ -137,7 +137,10 @@ def results(directory: pathlib.Path) -> list[str]:
 def _content(path: pathlib.Path) -> Any:
   """Of a file, without what was measured."""
   if path.name in ('DONE.json', 'results.json'):
-    return _untimed(json.loads(path.read_bytes()))
+    try:
+      return _untimed(json.loads(path.read_bytes()))
+    except ValueError:
+      return path.read_bytes()
   # The page tells of times.
   return path.name if path.parent.name == 'report' else path.read_bytes()
 

@@ -179,3 +179,12 @@ def test_a_soak_goes_on_with_the_next_draws_and_keeps_what_is_wrong(
   assert pathlib.Path(tmp_path / 'soak.json').exists()
   with pytest.raises(ValueError, match='give another --out'):
     Soak(['believes'], tmp_path, 1, 20, kinds)
+
+
+def test_an_undisturbed_run_that_fails_is_wrong_and_the_soak_goes_on(
+    tmp_path, monkeypatch
+):
+  monkeypatch.setattr(play.Player, 'command', Stand.command)
+  soak = Soak(['raises'], tmp_path, 0, 20, [faults.Signals('a', (signal.SIGKILL,))])
+  entry = soak.draw(0)
+  assert entry.outcome == judge.WRONG and 'undisturbed run' in entry.why

@@ -83,14 +83,17 @@ class Soak:
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     start = time.monotonic()
-    reference, seconds = self._reference(fault)
     player = self._player(fault, place / 'run', place / 'log.txt')
-    scene = Scene(player, reference, seconds, rng)
-    outcome, why = _outcome(fault, scene)
+    try:
+      scene = Scene(player, *self._reference(fault), rng)
+    except judge.Wrong as error:  # a finding too, and no reason to stop
+      scene, outcome, why = None, judge.WRONG, str(error)
+    else:
+      outcome, why = _outcome(fault, scene)
     if outcome != judge.WRONG:
       shutil.rmtree(place)
     entry = report.Entry(
-        number, fault.name, scene.detail, outcome, why,
+        number, fault.name, scene.detail if scene else '', outcome, why,
         round(time.monotonic() - start, 1), self._replay(number),
     )
     self.entries = [e for e in self.entries if e.number != number] + [entry]
@@ -123,7 +126,7 @@ class Soak:
       place.mkdir(parents=True)
       ending = self._player(fault, place / 'run', place / 'log.txt').start()
       if not ending.whole:
-        raise command_line.UsageError(
+        raise judge.Wrong(
             f'the undisturbed run did not end well; see {place / "log.txt"}'
         )
       note.write_text(f'{ending.seconds:.1f}', 'ascii')

@@ -37,7 +37,9 @@ _FULL = {
     errno.ENOSPC: 'No space left on device',
     errno.EDQUOT: 'Disk quota exceeded',
     errno.EROFS: 'Read-only file system',
+    errno.EFBIG: 'File too large',
 }
+_LIMITED = 'Raise the limit on the size of files (ulimit -f)'
 
 
 class UsageError(ValueError):
@@ -194,14 +196,15 @@ def printable(text: str) -> str:
 
 
 def disk_trouble(error: BaseException) -> str | None:
-  """What to do about a full or write-protected disk, if that is the error."""
+  """What to do about a disk that is full, write-protected or limited, if that is it."""
   for cause in _causes(error):
     for number, text in _FULL.items():
       if getattr(cause, 'errno', None) == number or text in str(cause):
         place = getattr(cause, 'filename', None)
         where = f'{place}: ' if place else ''
+        remedy = _LIMITED if number == errno.EFBIG else 'Make room'
         return (
-            f'{where}{text}: what was saved is whole. Make room, and the same '
+            f'{where}{text}: what was saved is whole. {remedy}, and the same '
             'command goes on'
         )
   return None

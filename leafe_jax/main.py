@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 
 from absl import app, flags
@@ -155,6 +156,15 @@ def _run(
     raise UsageError(f'{error}{others}') from error
 
 
-if __name__ == '__main__':
+def program() -> None:
+  """The whole program; exits."""
   launch.define_flags(flags.FLAGS)
-  app.run(main, flags_parser=parse)
+  try:
+    app.run(main, flags_parser=parse)
+  except KeyboardInterrupt:  # later a run saves what it has (`stops`)
+    message = 'stopped before the run began; the same command starts it'
+    raise SystemExit(refuse(message, 128 + signal.SIGINT)) from None
+
+
+if __name__ == '__main__':
+  program()

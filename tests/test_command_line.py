@@ -181,6 +181,7 @@ FULL = [
     OSError(errno.ENOSPC, 'No space left on device', 'runs/a/wave_0001.jsonl'),
     OSError(errno.EDQUOT, 'Disk quota exceeded', 'runs/a/wave_0001.jsonl'),
     OSError(errno.EROFS, 'Read-only file system', 'runs/a/wave_0001.jsonl'),
+    OSError(errno.EFBIG, 'File too large', 'runs/a/wave_0001.jsonl'),
     # As the library of the checkpoints says it.
     ValueError("RESOURCE_EXHAUSTED: x: No space left on device [os_error_code='28']"),
 ]
@@ -199,8 +200,24 @@ def test_a_full_disk_stops_a_run_with_one_line(
   monkeypatch.setattr(main, '_run', run)
   assert start(monkeypatch, tmp_path / 'run') == 1
   [line] = [x for x in capsys.readouterr().err.splitlines() if x.startswith('leafe')]
-  assert line.endswith('Make room, and the same command goes on')
+  remedy = 'the size of files (ulimit -f)' if 'too large' in line else 'Make room'
+  assert line.endswith(f'{remedy}, and the same command goes on')
   assert ('wave_0001.jsonl' in line) == isinstance(error, OSError)
+
+
+def test_an_interrupt_before_the_run_begins_is_one_line(monkeypatch, capsys):
+
+  def interrupted(*_, **__) -> None:
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(launch, 'define_flags', lambda values: None)
+  monkeypatch.setattr(main.app, 'run', interrupted)
+  with pytest.raises(SystemExit) as error:
+    main.program()
+  assert error.value.code == 130
+  assert capsys.readouterr().err == (
+      'leafe_jax: stopped before the run began; the same command starts it\n'
+  )
 
 
 def test_other_errors_are_not_taken_for_a_full_disk(monkeypatch, tmp_path, quiet):

@@ -32,6 +32,7 @@ from leafe_jax.evaluation.report import MAX_TREE_BYTES, MAX_TREES
 from leafe_jax.experience import build
 from leafe_jax.learner.metrics import make_writer
 from leafe_jax.methods.collect import collect, load_trees
+from leafe_jax.policy import runtime
 from leafe_jax.rollout.grow import Limits
 from leafe_jax.tree import Tree
 from tools import weightless
@@ -161,6 +162,7 @@ def main(argv: Sequence[str]) -> None:
   if not values.out or (root.exists() and any(root.iterdir())):
     raise command_line.UsageError(f'--out={values.out}: name an empty directory')
   root.mkdir(parents=True, exist_ok=True)
+  runtime.collect_rarely()  # as a run: else the collector's share grows with the trees
   config = make_config(values)
   sys.stdout.write('\n'.join(measure(config, root)) + '\n')
 

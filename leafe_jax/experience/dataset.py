@@ -128,6 +128,12 @@ def is_intact(directory: str | os.PathLike[str]) -> bool:
   return True
 
 
+def describe(directory: str | os.PathLike[str]) -> None:
+  """Writes anew what tensorflow-datasets reads of an intact dataset: the same bytes."""
+  directory = pathlib.Path(directory)
+  _write_metadata(directory, _manifest(directory))
+
+
 def read(directory: str | os.PathLike[str]) -> ExampleSource:
   """Opens a dataset; damaged shards are reported and left out.
 

@@ -95,6 +95,8 @@ def _write_examples(run: Run, transcript: Transcript, data: pathlib.Path) -> Non
     if data.exists():
       logging.warning('%s is made again, to the same bits', data)
     dataset.write(data, _examples(run, transcript))
+  else:  # which no shard tells of
+    dataset.describe(data)
 
 
 def _examples(run: Run, transcript: Transcript) -> Iterator[Example]:

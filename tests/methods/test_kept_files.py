@@ -103,6 +103,20 @@ def test_the_warm_start_goes_on_with_the_examples_it_began_with(
   assert len(dataset.read(data)) == 40
 
 
+@pytest.mark.parametrize('name', ['dataset_info.json', 'features.json'])
+@pytest.mark.parametrize('damage', [lose, cut_short])
+def test_the_warm_start_makes_what_describes_its_examples_again(
+    tmp_path, monkeypatch, name, damage
+):
+  monkeypatch.setattr(warm_start, '_examples', lambda *_: make_examples())
+  data = tmp_path / 'data'
+  warm_start._write_examples(None, None, data)  # pyright: ignore
+  before = {path: path.read_bytes() for path in data.iterdir()}
+  damage(data / name)
+  warm_start._write_examples(None, None, data)  # pyright: ignore
+  assert {path: path.read_bytes() for path in data.iterdir()} == before
+
+
 def test_a_checkpoint_that_is_another_one_by_now_is_named(tmp_path):
   place, phase = tmp_path / 'checkpoint', tmp_path / 'warm_start'
   for directory in (place, phase):

@@ -116,9 +116,10 @@ def find_function(path: str) -> Callable[..., Any]:
       raise ImportError(
           f'{path}: {module_name} cannot be imported: {_say_where(error)}'
       ) from error
+    taken = '; envs is the package of leafe_jax: give yours another name'
     raise ValueError(
         f'{path}: there is no module {missing!r} in the working directory or '
-        'among the installed packages'
+        f'among the installed packages{taken if missing.startswith("envs.") else ""}'
     ) from error
   function = getattr(module, function_name, None)
   if not callable(function):

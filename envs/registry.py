@@ -40,6 +40,11 @@ def names() -> tuple[str, ...]:
   return tuple(sorted(_MAKERS))
 
 
+def location(name: str) -> str:
+  """Where the function of an environment of this package is, as module:function."""
+  return _MAKERS[name]
+
+
 def check(name: str) -> None:
   """ValueError, naming the choices, for a name that `make` cannot know."""
   if name in _MAKERS:

@@ -16,7 +16,7 @@ OPTIONAL := $(VENV)/.optional
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help run test matrix lint format clean install
+.PHONY: help run test matrix docs lint format clean install
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -31,6 +31,11 @@ test: $(STAMP) $(OPTIONAL) ## all tests; ARGS go to pytest
 
 matrix: ## all tests with each Python of PYTHONS that is at hand; ARGS go to pytest
 	PYTHONS="$(PYTHONS)" .ci/matrix $(ARGS)
+
+docs: $(STAMP) ## the site, in build/site; stops at a link that leads nowhere
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python -m docs.drawings
+	$(BIN)/python -m mkdocs build --strict
 
 lint: $(STAMP) ## ruff and pyright
 	$(BIN)/ruff check .

@@ -37,8 +37,8 @@ def table(head: tuple[str, ...], rows: Iterator[tuple[object, ...]]) -> str:
 def options() -> str:
   """Every option by what it is for, with its type, default, range and meaning."""
   parts = [
-      '# Options\n\nEach is `--config.NAME=VALUE` on the command line. Defaults are those '
-      'of `leafe_jax/config.py`; a config file may change them.\n'
+      '# Options\n\nEach is `--config.NAME=VALUE` on the command line. Defaults are '
+      'those of `leafe_jax/config.py`; a config file may change them.\n'
   ]
   for group, found in usage.grouped().items():
     rows = ((f'`{option.path}`', settings.type_name(option.type), _default(option),
@@ -82,7 +82,8 @@ def environments() -> str:
   parts = ['# Environments\n\nOptions are `--config.env.options.NAME=VALUE`.\n']
   for name in registry.names():
     function = registry.find_function(registry.location(name))
-    rows = ((f'`{option}`', f'`{kind}`', value) for option, kind, value in _taken(function))
+    taken = _taken(function)
+    rows = ((f'`{option}`', f'`{kind}`', value) for option, kind, value in taken)
     parts.append(
         f'## {name}\n\n{table(("option", "type", "default"), rows)}\n'
         f'```text\n{inspect.getdoc(function) or ""}\n```\n'
@@ -130,7 +131,8 @@ def tools() -> str:
   """What every program says of itself."""
   modules = ['leafe_jax.main', *(f'tools.{name}' for name in programs())]
   texts = [f'## {name}\n\n```text\n{say(name)}\n```\n' for name in modules]
-  return '# Programs\n\n`python -m NAME`; installed, `leafe-jax-...`.\n\n' + '\n'.join(texts)
+  head = '# Programs\n\n`python -m NAME`; installed, `leafe-jax-...`.\n\n'
+  return head + '\n'.join(texts)
 
 
 def sections(*names: str) -> str:

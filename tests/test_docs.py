@@ -26,7 +26,7 @@ SPEAKING = [
     name for name in TEXTS
     if 'results/' not in name and name not in ('BUILD_NOTES.md', 'CHANGELOG.md')
 ]
-# Run as they stand; tests/planning and tests/tools run the longer ones.
+# Run as they stand; the tests of the tools run the longer ones.
 LOOKS = ('tools.tasks', 'tools.play')
 
 
@@ -76,7 +76,8 @@ def test_a_run_would_start(monkeypatch, words):
   """Flags, config and phases, as the run checks them before it does anything."""
   monkeypatch.chdir(ROOT)
   own = 'docs.examples.number_guess:World'
-  argv = ['main', *(word.replace('my_package.my_world:make', own) for word in words[1:])]
+  given = [word.replace('my_package.my_world:make', own) for word in words[1:]]
+  argv = ['main', *given]
   monkeypatch.setattr(sys, 'argv', argv)
   values = flags.FlagValues()
   launch.define_flags(values)

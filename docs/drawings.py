@@ -81,20 +81,20 @@ def tree() -> str:
   ]  # fmt: skip
   return picture(
       760, 290, 'An agent fails, goes back to the turn it names, and tries again',
-      text(20, 34, '1  It acts, and fails.', 'head'),
+      text(20, 34, '1 It acts, and fails.', 'head'),
       line('M53 105H132'), line('M158 105H237'), line('M263 105H342'),
       line('M368 105H440'), *first,
       text(450, 110, 'the wrong product', 'bad'),
-      line('M520 122C470 196 260 196 153 124', 'way dash', arrow=True),
-      text(470, 158, '2  It says where it went wrong'),
-      text(470, 177, '    and what to know there: "turn 2, the', 'small'),
-      text(470, 194, '    second page has it". Both go back.', 'small'),
+      line('M470 122C430 190 260 190 153 124', 'way dash', arrow=True),
+      text(490, 152, '2 It says where it went wrong'),
+      text(504, 171, 'and what to know there: "turn 2, the', 'small'),
+      text(504, 188, 'second page has it". It goes back.', 'small'),
       line('M150 118C150 200 170 228 237 228'), node(250, 228, '3'),
       line('M263 228H342'), node(355, 228, '4'), line('M368 228H440'),
       text(190, 250, 'next page', 'small', 'middle'),
       text(302, 250, 'open', 'small', 'middle'), text(404, 250, 'buy', 'small', 'middle'),
       text(450, 233, 'the right product', 'good'),
-      text(20, 276, '3  It learns to go to the next page at turn 2 by itself, without '
+      text(20, 276, '3 It learns to go to the next page at turn 2 by itself, without '
            'the advice.', 'head'),
   )  # fmt: skip
 

@@ -4,6 +4,7 @@ VENV ?= .venv
 CONFIG ?= configs/webshop.py
 WORKDIR ?= runs/webshop
 ARGS ?=
+PYTHONS ?= python3.11 python3.12 python3.13
 # Two test processes, each with one XLA thread (tests/conftest.py): best on 2 cores.
 TEST_WORKERS ?= 2
 
@@ -15,7 +16,7 @@ OPTIONAL := $(VENV)/.optional
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help run model test lint format clean install
+.PHONY: help run model test matrix docs lint format clean install
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -33,6 +34,14 @@ models/smollm2/config.json: $(STAMP)
 
 test: $(STAMP) $(OPTIONAL) ## all tests; ARGS go to pytest
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(ARGS)
+
+matrix: ## all tests with each Python of PYTHONS that is at hand; ARGS go to pytest
+	PYTHONS="$(PYTHONS)" .ci/matrix $(ARGS)
+
+docs: $(STAMP) ## the site, in build/site; stops at a link that leads nowhere
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python -m docs.drawings
+	$(BIN)/python -m mkdocs build --strict
 
 lint: $(STAMP) ## ruff and pyright
 	$(BIN)/ruff check .

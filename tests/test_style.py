@@ -27,7 +27,7 @@ FORBIDDEN = re.compile(
     ])
 )
 # The parts of leafe_jax that a part may import, besides itself and the plain
-# modules; see the map in README.md.
+# modules; see the map in BUILD_NOTES.md.
 ARROWS = {
     'text': (),
     'memory': (),

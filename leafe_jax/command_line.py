@@ -128,10 +128,7 @@ def _parse_with_config(values: flags.FlagValues, argv: list[str]) -> list[str]:
   return rest
 
 
-def _leave_alone(
-    config: ml_collections.ConfigDict, loaded: ml_collections.ConfigDict,
-    argv: Sequence[str],
-) -> None:
+def _leave_alone(config: Any, loaded: Any, argv: Sequence[str]) -> None:
   """A checkpoint in place of a policy from scratch is not taught unless asked.
 
   The steps of the file are those of a policy from scratch then.
@@ -140,9 +137,10 @@ def _leave_alone(
       (found := _OVERRIDE.match(argument)) and found[1] == 'warm_start.steps'
       for argument in argv[1:]
   )
-  before = loaded.get('policy', {}).get('checkpoint')
-  brought = config.get('policy', {}).get('checkpoint')
-  if brought and not before and not asked and 'warm_start' in config:
+  if 'policy' not in config or 'warm_start' not in config:
+    return
+  brought = config.policy.checkpoint and not loaded.policy.checkpoint
+  if brought and not asked:
     config.warm_start.steps = 0
 
 

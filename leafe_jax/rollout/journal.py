@@ -175,7 +175,6 @@ class Journal:
     self._sampler.forget()
 
 
-
 def _digest(request: Request) -> str:
   tokens = np.asarray(request.state.tokens, np.uint32)
   key = np.asarray(request.key, np.uint32)

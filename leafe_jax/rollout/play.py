@@ -48,7 +48,6 @@ class Rows(Generic[T]):
     samples = self._sampler.poll().items()
     return [(self._notes.pop(ticket), sample) for ticket, sample in samples]
 
-
   def _saved(self) -> str:
     if self._journal is None:
       return 'finished waves of episodes are saved, the present one is not'

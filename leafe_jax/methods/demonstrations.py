@@ -11,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from absl import logging
 
@@ -21,7 +22,9 @@ from leafe_jax.config import WarmStart
 from leafe_jax.experience import examples
 from leafe_jax.rollout.episode import attempt
 from leafe_jax.rundir import RunStopped
-from leafe_jax.text.transcript import Transcript
+from leafe_jax.text.transcript import Transcript, UnknownWords
+
+T = TypeVar('T')
 
 MAX_BROKEN = 10
 
@@ -145,8 +148,16 @@ class Demonstrator:
     Raises:
       BrokenDemonstration: the last `MAX_BROKEN` all broke: the world is gone.
     """
+    return self.write(task, lambda demo: demo)
+
+  def write(self, task: api.Task, write: Callable[[Demonstration], T]) -> T | None:
+    """What `write` makes of an episode; one that it cannot spell broke, too.
+
+    Raises:
+      BrokenDemonstration: as `play`.
+    """
     try:
-      demo = self._play(task)
+      written = _written(self._play(task), write)
     except BrokenDemonstration as error:
       self._broken += 1
       if self._broken >= MAX_BROKEN:
@@ -154,7 +165,17 @@ class Demonstrator:
       logging.warning('%s; it is left out', error)
       return None
     self._broken = 0
-    return demo
+    return written
+
+
+def _written(demo: Demonstration, write: Callable[[Demonstration], T]) -> T:
+  try:
+    return write(demo)
+  except UnknownWords as error:
+    raise BrokenDemonstration(
+        f'a demonstration of task {demo.task.id!r}: {error}; a world has to name all '
+        'words that it and its teacher say (World.vocabulary)'
+    ) from error
 
 
 def warm_start_examples(
@@ -172,9 +193,8 @@ def warm_start_examples(
   demonstrator = Demonstrator(world, teacher, horizon, rng)
   for i in range(config.num_demonstrations):
     stops.check('all finished phases are saved')
-    demo = demonstrator.play(tasks[i % len(tasks)])
-    if demo is not None:
-      yield from writer.write(demo)
+    task = tasks[i % len(tasks)]
+    yield from demonstrator.write(task, lambda demo: [*writer.write(demo)]) or ()
 
 
 class Writer:

@@ -9,6 +9,7 @@ import pytest
 from envs import registry
 from leafe_jax.config import WarmStart
 from leafe_jax.methods.demonstrations import demonstrate, warm_start_examples
+from leafe_jax.rundir import RunStopped
 from leafe_jax.text.tokenizers import build_word_tokenizer
 from leafe_jax.text.transcript import WordTranscript
 
@@ -103,3 +104,19 @@ def test_a_demonstration_is_within_the_horizon(world):
     demo = demonstrate(world, task, world.teacher(), 4, rng)
     assert len(demo.history.actions) <= 4
     assert len(demo.history.observations) == len(demo.history.actions) + 1
+
+
+def _without(world, *words):
+  known = [word for word in world.vocabulary() if word not in words]
+  return WordTranscript(build_word_tokenizer(known, HORIZON))
+
+
+def test_demonstrations_that_cannot_be_spelt_are_left_out(world, spelt):
+  word = spelt.tokenizer.tokenize(world.tasks('train')[0].instruction)[-1]
+  found = _examples(world, _without(world, word))
+  assert 0 < len(found) < len(_examples(world, spelt))
+
+
+def test_a_world_that_names_few_of_its_words_is_refused_in_one_line(world):
+  with pytest.raises(RunStopped, match=r'outside the vocabulary: .*World\.vocabulary'):
+    _examples(world, _without(world, *world.vocabulary()[::2]))

@@ -99,7 +99,7 @@ def test_a_bad_flag_of_a_tool_is_named(monkeypatch, arguments, message):
     [
         (['--out=o'], '--config=FILE[:VARIANT] is missing'),
         (['--out=o', '--config=none.py'], "no file 'none.py'"),
-        (['--out=o', '--config=configs/webshop.py:x'], "'study', 'qwen2_5_7b'"),
+        (['--out=o', '--config=configs/webshop.py:x'], "'study', 'smollm2'"),
         (['--out=o', CONFIG, '--config.mesh.tensr=2'], 'did you mean mesh.tensor?'),
         (['--out=o', CONFIG, '--config.mesh.tensor=x'], '--config.mesh.tensor=x'),
     ],

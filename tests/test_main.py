@@ -106,7 +106,7 @@ def test_a_mesh_that_does_not_fit_is_one_line_with_the_remedy(tmp_path):
         ([], '--config=FILE[:VARIANT] is missing'),
         ([CONFIG], '--workdir=DIR is missing'),
         (['--config=none.py', '--workdir=w'], "no file 'none.py'"),
-        (['--config=configs/webshop.py:x', '--workdir=w'], "'study', 'qwen2_5_7b'"),
+        (['--config=configs/webshop.py:x', '--workdir=w'], "'study', 'smollm2'"),
         ([CONFIG, '--workdir=w', '--wrokdir=w'], "'wrokdir'"),
         ([CONFIG, '--workdir=w', '--config.seed=x'], '--config.seed=x: invalid'),
         ([CONFIG, '--workdir=w', '--config.explore=3'], 'explore is a section'),

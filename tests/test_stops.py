@@ -19,7 +19,9 @@ from tests.rollout import corridor
 LOOP = '''
 import signal, sys, time
 from leafe_jax import stops
-signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests
+# Whoever runs the tests may ignore them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if sys.argv[2] == 'ignores':
   signal.signal(signal.SIGHUP, signal.SIG_IGN)
 stops.listen(float(sys.argv[1]))

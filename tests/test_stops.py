@@ -42,7 +42,10 @@ def signalled(grace_s, heeds, *signals):
   assert process.stdout.readline() == 'ready\n'
   for number in signals:
     process.send_signal(number)
-  _, words = process.communicate(timeout=60)
+  try:
+    _, words = process.communicate(timeout=60)
+  finally:
+    process.kill()
   return process.returncode, words
 
 

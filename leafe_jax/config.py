@@ -72,6 +72,10 @@ class Policy:
   num_kv_heads: int = option(2, 'key and value heads (divides num_heads)', at_least=1)
   head_dim: int = option(32, 'size of a head', at_least=2)
   mlp_dim: int = option(192, 'hidden width of the SwiGLU block', at_least=1)
+  num_experts: int = option(0, 'small MLPs in the place of the SwiGLU block of each layer (Qwen3-MoE); 0: none', at_least=0)
+  experts_per_token: int = option(8, 'of them that each token goes to', at_least=1)
+  expert_dim: int = option(64, 'hidden width of one of them', at_least=1)
+  renormalise_experts: bool = option(True, "weights of a token's experts add up to 1")
   vocab_size: int = option(0, "rows of the embedding table; 0: the tokenizer's", at_least=0)
   rope_theta: float = option(10_000.0, 'base of the rotary embedding', above=0)
   rope_type: str = option('default', 'scaling of its frequencies (llama3: Llama 3.1 and 3.2)', ('default', 'llama3'))
@@ -102,6 +106,7 @@ class Mesh:
   data: int = option(1, 'replicas of the weights; -1: all remaining devices', at_least=1, also=(-1,))
   fsdp: int = option(-1, 'shards of weights and optimizer; -1: all remaining devices', at_least=1, also=(-1,))
   tensor: int = option(1, 'shards of heads and of the MLP', at_least=1, also=(-1,))
+  expert: int = option(1, 'shards of the experts of a mixture, and of rows', at_least=1, also=(-1,))
 
 
 @dataclasses.dataclass(frozen=True)

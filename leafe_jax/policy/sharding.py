@@ -20,16 +20,18 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from leafe_jax import config as config_lib
 
-MESH_AXES = ('data', 'fsdp', 'tensor')
-ROW_AXES = ('data', 'fsdp')  # over which the rows of a batch are cut
+MESH_AXES = ('data', 'fsdp', 'expert', 'tensor')
+ROW_AXES = ('data', 'fsdp', 'expert')  # over which the rows of a batch are cut
 
-# Logical axis -> mesh axes. 'embed' is the width of a weight (FSDP shards it);
-# activations are split along 'batch' and keep their width whole.
+# Logical axis -> mesh axes. 'embed' is the width of a weight (FSDP shards it, over
+# 'expert' too where no experts are); activations are split along 'batch' and keep
+# their width whole.
 LOGICAL_RULES: Mapping[str, tuple[str, ...]] = {
     'batch': ROW_AXES,
     'length': (),
     'layers': (),
-    'embed': ('fsdp',),
+    'embed': ('fsdp', 'expert'),
+    'experts': ('expert',),
     'vocab': ('tensor',),
     'heads': ('tensor',),
     'kv_heads': ('tensor',),
@@ -57,7 +59,7 @@ class MeshError(ValueError):
 def make_mesh(
     config: config_lib.Mesh, devices: Sequence[Any] | None = None
 ) -> Mesh:
-  """A mesh with the axes ('data', 'fsdp', 'tensor').
+  """A mesh with the axes ('data', 'fsdp', 'expert', 'tensor').
 
   Args:
     config: sizes; one of them may be -1, which takes the remaining devices.
@@ -67,19 +69,23 @@ def make_mesh(
     MeshError: the sizes do not multiply to the number of devices.
   """
   devices = list(jax.devices() if devices is None else devices)
-  sizes = _fill_in([config.data, config.fsdp, config.tensor], len(devices))
+  sizes = _fill_in(_sizes(config), len(devices))
   # A torus axis may be split: 8 tensor shards on a 4x4x4 slice are 4 by 2.
   grid = mesh_utils.create_device_mesh(
       sizes, devices, allow_split_physical_axes=True
   )
   # Auto: the compiler propagates shardings (GSPMD) from inputs and constraints.
-  return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+  return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def make_abstract_mesh(config: config_lib.Mesh, num_devices: int) -> AbstractMesh:
   """The same mesh over devices that need not exist. MeshError as above."""
-  sizes = _fill_in([config.data, config.fsdp, config.tensor], num_devices)
-  return AbstractMesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+  sizes = _fill_in(_sizes(config), num_devices)
+  return AbstractMesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _sizes(config: config_lib.Mesh) -> list[int]:
+  return [getattr(config, name) for name in MESH_AXES]
 
 
 def _fill_in(sizes: Sequence[int], num_devices: int) -> tuple[int, ...]:
@@ -105,9 +111,9 @@ def _show(sizes: Mapping[str, int]) -> str:
 
 
 def _remedy(sizes: Mapping[str, int], num_devices: int) -> str:
-  """Flags of the nearest sizes that fit; fsdp takes what tensor and data leave."""
+  """Flags of the nearest sizes that fit; fsdp takes what the others leave."""
   rest, found = num_devices, {}
-  for name in ('tensor', 'data'):
+  for name in ('tensor', 'expert', 'data'):
     found[name] = math.gcd(max(sizes[name], 1), rest)
     rest //= found[name]
   found['fsdp'] = -1
@@ -121,18 +127,21 @@ def partition_spec(
   """Mesh axes for an array with these logical axes and this shape.
 
   A dimension that its mesh axes do not divide (two KV heads on four tensor
-  shards, an odd vocabulary) is replicated instead.
+  shards, an odd vocabulary) is replicated instead. A mesh axis that an earlier
+  dimension has is not taken again.
 
   Raises:
     ValueError: an unknown logical axis, or not as many axes as dimensions.
   """
   if len(axes) != len(shape):
     raise ValueError(f'{len(axes)} logical axes {axes} for the shape {tuple(shape)}')
-  entries = []
+  entries: list[tuple[str, ...] | None] = []
+  taken: set[str] = set()
   for axis, size in zip(axes, shape, strict=True):
-    names = _rule(axis)
+    names = tuple(name for name in _rule(axis) if name not in taken)
     fits = size % math.prod(mesh.shape[name] for name in names) == 0
     entries.append(names if names and fits else None)
+    taken.update(entries[-1] or ())
   return PartitionSpec(*entries)
 
 

@@ -42,6 +42,8 @@ class Turn:
     valid: whether the environment accepted the action.
     error: why there is no action (typed: 'InvalidAction: ...', 'CutOff: ...').
     fresh: whether the prompt begins anew: no turn before is part of it.
+    routes: of each response token, a number for the experts that were asked when
+      it was sampled; empty without experts.
   """
 
   index: int
@@ -58,6 +60,7 @@ class Turn:
   hint_ids: list[int] = dataclasses.field(default_factory=list)
   error: str | None = None
   fresh: bool = False
+  routes: list[int] = dataclasses.field(default_factory=list)
 
   @property
   def hinted(self) -> bool:

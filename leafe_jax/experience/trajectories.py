@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt32
 
 from leafe_jax.tree import Node, segments
 
@@ -25,11 +25,14 @@ class Trajectory:
       everything that the policy did not say.
     logprobs: natural-log probability of response tokens when they were
       sampled; 0 elsewhere.
+    routes: numbers for the experts that were asked then; 0 elsewhere, and where
+      there are none.
   """
 
   tokens: Int[np.ndarray, ' T']
   turns: Int[np.ndarray, ' T']
   logprobs: Float[np.ndarray, ' T']
+  routes: UInt32[np.ndarray, ' T']
 
   def __len__(self) -> int:
     return self.tokens.size
@@ -54,13 +57,16 @@ def from_root(node: Node) -> Trajectory:
   tokens: list[int] = []
   turns: list[int] = []
   logprobs: list[float] = []
+  routes: list[int] = []
   for turn in node.turns:
     prompt = [*turn.prompt_ids, *turn.opener_ids]
     tokens += [*prompt, *turn.response_ids]
     turns += [0] * len(prompt) + [turn.index] * len(turn.response_ids)
     logprobs += [0.0] * len(prompt) + turn.logprobs
+    routes += [0] * len(prompt) + (turn.routes or [0] * len(turn.response_ids))
   return Trajectory(
       np.asarray(tokens, np.int32),
       np.asarray(turns, np.int32),
       np.asarray(logprobs, np.float32),
+      np.asarray(routes, np.uint32),
   )

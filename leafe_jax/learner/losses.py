@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from leafe_jax.policy import experts
 from leafe_jax.policy import scores as scores_lib
 from leafe_jax.policy.scores import Scores
 
@@ -65,6 +66,33 @@ def weighted_nll(outputs: Outputs, batch: Mapping[str, Array]) -> Terms:
       weight=jnp.sum(weights),
       sums={'accuracy': jnp.sum(weights * found.likeliest[:, 1:])},
   )
+
+
+def with_experts(terms: Terms, load: experts.Load, weight: float) -> Terms:
+  """A loss, and how busy the experts are.
+
+  Args:
+    terms: of the loss.
+    load: of all layers, [L, E].
+    weight: of `experts.imbalance` in the loss; 0: it is only reported.
+
+  Returns:
+    Terms with `sums['experts_imbalance']`, `sums['experts_busiest']` (tokens of the
+    busiest expert of a layer, in those of a mean one; the mean and, as '_max', the
+    worst layer) and `sums['experts_idle']` (share that no token went to).
+  """
+  busiest = experts.busiest(load)
+  figures = {
+      'experts_imbalance': experts.imbalance(load),
+      'experts_busiest': jnp.mean(busiest),
+      'experts_busiest_max': jnp.max(busiest),
+      'experts_idle': jnp.mean(load.tokens == 0),
+  }
+  sums = {name: terms.weight * figure for name, figure in figures.items()}
+  total = terms.total
+  if weight:
+    total = total + weight * sums['experts_imbalance']
+  return Terms(total, terms.weight, {**terms.sums, **sums})
 
 
 def scores_of(outputs: Outputs, batch: Mapping[str, Array]) -> Scores:

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, UInt32
 
 from leafe_jax import config as config_lib
 from leafe_jax.learner import losses, update
@@ -262,11 +262,18 @@ class Scorer:
       params: weights.
       batch: 'tokens', 'positions' and 'segment_ids', host arrays [B, T].
     """
+    return self.with_routes(params, batch)[0]
+
+  def with_routes(
+      self, params: model.Params, batch: Mapping[str, np.ndarray]
+  ) -> tuple[Float[np.ndarray, 'B T'], UInt32[np.ndarray, 'B T'] | None]:
+    """The same, and numbers for the experts that were asked; None without any."""
     names = ('tokens', 'positions', 'segment_ids')
     rows = batch['tokens'].shape[0]
     with jax.set_mesh(self._mesh):
       on_device = update.put_batch({n: batch[n] for n in names}, self._mesh)
-      return np.asarray(self._jitted(params, self._frozen, on_device))[:rows]
+      found = jax.device_get(self._jitted(params, self._frozen, on_device))
+    return jax.tree.map(lambda array: array[:rows], found)
 
 
 def _score(
@@ -274,9 +281,10 @@ def _score(
     frozen: model.Params,
     batch: Mapping[str, Array],
     policy_config: config_lib.Policy,
-) -> Array:
+) -> tuple[Array, Array | None]:
   weights = lora.join(frozen, params, policy_config)
-  return model.token_logprobs(
+  found = model.token_scores(
       weights, policy_config, batch['tokens'], batch['positions'],
       batch['segment_ids'],
   )
+  return found.logprobs, None if found.noted is None else found.noted.routes

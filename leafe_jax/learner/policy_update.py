@@ -44,10 +44,17 @@ class Gap:
 
   Attributes:
     mean, largest: of |log p_training - log p_sampling|.
+    routes: share of the tokens at which other experts were asked, in any layer;
+      None without experts.
   """
 
   mean: float
   largest: float
+  routes: float | None
+
+  def metrics(self) -> dict[str, float]:
+    found = {'logprob_gap': self.mean, 'logprob_gap_max': self.largest}
+    return found if self.routes is None else {**found, 'routes_apart': self.routes}
 
 
 def make_optimizer(
@@ -112,7 +119,7 @@ class PolicyUpdate:
     Args:
       state: donated.
       rows: packed [N, T]: tokens, weights, segment_ids, positions, advantages,
-        logprobs (at sampling time).
+        logprobs and, with experts, routes (at sampling time).
       reference: weights of the frozen reference policy.
       step: number of the step; with the seed it fixes the order of the rows.
 
@@ -133,35 +140,40 @@ class PolicyUpdate:
       )
       found.append(scalars)
     means = {name: float(np.mean([m[name] for m in found])) for name in found[0]}
-    return state, {
-        **means, 'logprob_gap': gap.mean, 'logprob_gap_max': gap.largest,
-    }
+    return state, {**means, **gap.metrics()}
 
   def _with_logprobs(
       self, rows: Rows, params: model.Params, reference: model.Params
   ) -> tuple[Rows, Gap]:
     """Adds old and reference log-probabilities to the rows."""
     batch = dict(rows)
-    sampled = batch.pop('logprobs')
-    training = self._scores(params, rows)
+    sampled, routes = batch.pop('logprobs'), batch.pop('routes', None)
+    training, of_training = self._scores(params, rows)
     trained = batch['weights'] > 0
     apart = np.abs(training - sampled)[trained]
-    gap = Gap(float(apart.mean()), float(apart.max()))
+    elsewhere = None
+    if routes is not None and of_training is not None:
+      elsewhere = float((routes != of_training)[trained].mean())
+    gap = Gap(float(apart.mean()), float(apart.max()), elsewhere)
     batch['old_logprobs'] = training if self._recompute else sampled
     batch['ref_logprobs'] = (
-        self._scores(reference, rows) if self._config.kl else training
+        self._scores(reference, rows)[0] if self._config.kl else training
     )
     return batch, gap
 
-  def _scores(self, params: model.Params, rows: Rows) -> np.ndarray:
+  def _scores(
+      self, params: model.Params, rows: Rows
+  ) -> tuple[np.ndarray, np.ndarray | None]:
+    """Log-probabilities by the training forward, and routes where there are any."""
     # No more rows at a time than an update has in memory.
     whole = self._minibatch_rows(len(rows['tokens']))
     size = -(-whole // self._config.grad_accumulation)
+    count = len(rows['tokens'])
     found = [
-        self._score(params, part)[: len(part['tokens'])]
-        for part in _parts(rows, range(len(rows['tokens'])), size)
+        self._score.with_routes(params, part)
+        for part in _parts(rows, range(count), size)
     ]
-    return np.concatenate(found)[: len(rows['tokens'])]
+    return jax.tree.map(lambda *x: np.concatenate(x)[:count], *found)
 
   def _minibatches(self, batch: Rows, step: int) -> Iterator[Rows]:
     count = len(batch['tokens'])

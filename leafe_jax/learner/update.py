@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from leafe_jax import config as config_lib
 from leafe_jax import hosts
-from leafe_jax.learner import optimizers
+from leafe_jax.learner import losses, optimizers
 from leafe_jax.learner.losses import Loss, Terms
 from leafe_jax.policy import lora, model, sharding
 
@@ -226,6 +226,9 @@ class _Program:
         micro['segment_ids'],
     )
     terms = self.loss(outputs, micro)
+    noted = getattr(outputs, 'noted', None)
+    if noted is not None:
+      terms = losses.with_experts(terms, noted.load, self.policy_config.router_loss)
     return terms.total, terms
 
   def step(

@@ -324,6 +324,7 @@ def sequence(node: Node, advantages: np.ndarray) -> dict[str, np.ndarray]:
       'weights': (trajectory.turns > 0).astype(np.float32),
       'advantages': of_turn[trajectory.turns],
       'logprobs': trajectory.logprobs,
+      'routes': trajectory.routes,
   }
 
 

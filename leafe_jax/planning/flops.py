@@ -30,6 +30,10 @@ def _equation(equation: Any, open_loop: int) -> float:
   name, params = equation.primitive.name, equation.params
   if name == 'dot_general':
     return _product(equation)
+  if name == 'ragged_dot_general':
+    return _grouped(*(var.aval.shape for var in equation.invars[:2]))
+  if params.get('name') in ('_multiply', '_add_up'):  # of `policy.grouped`
+    return _in_blocks(equation)
   if name == 'while':
     return open_loop * count(params['body_jaxpr'], open_loop=open_loop)
   if name == 'cond':
@@ -60,6 +64,21 @@ def _product(equation: Any) -> float:
   (contracted, _), _ = equation.params['dimension_numbers']
   out = math.prod(equation.outvars[0].aval.shape)
   return 2.0 * out * math.prod(left[axis] for axis in contracted)
+
+
+def _grouped(left: tuple[int, ...], right: tuple[int, ...]) -> float:
+  """Every row meets one matrix: [M, I] with [E, I, O], or with [M, O]."""
+  return 2.0 * math.prod(left) * right[-1]
+
+
+def _in_blocks(equation: Any) -> float:
+  """Blocks [B, S, I], full or not, with [E, I, O], or with blocks [B, S, O]."""
+  blocks, other = (
+      var.aval.shape for var in equation.invars if len(var.aval.shape) == 3
+  )
+  out = equation.outvars[0].aval.shape
+  width = other[-1] if out[:2] != blocks[:2] else out[-1]
+  return 2.0 * math.prod(blocks) * width
 
 
 def _paged_attention(equation: Any) -> float:

@@ -27,6 +27,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from leafe_jax import config as config_lib
 from leafe_jax.policy import grouped, products, quantize, sharding
 
+_FACTOR = 0x9E3779B1  # of fingerprints, odd
 ROUTER = 'router_weight_lde'
 # The matrices of the experts, and the axes that each of them contracts.
 INPUTS: Mapping[str, str] = {
@@ -71,6 +72,18 @@ class Load(NamedTuple):
   total: Float[Array, '...']
 
 
+class Noted(NamedTuple):
+  """What is known of the experts of all layers after a forward pass.
+
+  Attributes:
+    load: [L, E].
+    routes: [B, T] a number for the experts that each token went to, in all layers.
+  """
+
+  load: Load
+  routes: UInt32[Array, 'B T']
+
+
 def stds(config: config_lib.Policy) -> dict[str, float]:
   """The weights of a layer's experts, and the spreads they start from."""
   into, depth = config.embed_dim**-0.5, (2 * config.num_layers) ** -0.5
@@ -109,6 +122,14 @@ def route(
   if config.renormalise_experts:
     gains = gains / jnp.sum(gains, axis=-1, keepdims=True)
   return Routes(experts, gains, shares)
+
+
+def nothing(x: Float[Array, 'B T D'], config: config_lib.Policy) -> Routes:
+  """Of a layer without experts, in a policy that has some elsewhere."""
+  places, count = x.shape[:2], config.num_experts
+  nobody = jnp.full((*places, config.experts_per_token), count, jnp.int32)
+  gains = jnp.zeros(nobody.shape, jnp.float32)
+  return Routes(nobody, gains, jnp.zeros((*places, count), jnp.float32))
 
 
 def mix(
@@ -219,8 +240,9 @@ def load(routes: Routes, known: Bool[Array, 'B T']) -> Load:
   count = shares.shape[-1]
   chosen = jnp.where(known[..., None], routes.experts, count)
   tokens = jnp.bincount(chosen.reshape(-1), length=count + 1)[:count]
-  total = jnp.sum(known, dtype=jnp.float32)
-  return Load(tokens.astype(jnp.float32), jnp.sum(shares, axis=(0, 1)), total)
+  tokens = tokens.astype(jnp.float32)
+  total = jnp.sum(tokens) / routes.experts.shape[-1]
+  return Load(tokens, jnp.sum(shares, axis=(0, 1)), total)
 
 
 def imbalance(loads: Load) -> Float[Array, '']:
@@ -244,9 +266,15 @@ def busiest(loads: Load) -> Float[Array, ' L']:
   return jnp.max(loads.tokens, axis=-1) / jnp.maximum(mean, 1e-9)
 
 
+def joined(prints: UInt32[Array, 'L *places']) -> UInt32[Array, '*places']:
+  """One number of those of all layers, whose order counts."""
+  powers = [pow(_FACTOR, i, 2**32) for i in range(prints.shape[0])]
+  return jnp.tensordot(jnp.array(powers, jnp.uint32), prints, axes=1)
+
+
 def fingerprint(experts: Int[Array, '... k']) -> UInt32[Array, '...']:
   """A number for the set of experts that a token goes to, whatever their order."""
-  mixed = (experts.astype(jnp.uint32) + 1) * jnp.uint32(0x9E3779B1)
+  mixed = (experts.astype(jnp.uint32) + 1) * jnp.uint32(_FACTOR)
   mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0x85EBCA77)
   mixed = (mixed ^ (mixed >> 13)) * jnp.uint32(0xC2B2AE3D)
   return jnp.sum(mixed ^ (mixed >> 16), axis=-1, dtype=jnp.uint32)

@@ -223,6 +223,12 @@ def all_zero(tensors: Tensors, names: Sequence[str]) -> bool:
   return True
 
 
+def shape_of(tensor: Tensor) -> tuple[int, ...]:
+  """Of what is stored, whatever part of it is meant."""
+  with _opened(tensor.file) as content:
+    return tuple(content.get_slice(tensor.name).get_shape())
+
+
 def read(
     tensors: Tensors,
     name: str,
@@ -242,7 +248,7 @@ def read(
   Raises:
     UnsupportedCheckpoint: a wrong shape or type, a NaN or an infinity.
   """
-  file, stored = tensors[name]
+  file, stored, within = tensors[name]
   with _opened(file) as content:
     header = content.get_slice(stored)
     if header.get_dtype() not in _STORED_TYPES:
@@ -250,19 +256,34 @@ def read(
           f'tensor {name} in {file.name} is stored as {header.get_dtype()}; '
           f'supported: {", ".join(_STORED_TYPES)}'
       )
-    if tuple(header.get_shape()) != shape:
+    found = tuple(header.get_shape())
+    if within:  # checked as a whole, see `hf_experts`
+      found = tuple(cut.stop - cut.start for cut in within[1:])
+    if found != shape:
       raise UnsupportedCheckpoint(
-          f'tensor {name} in {file.name} has shape {tuple(header.get_shape())}, '
-          f'not {shape} as {CONFIG} says'
+          f'tensor {name} in {file.name} has shape {found}, not {shape} as {CONFIG} says'
       )
     with np.errstate(over='ignore'):  # it is infinite then, and refused
-      value = np.asarray(header[part]).astype(dtype)
+      value = np.asarray(header[_inside_of(within, part)]).astype(dtype)
   if not np.isfinite(value).all():
     raise UnsupportedCheckpoint(
         f'tensor {name} in {file.name} holds NaN or infinity in {dtype}; no '
         'policy can start from it'
     )
-  return value
+  return value.reshape(value.shape[1:]) if within else value
+
+
+def _inside_of(
+    within: tuple[slice, ...], part: tuple[slice, ...]
+) -> tuple[slice, ...]:
+  """A part of a part, in the places of the whole."""
+  if not within:
+    return part
+  cuts = []
+  for outer, inner in zip(within[1:], part, strict=True):
+    start, stop, _ = inner.indices(outer.stop - outer.start)
+    cuts.append(slice(outer.start + start, outer.start + stop))
+  return within[0], *cuts
 
 
 def short(value: Any) -> str:

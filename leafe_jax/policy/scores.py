@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import layers, sharding
+from leafe_jax.policy import experts, layers, sharding
 
 _SMALL = 2**27  # logits, half a GiB: kept, rather than computed again
 
@@ -29,12 +29,16 @@ class Scores(NamedTuple):
     likeliest: [B, T] whether no token was likelier.
     entropy: [B, T] of the distribution that it was drawn from, in nats.
 
+    noted: what is known of the experts of all layers; None without any. The
+      routes of a token are those of the place that predicts it.
+
   All are 0 where nothing predicts a token: the first of a segment, padding.
   """
 
   logprobs: Array
   likeliest: Array
   entropy: Array
+  noted: experts.Noted | None = None
 
 
 def of_logits(
@@ -144,7 +148,10 @@ def align(scores: Scores, segment_ids: Int[Array, 'B T']) -> Scores:
   def shift(x: Array) -> Array:
     return jnp.where(known, jnp.pad(x[:, :-1], ((0, 0), (1, 0))), 0)
 
-  return Scores(*map(shift, scores))
+  noted = scores.noted
+  if noted is not None:
+    noted = noted._replace(routes=shift(noted.routes))
+  return Scores(*map(shift, scores[:3]), noted)
 
 
 def predicted(segment_ids: Int[Array, 'B T']) -> Bool[Array, 'B T']:

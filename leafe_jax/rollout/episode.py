@@ -301,6 +301,7 @@ class Episode:
         hint_ids=self.hint_ids(),
         error=outcome.invalid,
         fresh=self._player.window is not None and self.turn > 1,
+        routes=list(sample.routes),
     )
     self.node.turns.append(turn)
     self._ledger.model_calls += 1

@@ -132,12 +132,12 @@ class Journal:
 
   def _replayed(
       self, ticket: int, digest: str, tokens: list[int], logprobs: list[float],
-      stopped: bool, overlong: bool,
+      stopped: bool, overlong: bool, routes: Sequence[int] = (),
   ) -> Sample:  # fmt: skip
     del digest
     request, *_ = self._open.pop(ticket)
     state = self._sampler.extend(request.state, tokens)
-    return Sample(state, tokens, logprobs, stopped, overlong)
+    return Sample(state, tokens, logprobs, stopped, overlong, list(routes))
 
   # What is said now.
 
@@ -163,9 +163,10 @@ class Journal:
 
   def _entry(self, ticket: int, sample: Sample) -> list[Any]:
     *_, digest = self._open.pop(ticket)
-    return [
+    found = [
         ticket, digest, sample.tokens, sample.logprobs, sample.stopped, sample.overlong
     ]
+    return [*found, sample.routes] if sample.routes else found
 
   def _keep(self) -> None:
     """Writes down what came since the last point; from here on nothing is known."""

@@ -29,7 +29,7 @@ class Job:
     rules: how it draws.
     key: of its random numbers; None where nothing is to be sampled.
     trie: what may be said; None: anything.
-    tokens, logprobs: what it has said.
+    tokens, logprobs, routes: what it has said, see `Sample`.
     followers: rows that begin with this one and wait for it.
     matched: whether its tokens were looked for in the radix tree.
     shard: where its pages are or will be; -1: not chosen yet.
@@ -42,6 +42,7 @@ class Job:
   trie: Trie | None = None
   tokens: list[int] = dataclasses.field(default_factory=list)
   logprobs: list[float] = dataclasses.field(default_factory=list)
+  routes: list[int] = dataclasses.field(default_factory=list)
   followers: list[Job] = dataclasses.field(default_factory=list)
   matched: bool = False
   shard: int = -1

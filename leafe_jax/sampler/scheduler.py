@@ -303,18 +303,19 @@ class Scheduler:
     lists: Any = None
     if response is not None:
       self._check_finite(dispatch.rows, response)
-      lists = zip(*(array.tolist() for array in response))
+      lists = zip(*(array.tolist() for array in response if array is not None))
     for row, fresh, job in zip(dispatch.rows, dispatch.fresh, jobs, strict=True):
       if lists is None:
         self._advance(job, row, (), fresh)
         self._requeue(job)
         continue
-      tokens, logprobs, count, stopped = next(lists)
+      tokens, logprobs, count, stopped, *routes = next(lists)
       if row.rules.stop_strings:
         end = self._end_of_text(job, tokens[:count])
         count, stopped = (count, stopped) if end is None else (end, True)
       job.tokens += tokens[:count]
       job.logprobs += logprobs[:count]
+      job.routes += routes[0][:count] if routes else []
       self._advance(job, row, tuple(tokens[:count]), fresh)
       self._stats.sampled_tokens += count
       if stopped or len(job.tokens) >= job.rules.max_tokens:
@@ -364,7 +365,9 @@ class Scheduler:
     self._waiting.pop(job.ticket, None)
     self._shards.leave(job.shard)
     if not job.followers:
-      self._done[job.ticket] = Sample(job.state, job.tokens, job.logprobs, stopped)
+      self._done[job.ticket] = Sample(
+          job.state, job.tokens, job.logprobs, stopped, routes=job.routes
+      )
     for follower in job.followers:  # what they share is in the tree now
       state = follower.state
       follower.state = State(state.version, None, 0, state.tokens)

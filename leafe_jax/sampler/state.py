@@ -141,6 +141,8 @@ class Sample:
     stopped: whether a stop token ended it; False: max_tokens did.
     overlong: prompt and max_tokens exceed the longest transcript; nothing was
       sampled.
+    routes: of each token, a number for the experts that were asked at the place
+      that it was drawn at (`experts.Noted`); empty without experts.
   """
 
   state: State
@@ -148,6 +150,7 @@ class Sample:
   logprobs: list[float]
   stopped: bool
   overlong: bool = False
+  routes: list[int] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 _CAUSAL_KERNELS = 0.5
+_OF_GROUPS = ('_multiply', '_add_up')  # programs of `policy.grouped`
 
 
 def count(jaxpr: Any, *, open_loop: int = 1) -> float:
@@ -30,10 +31,8 @@ def _equation(equation: Any, open_loop: int) -> float:
   name, params = equation.primitive.name, equation.params
   if name == 'dot_general':
     return _product(equation)
-  if name == 'ragged_dot_general':
-    return _grouped(*(var.aval.shape for var in equation.invars[:2]))
-  if params.get('name') in ('_multiply', '_add_up'):  # of `policy.grouped`
-    return _in_blocks(equation)
+  if name == 'ragged_dot_general' or params.get('name') in _OF_GROUPS:
+    return _grouped(equation)
   if name == 'while':
     return open_loop * count(params['body_jaxpr'], open_loop=open_loop)
   if name == 'cond':
@@ -66,19 +65,10 @@ def _product(equation: Any) -> float:
   return 2.0 * out * math.prod(left[axis] for axis in contracted)
 
 
-def _grouped(left: tuple[int, ...], right: tuple[int, ...]) -> float:
-  """Every row meets one matrix: [M, I] with [E, I, O], or with [M, O]."""
-  return 2.0 * math.prod(left) * right[-1]
-
-
-def _in_blocks(equation: Any) -> float:
-  """Blocks [B, S, I], full or not, with [E, I, O], or with blocks [B, S, O]."""
-  blocks, other = (
-      var.aval.shape for var in equation.invars if len(var.aval.shape) == 3
-  )
-  out = equation.outvars[0].aval.shape
-  width = other[-1] if out[:2] != blocks[:2] else out[-1]
-  return 2.0 * math.prod(blocks) * width
+def _grouped(equation: Any) -> float:
+  """Every row meets the matrix of its group alone; blocks count as full."""
+  rows = next(v.aval.shape for v in equation.invars if len(v.aval.shape) > 1)
+  return 2.0 * math.prod(rows) * equation.outvars[0].aval.shape[-1]
 
 
 def _paged_attention(equation: Any) -> float:

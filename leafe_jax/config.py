@@ -34,6 +34,7 @@ class Mesh:
   data: int = option(1, 'replicas of the weights; -1: all remaining devices', at_least=1, also=(-1,))
   fsdp: int = option(-1, 'shards of weights and optimizer; -1: all remaining devices', at_least=1, also=(-1,))
   tensor: int = option(1, 'shards of heads and of the MLP', at_least=1, also=(-1,))
+  expert: int = option(1, 'shards of the experts of a mixture, and of rows', at_least=1, also=(-1,))
 
 
 @dataclasses.dataclass(frozen=True)

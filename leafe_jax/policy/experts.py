@@ -21,24 +21,22 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from leafe_jax import config as config_lib
 from leafe_jax.policy import grouped, products, quantize, sharding
 
-_FACTOR = 0x9E3779B1  # of fingerprints, odd
 ROUTER = 'router_weight_lde'
 # The matrices of the experts, and the axes that each of them contracts.
 INPUTS: Mapping[str, str] = {
-    'gate_weight_ledm': 'd',
-    'up_weight_ledm': 'd',
-    'down_weight_lemd': 'm',
+    'egate_weight_ledm': 'd',
+    'eup_weight_ledm': 'd',
+    'edown_weight_lemd': 'm',
 }
 _AXES: Mapping[str, sharding.LogicalAxes] = {
-    'gate_weight_ledm': ('experts', None, 'mlp'),
-    'up_weight_ledm': ('experts', None, 'mlp'),
-    'down_weight_lemd': ('experts', 'mlp', None),
+    'egate_weight_ledm': ('experts', None, 'mlp'),
+    'eup_weight_ledm': ('experts', None, 'mlp'),
+    'edown_weight_lemd': ('experts', 'mlp', None),
 }
 
 Weights = Mapping[str, Any]
@@ -69,7 +67,7 @@ class Load(NamedTuple):
 
   tokens: Float[Array, '... E']
   shares: Float[Array, '... E']
-  total: Float[Array, '...']
+  total: Float[Array, ...]
 
 
 class Noted(NamedTuple):
@@ -89,9 +87,9 @@ def stds(config: config_lib.Policy) -> dict[str, float]:
   into, depth = config.embed_dim**-0.5, (2 * config.num_layers) ** -0.5
   return {
       ROUTER: into,
-      'gate_weight_ledm': into,
-      'up_weight_ledm': into,
-      'down_weight_lemd': depth * config.expert_dim**-0.5,
+      'egate_weight_ledm': into,
+      'eup_weight_ledm': into,
+      'edown_weight_lemd': depth * config.expert_dim**-0.5,
   }
 
 
@@ -266,15 +264,25 @@ def busiest(loads: Load) -> Float[Array, ' L']:
   return jnp.max(loads.tokens, axis=-1) / jnp.maximum(mean, 1e-9)
 
 
-def joined(prints: UInt32[Array, 'L *places']) -> UInt32[Array, '*places']:
-  """One number of those of all layers, whose order counts."""
-  powers = [pow(_FACTOR, i, 2**32) for i in range(prints.shape[0])]
-  return jnp.tensordot(jnp.array(powers, jnp.uint32), prints, axes=1)
+def nowhere(
+    tokens: Int[Array, 'B T'], config: config_lib.Policy
+) -> UInt32[Array, 'B T'] | None:
+  """The route of tokens before the first layer; None in a policy without experts."""
+  return jnp.zeros(tokens.shape, jnp.uint32) if config.num_experts else None
 
 
-def fingerprint(experts: Int[Array, '... k']) -> UInt32[Array, '...']:
+def onward(
+    route: UInt32[Array, 'B T'] | None, routes: Routes | None
+) -> UInt32[Array, 'B T'] | None:
+  """The route of tokens after a layer that sends them to `routes`."""
+  if route is None or routes is None:
+    return None
+  return route + fingerprint(routes.experts)
+
+
+def fingerprint(experts: Int[Array, '... k']) -> UInt32[Array, ...]:
   """A number for the set of experts that a token goes to, whatever their order."""
-  mixed = (experts.astype(jnp.uint32) + 1) * jnp.uint32(_FACTOR)
+  mixed = (experts.astype(jnp.uint32) + 1) * jnp.uint32(0x9E3779B1)
   mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0x85EBCA77)
   mixed = (mixed ^ (mixed >> 13)) * jnp.uint32(0xC2B2AE3D)
   return jnp.sum(mixed ^ (mixed >> 16), axis=-1, dtype=jnp.uint32)

@@ -36,11 +36,13 @@ NAMES: Mapping[str, Kind] = {
     'full': Kind(),
     'sliding': Kind(window=1, rope='local'),  # as wide as `policy.window`
     'no_rope': Kind(rope=''),
+    'experts': Kind(mlp='experts'),
 }
 # Whose weights they are, by the first word of their names; others are every layer's.
 OWNERS: Mapping[str, str] = {
     'q': 'attention', 'k': 'attention', 'v': 'attention', 'o': 'attention',
     'gate': 'dense', 'up': 'dense', 'down': 'dense',
+    'router': 'experts', 'egate': 'experts', 'eup': 'experts', 'edown': 'experts',
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import kinds, products, quantize
+from leafe_jax.policy import experts, kinds, products, quantize
 from leafe_jax.policy.rope import Angles, rotate
 
 # The matrices of a layer, and the axes that each of them contracts.
@@ -27,6 +27,7 @@ INPUTS: Mapping[str, str] = {
     'gate_weight_ldf': 'd',
     'up_weight_ldf': 'd',
     'down_weight_lfd': 'f',
+    **experts.INPUTS,
 }
 
 Weights = Mapping[str, Array]
@@ -122,10 +123,16 @@ def feed_forward(
   return _project('btf,fd->btd', inside, weights, 'down_weight_lfd')
 
 
-# Kind of MLP -> (normed inputs, weights, config) -> what joins the residual stream.
-MLPS: Mapping[str, Callable[[Array, Weights, config_lib.Policy], Array]] = {
-    'dense': feed_forward,
-}
+def _think(
+    x: Float[Array, 'B T D'],
+    weights: Weights,
+    kind: kinds.Kind,
+    config: config_lib.Policy,
+) -> tuple[Float[Array, 'B T D'], experts.Routes | None]:
+  if kind.mlp == 'experts':
+    return experts.forward(x, weights, config)
+  routes = experts.nothing(x, config) if config.num_experts else None
+  return feed_forward(x, weights, config), routes
 
 
 def conclude(
@@ -134,12 +141,16 @@ def conclude(
     weights: Weights,
     kind: kinds.Kind,
     config: config_lib.Policy,
-) -> Float[Array, 'B T D']:
-  """A layer's end: the mixer's output and the MLP join the residual stream."""
+) -> tuple[Float[Array, 'B T D'], experts.Routes | None]:
+  """A layer's end: the mixer's output and the MLP join the residual stream.
+
+  Returns:
+    The stream, and where its tokens went; None in a policy without experts.
+  """
   x = _join(x, mixed, weights, 'attn_post_norm_ld', config)
   normed = norm(x, weights, 'mlp_norm_ld', config)
-  added = MLPS[kind.mlp](normed, weights, config)
-  return _join(x, added, weights, 'mlp_post_norm_ld', config)
+  added, routes = _think(normed, weights, kind, config)
+  return _join(x, added, weights, 'mlp_post_norm_ld', config), routes
 
 
 def _join(

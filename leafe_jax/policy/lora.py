@@ -21,12 +21,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import layers, model, quantize
+from leafe_jax.policy import experts, kinds, layers, model, quantize
 from leafe_jax.policy.model import Params, Weight
 
 DTYPE = 'float32'
 # Option -> matrix: 'q' -> 'q_weight_ldnh'.
-TARGETS: Mapping[str, str] = {name.split('_')[0]: name for name in layers.INPUTS}
+TARGETS: Mapping[str, str] = {
+    name.split('_')[0]: name for name in layers.INPUTS if name not in experts.INPUTS
+}
 
 
 def check(config: config_lib.Policy) -> None:
@@ -41,6 +43,17 @@ def check(config: config_lib.Policy) -> None:
     raise ValueError(
         f'policy.lora_targets is {",".join(unknown) or "empty"}; choose from '
         + ', '.join(TARGETS)
+    )
+  missing = [
+      name for name in config.lora_targets
+      if not kinds.layers_with(TARGETS[name], config)
+  ]
+  if config.lora_rank and missing:
+    found = [n for n in TARGETS if kinds.layers_with(TARGETS[n], config)]
+    raise ValueError(
+        f'policy.lora_targets has {",".join(missing)}, which no layer of this policy '
+        f'has (experts get no adapters); give --config.policy.lora_targets='
+        + ','.join(found)
     )
   if config.lora_rank < 0:
     raise ValueError(f'policy.lora_rank is {config.lora_rank}; it is at least 0')

@@ -6,7 +6,7 @@ graph on every call costs more than a small update does. Weights of all layers
 are stacked along a leading axis l; the suffix of a name spells its axes:
 
     l layer, d embed, n query head, k KV head, h head_dim, f mlp, v vocabulary,
-    r rank of an adapter
+    r rank of an adapter, e expert, m mlp of an expert
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import attention, kinds, layers, rope, scores, sharding, stacks
+from leafe_jax.policy import (
+  attention,
+  experts,
+  kinds,
+  layers,
+  rope,
+  scores,
+  sharding,
+  stacks,
+)
 from leafe_jax.policy.stacks import Params
 
 _AXIS_OF_SUFFIX = {
@@ -33,6 +42,8 @@ _AXIS_OF_SUFFIX = {
     'k': 'kv_heads',
     'h': 'head_dim',
     'f': 'mlp',
+    'e': 'experts',
+    'm': 'mlp',
     'v': 'vocab',
     'r': 'rank',
 }
@@ -107,6 +118,8 @@ def _spreads(config: config_lib.Policy) -> dict[str, float | None]:
     stds |= {'q_bias_lnh': 0.0, 'k_bias_lkh': 0.0, 'v_bias_lkh': 0.0}
   if config.qk_norm:
     stds |= {'q_norm_lh': None, 'k_norm_lh': None}
+  if 'experts' in kinds.mlps(config):
+    stds |= experts.stds(config)
   if config.post_norms:
     stds |= {'attn_post_norm_ld': None, 'mlp_post_norm_ld': None}
   if not config.tie_embeddings:
@@ -137,6 +150,8 @@ def _axis_sizes(config: config_lib.Policy, vocab_size: int) -> dict[str, int]:
       'k': config.num_kv_heads,
       'h': config.head_dim,
       'f': config.mlp_dim,
+      'e': config.num_experts,
+      'm': config.expert_dim,
       'v': vocab_size,
       'r': config.lora_rank,
   }
@@ -259,12 +274,25 @@ def hidden(
     segment_ids: Int[Array, 'B T'],
 ) -> Float[Array, 'B T D']:
   """Output of the last layer; arguments as for `forward`."""
+  return noted_hidden(params, config, tokens, positions, segment_ids)[0]
+
+
+def noted_hidden(
+    params: Params,
+    config: config_lib.Policy,
+    tokens: Int[Array, 'B T'],
+    positions: Int[Array, 'B T'],
+    segment_ids: Int[Array, 'B T'],
+) -> tuple[Float[Array, 'B T D'], experts.Noted | None]:
+  """Output of the last layer, and what is known of the experts of all layers."""
   x = layers.embed(params, tokens, config)
   x = sharding.constrain(x, ('batch', 'length', None))
   places = Places(rope.all_angles(positions, config), segment_ids)
 
-  def layer(kind: kinds.Kind, x: Array, weights: Params, _: None) -> tuple[Array, None]:
-    return run(kind, x, weights), None
+  def layer(
+      kind: kinds.Kind, stream: _Stream, weights: Params, _: None
+  ) -> tuple[_Stream, experts.Load | None]:
+    return run(kind, stream, weights)
 
   run = functools.partial(_layer, config, places)
   if config.remat != 'none':
@@ -273,12 +301,24 @@ def hidden(
         run, policy=_KEPT[config.remat], prevent_cse=not config.scan_layers,
         static_argnums=0,
     )
+  stream = x, experts.nowhere(tokens, config)
   if config.scan_layers:
-    return stacks.scan(config, layer, x, params)[0]
-  own = stacks.unstack(params, config)
-  for kind, weights in zip(kinds.of_layers(config), own, strict=True):
-    x = run(kind, x, weights)
-  return x
+    (x, route), by_mixer = stacks.scan(config, layer, stream, params)
+    loads = list(by_mixer.values())
+  else:
+    loads = []
+    own = stacks.unstack(params, config)
+    for kind, weights in zip(kinds.of_layers(config), own, strict=True):
+      stream, load = run(kind, stream, weights)
+      loads.append(jax.tree.map(lambda x: x[None], load))
+    x, route = stream
+  if route is None:
+    return x, None
+  return x, experts.Noted(jax.tree.map(lambda *x: jnp.concatenate(x), *loads), route)
+
+
+# The residual stream, and a number for the experts that its tokens went to.
+_Stream = tuple[Array, Array | None]
 
 
 class Places(NamedTuple):
@@ -297,13 +337,16 @@ def _layer(
     config: config_lib.Policy,
     places: Places,
     kind: kinds.Kind,
-    x: Array,
+    stream: _Stream,
     weights: Params,
-) -> Array:
+) -> tuple[_Stream, experts.Load | None]:
+  x, route = stream
   normed = layers.norm(x, weights, 'attn_norm_ld', config)
   mixed = MIXERS[kind.mixer](config, places, kind, normed, weights)
-  x = layers.conclude(x, mixed, weights, kind, config)
-  return sharding.constrain(x, ('batch', 'length', None))
+  x, routes = layers.conclude(x, mixed, weights, kind, config)
+  x = sharding.constrain(x, ('batch', 'length', None))
+  load = None if routes is None else experts.load(routes, places.segment_ids > 0)
+  return (x, experts.onward(route, routes)), load
 
 
 def _attend(
@@ -338,9 +381,9 @@ def token_scores(
   Arguments as for `forward`, from whose logits `scores.of_logits` would give
   the same.
   """
-  x = hidden(params, config, tokens, positions, segment_ids)
+  x, noted = noted_hidden(params, config, tokens, positions, segment_ids)
   found = scores.of_hidden(params, config, x, scores.next_tokens(tokens))
-  return scores.align(found, segment_ids)
+  return scores.align(found._replace(noted=noted), segment_ids)
 
 
 def token_logprobs(

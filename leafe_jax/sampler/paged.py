@@ -17,9 +17,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import kinds, layers, model, rope, sharding, stacks
+from leafe_jax.policy import experts, kinds, layers, model, rope, sharding, stacks
 from leafe_jax.sampler import drawing, ragged, reading
 from leafe_jax.sampler import turn as turn_lib
+
+# The residual stream, and a number for the experts that its tokens went to.
+_Stream = tuple[Array, Array | None]
 
 
 def turn(
@@ -56,14 +59,13 @@ def turn(
   start = batch.prefix_length + batch.offset
   known = jnp.arange(batch.tokens.shape[1]) < batch.num_new[:, None]
   rows = ragged.Rows(table, start, known)
-  x, pool = _read(params, config, pool, batch.tokens, rows)
+  stream, pool = _read(params, config, pool, batch.tokens, rows)
   response = None
   if num_decode:
-    last = reading.pick(x, batch.num_new - 1)[:, 0]
-    logits = layers.unembed(params, last, config)
+    found = _next(params, config, stream, batch.num_new - 1)
     rows = ragged.Rows(table, start + batch.num_new, batch.active[:, None])
     response, pool = _decode(
-        params, config, pool, rows, batch, logits, num_decode, drawable
+        params, config, pool, rows, batch, found, num_decode, drawable
     )
   return pool, response
 
@@ -93,7 +95,8 @@ def _prepare(
   def prepare(name: str, value: Any) -> Any:
     if not isinstance(value, jax.Array):
       return value  # quantised: spelt out where it is used
-    value = value.astype(config.dtype)
+    if reading.is_cast(name, value):
+      value = value.astype(config.dtype)
     axes = model.logical_axes(name)
     own = tuple(None if axis == 'embed' else axis for axis in axes)
     return sharding.constrain(value, own) if whole else value
@@ -107,7 +110,7 @@ def _read(
     pool: Array,
     tokens: Int[Array, 'B T'],
     rows: ragged.Rows,
-) -> tuple[Float[Array, 'B T D'], Array]:
+) -> tuple[_Stream, Array]:
   """Runs tokens through the layers and writes their keys and values."""
   x = layers.embed(params, tokens, config)
   x = sharding.constrain(x, ('batch', 'length', None))
@@ -115,9 +118,10 @@ def _read(
   angles = rope.all_angles(positions, config)
 
   def layer(
-      kind: kinds.Kind, carry: tuple[Array, Array], weights: model.Params, index: Array
-  ) -> tuple[tuple[Array, Array], None]:
-    x, pool = carry
+      kind: kinds.Kind, carry: tuple[_Stream, Array], weights: model.Params,
+      index: Array,
+  ) -> tuple[tuple[_Stream, Array], None]:
+    (x, route), pool = carry
     normed = layers.norm(x, weights, 'attn_norm_ld', config)
     k, v = layers.key_value(normed, weights, angles.get(kind.rope), config)
     q = layers.query(normed, weights, angles.get(kind.rope), config)
@@ -125,12 +129,23 @@ def _read(
         pool, config.num_layers, index, rows, q, k, v, kind.window
     )
     mixed = layers.project_out(mixed, weights)
-    x = layers.conclude(x, mixed, weights, kind, config)
-    return (sharding.constrain(x, ('batch', 'length', None)), pool), None
+    x, routes = layers.conclude(x, mixed, weights, kind, config)
+    x = sharding.constrain(x, ('batch', 'length', None))
+    return ((x, experts.onward(route, routes)), pool), None
 
   order = {'attention': jnp.arange(config.num_layers)}
-  (x, pool), _ = stacks.scan(config, layer, (x, pool), params, order)
-  return x, pool
+  stream = x, experts.nowhere(tokens, config)
+  (stream, pool), _ = stacks.scan(config, layer, (stream, pool), params, order)
+  return stream, pool
+
+
+def _next(
+    params: model.Params, config: config_lib.Policy, stream: _Stream,
+    place: Int[Array, ' B'],
+) -> reading.Next:
+  """What follows at each row's place."""
+  last, route = (None if x is None else reading.pick(x, place)[:, 0] for x in stream)
+  return reading.Next(layers.unembed(params, last, config), route)
 
 
 def _decode(
@@ -139,7 +154,7 @@ def _decode(
     pool: Array,
     rows: ragged.Rows,
     batch: turn_lib.Batch,
-    logits: Float[Array, 'B V'],
+    found: reading.Next,
     num_decode: int,
     drawable: Bool[np.ndarray, ' V'] | None,
 ) -> tuple[turn_lib.Response, Array]:
@@ -150,13 +165,13 @@ def _decode(
   def step(carry: tuple[turn_lib.Said, Array]) -> tuple[turn_lib.Said, Array]:
     said, pool = carry
     here = rows._replace(start=rows.start + said.index - 1)
-    x, pool = _read(params, config, pool, said.token[:, None], here)
-    logits = layers.unembed(params, x[:, 0], config)
-    return turn_lib.draw_next(logits, uniform, rules, said, drawable), pool
+    stream, pool = _read(params, config, pool, said.token[:, None], here)
+    found = _next(params, config, stream, jnp.zeros_like(rows.start))
+    return turn_lib.draw_next(found, uniform, rules, said, drawable), pool
 
   uniform = drawing.uniforms(rules.keys, num_decode, rules.first)
-  nothing = turn_lib.nothing_said(batch, num_decode)
-  first = turn_lib.draw_next(logits, uniform, rules, nothing, drawable)
+  nothing = turn_lib.nothing_said(batch, num_decode, config)
+  first = turn_lib.draw_next(found, uniform, rules, nothing, drawable)
   said, pool = jax.lax.while_loop(
       lambda carry: turn_lib.unfinished(batch, carry[0]), step, (first, pool)
   )

@@ -19,7 +19,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import kinds, layers, model, products, rope, sharding, stacks
+from leafe_jax.policy import (
+  experts,
+  kinds,
+  layers,
+  model,
+  products,
+  rope,
+  sharding,
+  stacks,
+)
 from leafe_jax.policy.attention import MASKED
 from leafe_jax.sampler.cache import KV, Layers
 
@@ -29,6 +38,18 @@ QUERIES = 64  # at a time: what a long prefill scores should stay in the VMEM of
 Masks = Mapping[int, Sequence[Bool[Array, '#B t S']]]
 # A layer's caches, its new keys and values -> parts to attend to, what to keep.
 Keep = Callable[[Sequence[KV], KV], tuple[list[KV], KV]]
+
+
+class Next(NamedTuple):
+  """What is known at the last place that was read.
+
+  Attributes:
+    logits: [B, V] of the next token.
+    route: [B] a number for the experts that were asked there; None without any.
+  """
+
+  logits: Array
+  route: Array | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +64,7 @@ class LayeredPolicy:
     """Casts what is scanned once: a loop would cast (and gather) at every step."""
     if config.scan_layers:
       params = {
-          name: value.astype(config.dtype) if isinstance(value, jax.Array) else value
+          name: value.astype(config.dtype) if is_cast(name, value) else value
           for name, value in params.items()
       }
     return cls(config, params)
@@ -54,6 +75,14 @@ class LayeredPolicy:
     return stacks.apart(self.params, self.config)
 
 
+def is_cast(name: str, value: Any) -> bool:
+  """Whether a weight is brought to the type of the products before they are made.
+
+  A quantised one is spelt out where it is used; a router stays as it is in training.
+  """
+  return isinstance(value, jax.Array) and name != experts.ROUTER
+
+
 def read(
     policy: LayeredPolicy,
     tokens: Int[Array, 'B T'],
@@ -62,7 +91,7 @@ def read(
     keep: Keep,
     masks: Masks,
     last: Int[Array, ' B'] | None,
-) -> tuple[Float[Array, 'B V'] | None, Layers]:
+) -> tuple[Next | None, Layers]:
   """Runs tokens through the layers.
 
   Args:
@@ -75,14 +104,20 @@ def read(
     last: the place of each row whose logits are wanted; None: no logits.
 
   Returns:
-    The logits, and the kept keys and values of all layers.
+    What follows, and the kept keys and values of all layers.
   """
   x = layers.embed(policy.params, tokens, policy.config)
   run = _scan if policy.config.scan_layers else _unroll
-  x, kept = run(policy, x, _Wanted(angles, caches, keep, masks, last))
+  stream = x, experts.nowhere(tokens, policy.config)
+  (x, route), kept = run(policy, stream, _Wanted(angles, caches, keep, masks, last))
   if last is None:
     return None, kept
-  return layers.unembed(policy.params, x[:, 0], policy.config), kept
+  logits = layers.unembed(policy.params, x[:, 0], policy.config)
+  return Next(logits, None if route is None else route[:, 0]), kept
+
+
+# The residual stream, and a number for the experts that its tokens went to.
+_Stream = tuple[Array, Array | None]
 
 
 class _Wanted(NamedTuple):
@@ -96,15 +131,15 @@ class _Wanted(NamedTuple):
 
 
 def _unroll(
-    policy: LayeredPolicy, x: Float[Array, 'B T D'], wanted: _Wanted
-) -> tuple[Float[Array, 'B 1 D'], Layers]:
+    policy: LayeredPolicy, stream: _Stream, wanted: _Wanted
+) -> tuple[_Stream, Layers]:
   """Layer by layer.
 
   Of the last layer nothing but keys and values is needed, except at `last`:
   only these places go through the rest of it.
   """
   config, kept = policy.config, []
-  last = wanted.last
+  (x, route), last = stream, wanted.last
   every = zip(kinds.of_layers(config), policy.layers, strict=True)
   for index, (kind, weights) in enumerate(every):
     angles, masks = wanted.angles.get(kind.rope), wanted.masks[kind.window]
@@ -114,30 +149,37 @@ def _unroll(
     if index == config.num_layers - 1:
       if last is None:
         break
-      x, normed = pick(x, last), pick(normed, last)
+      x, normed, route = (
+          None if part is None else pick(part, last) for part in (x, normed, route)
+      )
       angles = jax.tree.map(lambda a: pick(a, last, axis=2), angles)
       masks = [pick(mask, last) for mask in masks]
-    x = _think(config, x, normed, angles, weights, kind, parts, masks)
-  return x, kept
+    x, routes = _think(config, x, normed, angles, weights, kind, parts, masks)
+    route = experts.onward(route, routes)
+  return (x, route), kept
 
 
 def _scan(
-    policy: LayeredPolicy, x: Float[Array, 'B T D'], wanted: _Wanted
-) -> tuple[Float[Array, 'B 1 D'], Layers]:
+    policy: LayeredPolicy, stream: _Stream, wanted: _Wanted
+) -> tuple[_Stream, Layers]:
   """The layers as loops: a deep model compiles like one layer of each kind."""
   config = policy.config
 
   def layer(
-      kind: kinds.Kind, x: Array, weights: model.Params, caches: Sequence[KV]
-  ) -> tuple[Array, KV]:
+      kind: kinds.Kind, stream: _Stream, weights: model.Params, caches: Sequence[KV]
+  ) -> tuple[_Stream, KV]:
+    x, route = stream
     angles, masks = wanted.angles.get(kind.rope), wanted.masks[kind.window]
     normed, parts, kept = _look(config, x, angles, weights, caches, wanted.keep)
-    x = _think(config, x, normed, angles, weights, kind, parts, masks)
-    return sharding.constrain(x, ('batch', 'length', None)), kept
+    x, routes = _think(config, x, normed, angles, weights, kind, parts, masks)
+    x = sharding.constrain(x, ('batch', 'length', None))
+    return (x, experts.onward(route, routes)), kept
 
   caches: Any = {'attention': tuple(wanted.caches)}
-  x, kept = stacks.scan(config, layer, x, policy.params, caches)
-  return x if wanted.last is None else pick(x, wanted.last), kept['attention']
+  stream, kept = stacks.scan(config, layer, stream, policy.params, caches)
+  if wanted.last is not None:
+    stream = jax.tree.map(lambda x: pick(x, wanted.last), stream)
+  return stream, kept['attention']
 
 
 def _look(
@@ -163,7 +205,7 @@ def _think(
     kind: kinds.Kind,
     parts: Sequence[KV],
     masks: Sequence[Array],
-) -> Float[Array, 'B T D']:
+) -> tuple[Float[Array, 'B T D'], experts.Routes | None]:
   """The rest of a layer: attention over the parts, and the MLP."""
   q = layers.query(normed, weights, angles, config)
   mixed = layers.project_out(attend(q, parts, masks), weights)

@@ -87,12 +87,16 @@ class Batch(NamedTuple):
 
 
 class Response(NamedTuple):
-  """[B, R] tokens and log-probabilities, [B] lengths and stop marks."""
+  """[B, R] tokens and log-probabilities, [B] lengths and stop marks.
+
+  Routes are [B, R] numbers for the experts that were asked; None without any.
+  """
 
   tokens: Array
   logprobs: Array
   lengths: Array
   stopped: Array
+  routes: Array | None
 
 
 class Said(NamedTuple):
@@ -145,15 +149,15 @@ def turn(
       room=-(-(num_new - 1) // page_size) * page_size,
       stacked=config.scan_layers,
   )
-  logits, past = _read_prompt(policy, past, batch, page_size, num_decode > 0)
+  found, past = _read_prompt(policy, past, batch, page_size, num_decode > 0)
   prefix = batch.prefix_pages.shape[1] * page_size
   buffers = cache.each_layer(
       lambda row: cache.behind(row, prefix, num_write * page_size), past
   )
   response = None
-  if logits is not None:
+  if found is not None:
     response, spoken = _decode(
-        policy, past, batch, page_size, logits, num_decode, drawable
+        policy, past, batch, page_size, found, num_decode, drawable
     )
     place = batch.offset + batch.num_new
     buffers = cache.each_layer(
@@ -168,7 +172,7 @@ def _read_prompt(
     batch: Batch,
     page_size: int,
     want_logits: bool,
-) -> tuple[Array | None, Layers]:
+) -> tuple[reading.Next | None, Layers]:
   """Reads the new prompt tokens into the past; logits after the last."""
   order = jnp.arange(batch.tokens.shape[1])
   angles = _angles(policy, batch.prefix_length + batch.offset, order)
@@ -183,14 +187,14 @@ def _read_prompt(
     near = start[:, None, None] + order[:, None] - places[:, None] < window
     return [known & near, (causal & (order[:, None] - order < window))[None]]
 
-  logits, new = reading.read(
+  found, new = reading.read(
       policy, batch.tokens, angles, [past],
       lambda caches, new: ([*caches, new], new),
       {window: masks(window) for window in kinds.windows(policy.config)},
       batch.num_new - 1 if want_logits else None,
   )
   place = batch.prefix_pages.shape[1] * page_size + batch.offset
-  return logits, cache.each_layer(
+  return found, cache.each_layer(
       lambda row, new: cache.put(row, new, place), past, new
   )
 
@@ -225,7 +229,7 @@ def _decode(
     past: Layers,
     batch: Batch,
     page_size: int,
-    logits: Float[Array, 'B V'],
+    found: reading.Next,
     num_decode: int,
     drawable: Bool[np.ndarray, ' V'] | None,
 ) -> tuple[Response, Layers]:
@@ -261,28 +265,28 @@ def _decode(
     now = jax.tree.map(
         lambda a: jax.lax.dynamic_index_in_dim(a, place, axis=2), angles
     )
-    logits, kept = reading.read(
+    found, kept = reading.read(
         policy, said.token[:, None], now, [past, spoken], keep,
         {window: masks(window, place) for window in kinds.windows(policy.config)},
         jnp.zeros_like(end),
     )
-    assert logits is not None  # asked for: `last` is given
+    assert found is not None  # asked for: `last` is given
     if stacked:  # written for all layers at once
       kept = cache.each_layer(
           lambda spoken, new: cache.put_all(spoken, new, place), spoken, kept
       )
-    return draw_next(logits, uniform, rules, said, drawable), kept
+    return draw_next(found, uniform, rules, said, drawable), kept
 
   uniform = drawing.uniforms(rules.keys, num_decode, rules.first)
-  nothing = nothing_said(batch, num_decode)
-  first = draw_next(logits, uniform, rules, nothing, drawable)
+  nothing = nothing_said(batch, num_decode, policy.config)
+  first = draw_next(found, uniform, rules, nothing, drawable)
   said, spoken = jax.lax.while_loop(
       lambda carry: unfinished(batch, carry[0]), step, (first, cache.pin(room))
   )
   return said.response, spoken
 
 
-def nothing_said(batch: Batch, num_decode: int) -> Said:
+def nothing_said(batch: Batch, num_decode: int, config: config_lib.Policy) -> Said:
   """Room for `num_decode` tokens a row, none drawn yet."""
   rows = batch.tokens.shape[0]
   response = Response(
@@ -290,6 +294,7 @@ def nothing_said(batch: Batch, num_decode: int) -> Said:
       logprobs=jnp.zeros((rows, num_decode), jnp.float32),
       lengths=jnp.zeros((rows,), jnp.int32),
       stopped=jnp.zeros((rows,), bool),
+      routes=jnp.zeros((rows, num_decode), jnp.uint32) if config.num_experts else None,
   )
   node = batch.drawing.node if batch.drawing is not None else None
   zero = jnp.zeros((), jnp.int32)
@@ -304,7 +309,7 @@ def unfinished(batch: Batch, said: Said) -> Array:
 
 
 def draw_next(
-    logits: Array,
+    found: reading.Next,
     uniform: Array,
     rules: Drawing,
     said: Said,
@@ -312,6 +317,7 @@ def draw_next(
 ) -> Said:
   """Draws a token and records it for rows that have not stopped."""
   index, node, response = said.index, said.node, said.response
+  logits, routes = found.logits, response.routes
   number = jax.lax.dynamic_index_in_dim(uniform, index, axis=1, keepdims=False)
   allowed = None if drawable is None else jnp.broadcast_to(drawable, logits.shape)
   if rules.edges is not None and node is not None:
@@ -326,10 +332,13 @@ def draw_next(
     hit = node == choices.DONE
   running = ~response.stopped & (index < rules.max_tokens)
   column = jnp.arange(response.tokens.shape[1]) == index
+  if routes is not None and found.route is not None:
+    routes = jnp.where(column, found.route[:, None], routes)
   response = Response(
       tokens=jnp.where(column, token[:, None], response.tokens),
       logprobs=jnp.where(column, logprob[:, None], response.logprobs),
       lengths=response.lengths + running,
       stopped=response.stopped | (running & hit),
+      routes=routes,
   )
   return Said(index + 1, token, node, response)

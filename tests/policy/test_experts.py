@@ -136,7 +136,7 @@ x, given = (jax.random.normal(jax.random.key(i), (8, 6, 24)) for i in (2, 3))
 def run(mesh, rows):
   axes = {name: ('experts', 'embed', 'mlp') for name in NAMES}
   axes[experts.ROUTER] = ('embed', None)
-  axes['down_weight_lemd'] = ('experts', 'mlp', 'embed')
+  axes['edown_weight_lemd'] = ('experts', 'mlp', 'embed')
   put = {n: jax.device_put(w, jax.NamedSharding(
       mesh, sharding.partition_spec(axes[n], w.shape, mesh))) for n, w in weights.items()}
   def call(x, weights):
@@ -153,7 +153,7 @@ for rows in (8, 3):
   for sizes in ((1, 1, 1, 8), (1, 1, 2, 4), (1, 2, 1, 4), (2, 2, 1, 2), (1, 4, 2, 1)):
     mesh = sharding.make_mesh(C.Mesh(*sizes), jax.devices())
     found, put, text = run(mesh, rows)
-    shard = put['gate_weight_ledm'].addressable_shards[0].data.shape
+    shard = put['egate_weight_ledm'].addressable_shards[0].data.shape
     assert shard == (8 // sizes[3], 24 // sizes[1], 14 // sizes[2]), shard
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, base)
     assert 'f32[8,24,14]' not in text or sizes[3] == 1  # no device has all experts

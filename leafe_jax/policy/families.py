@@ -75,6 +75,10 @@ FAMILIES: Mapping[str, Family] = {
         'qwen3', {'qk_norm': True}, {'num_key_value_heads': 32},
         longest=32_768, head_dim=128, bias='refused', pattern='max_window_layers',
     ),
+    'Qwen3MoeForCausalLM': Family(
+        'qwen3_moe', {'qk_norm': True}, {'num_key_value_heads': 4},
+        longest=32_768, bias='refused', pattern='experts',
+    ),
     'LlamaForCausalLM': Family('llama'),
     'MistralForCausalLM': Family(
         'mistral', missing={'num_key_value_heads': 8, 'sliding_window': 4096},

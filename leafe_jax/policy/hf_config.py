@@ -11,7 +11,7 @@ import dataclasses
 from typing import Any
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import families, hf_layers, hf_rope
+from leafe_jax.policy import families, hf_experts, hf_layers, hf_rope
 from leafe_jax.policy.families import FAMILIES
 from leafe_jax.policy.hf_fields import Fields, value
 from leafe_jax.policy.hf_files import CONFIG, UnsupportedCheckpoint, short
@@ -111,6 +111,7 @@ def policy_options(
       **facts,
       **_scalars(fields, name),
       **hf_layers.options(fields, family),
+      **hf_experts.options(fields, family),
       **hf_rope.options(fields, family, longest(fields)),
   )
 

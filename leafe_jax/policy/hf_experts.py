@@ -1,4 +1,4 @@
-"""The experts of a checkpoint, one tensor each or all of a layer in one.
+"""The experts of a checkpoint: config.json, and one tensor each or all in one.
 
 Files of Qwen3-MoE hold three matrices an expert, and so do those that transformers
 5 writes. In memory it keeps all experts of a layer in two arrays, gate and up in one
@@ -8,49 +8,143 @@ look like the former: a matrix of an expert is a part of what is stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
-from leafe_jax.policy.hf_files import Tensor, Tensors, UnsupportedCheckpoint, shape_of
+import numpy as np
 
-_BOTH, _DOWN = '.mlp.experts.gate_up_proj', '.mlp.experts.down_proj'
+from leafe_jax import config as config_lib
+from leafe_jax.policy.families import Family
+from leafe_jax.policy.hf_fields import Fields, value
+from leafe_jax.policy.hf_files import CONFIG, Tensor, UnsupportedCheckpoint, shape_of
+
+_USUAL = 128  # experts where config.json does not say
 
 
-def apart(tensors: Tensors, num_experts: int, width: int) -> dict[str, Tensor]:
+class _Fused(NamedTuple):
+  """An array of the matrices of all experts of a layer, [E, rows, columns].
+
+  Attributes:
+    matrices: whose rows follow each other.
+    axis: the one that is as wide as all of them together.
+  """
+
+  matrices: tuple[str, ...]
+  axis: int
+
+
+_FUSED: Mapping[str, _Fused] = {
+    '.mlp.experts.gate_up_proj': _Fused(('gate_proj', 'up_proj'), 1),
+    '.mlp.experts.down_proj': _Fused(('down_proj',), 2),
+}
+
+
+def options(fields: Fields, family: Family) -> dict[str, Any]:
+  """The options of the policy that config.json says.
+
+  Raises:
+    UnsupportedCheckpoint: names the field.
+  """
+  if family.pattern != 'experts':
+    return {'num_experts': 0}
+  count, chosen = _num_experts(fields), value(fields, 'num_experts_per_tok')
+  if chosen > count:
+    raise UnsupportedCheckpoint(
+        f'{CONFIG}: num_experts_per_tok is {chosen}; there are {count} experts'
+    )
+  return {
+      'num_experts': count,
+      'experts_per_token': chosen,
+      'expert_dim': value(fields, 'moe_intermediate_size'),
+      'renormalise_experts': value(fields, 'norm_topk_prob'),
+  }
+
+
+def _num_experts(fields: Fields) -> int:
+  """Published files say `num_experts`, those of transformers 5 `num_local_experts`."""
+  names = ('num_experts', 'num_local_experts')
+  one, other = (value(fields, name) for name in names)
+  if one and other and one != other:
+    raise UnsupportedCheckpoint(
+        f'{CONFIG}: num_experts is {one} and num_local_experts {other}; they are one'
+    )
+  return one or other or _USUAL
+
+
+def written(policy: config_lib.Policy) -> dict[str, Any]:
+  """The fields of config.json that say so."""
+  if not policy.num_experts:
+    return {}
+  return {
+      'num_experts': policy.num_experts,
+      'num_local_experts': policy.num_experts,
+      'num_experts_per_tok': policy.experts_per_token,
+      'moe_intermediate_size': policy.expert_dim,
+      'norm_topk_prob': policy.renormalise_experts,
+  }
+
+
+def apart(
+    tensors: Mapping[str, Tensor], policy: config_lib.Policy
+) -> dict[str, Tensor]:
   """The tensors by name, with a name for each matrix of each expert.
 
   Args:
     tensors: from `hf_files.find`.
-    num_experts: of config.json.
-    width: of one of them.
+    policy: of config.json.
 
   Raises:
     UnsupportedCheckpoint: a tensor of all experts has another shape.
   """
   found = {}
   for name, tensor in tensors.items():
-    if name.endswith((_BOTH, _DOWN)):
-      found |= dict(_matrices(name, tensor, num_experts, width))
+    kind = _kind(name)
+    if kind and policy.num_experts:
+      shape = shape_of(tensor)
+      _check(name, tensor, shape, _FUSED[kind], policy)
+      parts = _parts(name, shape)
+      found |= {part: tensor._replace(part=cut) for part, cut in parts}
     else:
       found[name] = tensor
   return found
 
 
-def _matrices(
-    name: str, tensor: Tensor, num_experts: int, width: int
-) -> Iterator[tuple[str, Tensor]]:
-  shape, layer = shape_of(tensor), name.rpartition('.')[0]
-  both = name.endswith(_BOTH)
-  rows = {'gate_proj': (0, width), 'up_proj': (width, 2 * width)}
-  if not both:
-    rows = {'down_proj': (0, shape[1] if len(shape) == 3 else 0)}
-  axis = 1 if both else 2
-  wanted = 2 * width if both else width
-  if len(shape) != 3 or shape[0] != num_experts or shape[axis] != wanted:
-    raise UnsupportedCheckpoint(
-        f'tensor {name} in {tensor.file.name} has shape {shape}; config.json says '
-        f'{num_experts} experts of width {width}'
-    )
-  for expert in range(num_experts):
-    for matrix, (start, stop) in rows.items():
-      part = slice(expert, expert + 1), slice(start, stop), slice(0, shape[2])
-      yield f'{layer}.{expert}.{matrix}.weight', tensor._replace(part=part)
+def matrices(name: str, array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+  """The matrices of a tensor of all experts by name; any other tensor as it is."""
+  if not _kind(name):
+    yield name, array
+    return
+  for part, cut in _parts(name, array.shape):
+    yield part, array[cut][0]
+
+
+def _kind(name: str) -> str:
+  return next((end for end in _FUSED if name.endswith(end)), '')
+
+
+def _parts(
+    name: str, shape: tuple[int, ...]
+) -> Iterator[tuple[str, tuple[slice, ...]]]:
+  layer, own = name.rpartition('.')[0], _FUSED[_kind(name)].matrices
+  rows = shape[1] // len(own)
+  for expert in range(shape[0]):
+    for i, matrix in enumerate(own):
+      cut = slice(i * rows, (i + 1) * rows)
+      part = slice(expert, expert + 1), cut, slice(0, shape[2])
+      yield f'{layer}.{expert}.{matrix}.weight', part
+
+
+def _check(
+    name: str,
+    tensor: Tensor,
+    shape: tuple[int, ...],
+    fused: _Fused,
+    policy: config_lib.Policy,
+) -> None:
+  wide = policy.expert_dim * len(fused.matrices)
+  if len(shape) == 3 and (shape[0], shape[fused.axis]) == (policy.num_experts, wide):
+    return
+  raise UnsupportedCheckpoint(
+      f'tensor {name} in {tensor.file.name} has shape {shape}; {CONFIG} says '
+      f'{policy.num_experts} experts of width {policy.expert_dim}'
+  )

@@ -21,7 +21,15 @@ import safetensors.numpy
 
 from leafe_jax import config as config_lib
 from leafe_jax.files import PARTIAL, replace
-from leafe_jax.policy import families, hf_config, hf_layers, hf_names, hf_rope, lora
+from leafe_jax.policy import (
+  families,
+  hf_config,
+  hf_experts,
+  hf_layers,
+  hf_names,
+  hf_rope,
+  lora,
+)
 from leafe_jax.policy.huggingface import Shape
 from leafe_jax.policy.model import Params, Weight, weight_table
 
@@ -191,6 +199,7 @@ def config_fields(shape: Shape, name: str) -> dict[str, Any]:
       **biases,
       **_scalars(policy, family),
       **hf_layers.written(policy, family),
+      **hf_experts.written(policy),
       **hf_rope.written(policy, family),
       'dtype': policy.param_dtype,
       'torch_dtype': policy.param_dtype,

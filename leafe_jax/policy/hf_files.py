@@ -40,10 +40,13 @@ class Tensor(NamedTuple):
   Attributes:
     file: a safetensors file.
     name: in that file.
+    part: of what is stored there, a slice per dimension; empty: all of it. The first
+      slice is of length one, of a dimension that the tensor lacks.
   """
 
   file: pathlib.Path
   name: str
+  part: tuple[slice, ...] = ()
 
 
 Tensors = Mapping[str, Tensor]

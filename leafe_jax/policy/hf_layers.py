@@ -110,6 +110,23 @@ def _no_rope_layers(fields: Fields, count: int) -> Layers:
   return Layers(['full' if one else 'no_rope' for one in turned], 0)
 
 
+def _experts(fields: Fields, count: int) -> Layers:
+  """Qwen3-MoE: experts in every layer, but for those that are named or skipped."""
+  if value(fields, 'use_sliding_window'):
+    raise UnsupportedCheckpoint(
+        f'{CONFIG}: use_sliding_window is true; layers of experts have no window here'
+    )
+  dense = value(fields, 'mlp_only_layers')
+  if any(type(one) is not int for one in dense):
+    raise UnsupportedCheckpoint(
+        f'{CONFIG}: mlp_only_layers is {short(dense)}; it must be a list of layers'
+    )
+  step = value(fields, 'decoder_sparse_step')
+  return Layers([
+      'full' if i in dense or (i + 1) % step else 'experts' for i in range(count)
+  ], 0)
+
+
 def _listed(fields: Fields, count: int) -> list[str]:
   """`layer_types` in our names; empty where it is missing."""
   listed = value(fields, 'layer_types')
@@ -132,6 +149,7 @@ READERS: Mapping[str, Callable[[Fields, int], Layers]] = {
     'max_window_layers': _max_window_layers,
     'sliding_window_pattern': _sliding_window_pattern,
     'no_rope_layers': _no_rope_layers,
+    'experts': _experts,
 }
 
 
@@ -145,6 +163,11 @@ def written(policy: config_lib.Policy, family: Family) -> dict[str, Any]:
   types = [_THEIRS.get(name, 'full_attention') for name in names]
   if family.pattern == 'uniform':
     return {'use_sliding_window': False}
+  if family.pattern == 'experts':
+    dense = [i for i, name in enumerate(names) if name == 'full']
+    return {
+        'use_sliding_window': False, 'mlp_only_layers': dense, 'decoder_sparse_step': 1
+    }
   if family.pattern == 'all_sliding':
     return {'sliding_window': window if 'sliding' in names else None}
   if family.pattern == 'sliding_window_pattern':
@@ -168,6 +191,7 @@ def refusal(policy: config_lib.Policy, family: Family) -> str:
   allowed = {
       'uniform': [{'full'}],
       'all_sliding': [{'full'}, {'sliding'}],
+      'experts': [{'experts'}, {'full', 'experts'}],
       'no_rope_layers': [{'full'}, {'no_rope'}, {'full', 'no_rope'}],
   }.get(family.pattern, [{'full'}, {'sliding'}, {'full', 'sliding'}])
   if names not in allowed:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import families, kinds, layers
+from leafe_jax.policy import experts, families, kinds, layers
 
 
 class Place(NamedTuple):
@@ -51,12 +51,19 @@ _LAYER: Mapping[str, Place] = {
     'gate_weight_ldf': Place('mlp.gate_proj.weight', 'f d'),
     'up_weight_ldf': Place('mlp.up_proj.weight', 'f d'),
     'down_weight_lfd': Place('mlp.down_proj.weight', 'd f'),
+    'router_weight_lde': Place('mlp.gate.weight', 'e d'),
+    # Of each expert.
+    'egate_weight_ledm': Place('mlp.experts.{}.gate_proj.weight', 'm d'),
+    'eup_weight_ledm': Place('mlp.experts.{}.up_proj.weight', 'm d'),
+    'edown_weight_lemd': Place('mlp.experts.{}.down_proj.weight', 'd m'),
 }
 
 
 def _adapters() -> Iterator[tuple[str, Place]]:
   """Of every matrix, as peft names them: A is [rank, in], B is [out, rank]."""
   for weight in layers.INPUTS:
+    if weight in experts.INPUTS:
+      continue
     place = _LAYER[weight]
     module = place.theirs.removesuffix('.weight')
     outputs, inputs = place.axes.split()
@@ -69,19 +76,22 @@ _ADAPTER: Mapping[str, Place] = dict(_adapters())
 _STACKED: Mapping[str, Place] = {**_LAYER, **_ADAPTER}
 
 
-def is_stacked(ours: str) -> bool:
-  """Whether a weight has a leading axis of layers."""
-  return ours in _STACKED
+def num_stacked(ours: str) -> int:
+  """How many axes of a weight their tensors lack: of layers, and of experts."""
+  return (ours in _STACKED) + (ours in experts.INPUTS)
 
 
 def their_names(ours: str, policy: config_lib.Policy) -> list[str]:
-  """The tensors that make up one of our weights, in the order of layers."""
-  if not is_stacked(ours):
+  """The tensors that make up one of our weights, in the order of layers and experts."""
+  if not num_stacked(ours):
     return [_GLOBAL[ours].theirs]
   theirs = families.tensor_names(policy).get(ours, _STACKED[ours].theirs)
   before = 'base_model.model.' if ours in _ADAPTER else ''  # peft's wrappers
   places = kinds.layers_with(ours, policy)
-  return [f'{before}model.layers.{i}.{theirs}' for i in places]
+  each = [f'{before}model.layers.{i}.{theirs}' for i in places]
+  if ours not in experts.INPUTS:
+    return each
+  return [name.format(expert) for name in each for expert in range(policy.num_experts)]
 
 
 def output_biases(num_layers: int) -> list[str]:
@@ -98,7 +108,7 @@ def their_module(ours: str) -> str:
 
 
 def their_shape(ours: str, shape: Sequence[int]) -> tuple[int, ...]:
-  """Shape of a tensor, from that of our weight without the layer axis."""
+  """Shape of a tensor, from that of our weight without its stacked axes."""
   sizes = dict(zip(_letters(ours), shape, strict=True))
   return tuple(
       math.prod(sizes[letter] for letter in group)
@@ -113,8 +123,8 @@ def their_part(
 
   Args:
     ours: name of the weight.
-    part: a slice per axis, without the layer axis.
-    shape: of the whole weight, without the layer axis.
+    part: a slice per axis, without the stacked axes.
+    shape: of the whole weight, without the stacked axes.
 
   Raises:
     ValueError: the part is not one block there (heads cut inside).
@@ -133,7 +143,7 @@ def their_part(
 
 
 def to_ours(ours: str, tensor: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-  """A view of their tensor with our axes, without the layer axis.
+  """A view of their tensor with our axes, without the stacked ones.
 
   Of a part of their tensor, when `shape` is that of the part.
   """
@@ -156,17 +166,16 @@ def split(
     ours: str, weight: Any, policy: config_lib.Policy
 ) -> Iterator[tuple[str, np.ndarray]]:
   """Their tensors of one weight by name, one at a time on the host."""
-  names = their_names(ours, policy)
-  if not is_stacked(ours):
-    yield names[0], to_theirs(ours, np.asarray(weight))
-    return
-  for i, name in enumerate(names):
-    yield name, to_theirs(ours, np.asarray(weight[i]))
+  names, depth = iter(their_names(ours, policy)), num_stacked(ours)
+  for layer in weight if depth else (weight,):
+    array = np.asarray(layer)
+    for index in np.ndindex(array.shape[: max(0, depth - 1)]):
+      yield next(names), to_theirs(ours, array[index])
 
 
 def _place(ours: str) -> Place:
-  return _STACKED[ours] if is_stacked(ours) else _GLOBAL[ours]
+  return _STACKED[ours] if ours in _STACKED else _GLOBAL[ours]
 
 
 def _letters(ours: str) -> str:
-  return ours.rsplit('_', 1)[1].removeprefix('l')
+  return ours.rsplit('_', 1)[1][num_stacked(ours) :]

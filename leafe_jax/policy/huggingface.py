@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import hf_config, hf_files, hf_names
+from leafe_jax.policy import hf_config, hf_experts, hf_files, hf_names
 from leafe_jax.policy.hf_files import UnsupportedCheckpoint, read_fields
 from leafe_jax.policy.model import Params, param_shardings, weight_table
 
@@ -92,6 +92,7 @@ def load_params(directory: str | pathlib.Path, shape: Shape, mesh: Mesh) -> Para
       wrong shape or type, or one that holds NaN or infinity.
   """
   tensors = _find(directory, read_fields(directory))
+  tensors = hf_experts.apart(tensors, shape.policy)
   if shape.policy.tie_embeddings and hf_files.HEAD in tensors:
     tensors.setdefault(hf_files.EMBEDDING, tensors[hf_files.HEAD])
   dtype = jax.numpy.dtype(shape.policy.param_dtype)
@@ -194,7 +195,7 @@ def _read_part(
   Args:
     tensors: from `hf_files.find`.
     ours: name of the weight.
-    theirs: its tensors in the order of layers.
+    theirs: its tensors in the order of layers, and of experts.
     shape: of the whole weight.
     dtype: type wanted.
     part: what to read, a slice per axis.
@@ -209,11 +210,10 @@ def _read_part(
         hf_names.their_part(ours, part, shape), dtype,
     )
 
-  if not hf_names.is_stacked(ours):
-    value = hf_names.to_ours(ours, read(theirs[0], shape, part), sizes)
-    return np.array(value, dtype, order='C')
+  depth = hf_names.num_stacked(ours)
+  names = np.array(theirs, object).reshape(shape[:depth])[(*part[:depth], ...)]
   result = np.empty(sizes, dtype)
-  for i, name in enumerate(theirs[part[0]]):
-    tensor = read(name, shape[1:], part[1:])
-    result[i] = hf_names.to_ours(ours, tensor, sizes[1:])
+  for index in np.ndindex(names.shape):
+    tensor = read(names[index], shape[depth:], part[depth:])
+    result[index] = hf_names.to_ours(ours, tensor, sizes[depth:])
   return result

@@ -5,7 +5,8 @@
                          qwen2_5_7b_qlora_gpu1                   ... over nf4
     eight such GPUs      qwen2_5_7b_gpu8                         all weights
     TPU slices           qwen2_5_7b (v5e, 16 chips), qwen2_5_7b_v6e_16,
-                         qwen2_5_7b_v5p_16, llama3_70b (v5p, 64), llama3_70b_v6e_256
+                         qwen2_5_7b_v5p_16, qwen3_30b_a3b (v5p, 16 chips),
+                         llama3_70b (v5p, 64), llama3_70b_v6e_256
 
 The variants of GPUs are in every config file with real checkpoints, those of
 slices in configs/webshop.py. What a run of one takes, and the room that is left:
@@ -42,6 +43,12 @@ MODELS = {
         mlp_dim=18_944, vocab_size=152_064, rope_theta=1e6, tie_embeddings=False,
         qkv_bias=True,
     ),
+    'qwen3_30b_a3b': dict(
+        num_layers=48, embed_dim=2048, num_heads=32, num_kv_heads=4, head_dim=128,
+        mlp_dim=6144, layer_kinds=('experts',), num_experts=128, experts_per_token=8,
+        expert_dim=768, vocab_size=151_936, rope_theta=1e6, tie_embeddings=False,
+        qk_norm=True,
+    ),
     'llama3_70b': dict(
         num_layers=80, embed_dim=8192, num_heads=64, num_kv_heads=8, head_dim=128,
         mlp_dim=28_672, vocab_size=128_256, rope_theta=5e5, norm_eps=1e-5,
@@ -65,6 +72,7 @@ class Variant:
     dispatch_rows: rows sampled by one program.
     topology: of a slice, as tools.compile_for_tpu takes it; empty: GPUs.
     tensor: shards of heads, MLP and vocabulary; the rest of the mesh is fsdp.
+    expert: shards of the experts of a mixture.
     param_dtype: of the stored weights.
     lora_rank, quantize: of adapters, 0 and 'none' where all weights are trained.
     accumulates: an update is of 128 rows; else of one micro-batch, and there are
@@ -79,6 +87,7 @@ class Variant:
   dispatch_rows: int
   topology: str = ''
   tensor: int = 1
+  expert: int = 1
   param_dtype: str = 'float32'
   lora_rank: int = 0
   quantize: str = 'none'
@@ -105,6 +114,9 @@ SLICES = {
     'qwen2_5_7b': Variant('qwen2_5_7b', 16, 4, 8192, 16, 'v5e:4x4', 4),
     'qwen2_5_7b_v6e_16': Variant('qwen2_5_7b', 16, 4, 32_768, 32, 'v6e:4x4', 4),
     'qwen2_5_7b_v5p_16': Variant('qwen2_5_7b', 16, 16, 65_536, 64, 'v5p:2x2x4', 4),
+    'qwen3_30b_a3b': Variant(
+        'qwen3_30b_a3b', 16, 16, 32_768, 32, 'v5p:2x2x4', expert=4
+    ),
     'llama3_70b': Variant('llama3_70b', 64, 16, 32_768, 32, 'v5p:4x4x4', 8),
     'llama3_70b_v6e_256': Variant('llama3_70b', 256, 32, 32_768, 32, 'v6e:16x16', 8),
 }
@@ -118,7 +130,7 @@ def apply(config: ml_collections.ConfigDict, name: str) -> None:
       MODELS[chosen.model], param_dtype=chosen.param_dtype,
       lora_rank=chosen.lora_rank, quantize=chosen.quantize,
   )
-  config.mesh.tensor = chosen.tensor
+  config.mesh.update(tensor=chosen.tensor, expert=chosen.expert)
   config.sampler.update(num_pages=chosen.num_pages, dispatch_rows=chosen.dispatch_rows)
   for training in (config.distill, config.dpo, config.warm_start):
     training.momentum_dtype = chosen.momentum_dtype

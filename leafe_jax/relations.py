@@ -116,10 +116,10 @@ def _of_batches(name: str, training: Training) -> Iterator[str]:
 
 
 def _of_devices(config: Experiment, sampler: Sampler) -> Iterator[str]:
-  mesh = config.mesh
-  if (mesh.data, mesh.fsdp, mesh.tensor).count(-1) > 1:
+  rest = [name for name, size in vars(config.mesh).items() if size == -1]
+  if len(rest) > 1:
     yield (
-        f'mesh.data={mesh.data}, mesh.fsdp={mesh.fsdp}, mesh.tensor={mesh.tensor}: '
+        f'{", ".join(f"mesh.{name}=-1" for name in rest)}: '
         'only one of them may be -1, the remaining devices'
     )
   if not sampler.prefill_buckets:

@@ -22,6 +22,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     'memory and devices': (
         'mesh', 'sampler', 'policy.dtype', 'policy.param_dtype', 'policy.scan_layers',
         'policy.attention', 'policy.remat', 'policy.logit_chunk',
+        'policy.router_loss',
     ),
     'adapters, over a frozen base': (
         'policy.lora_rank', 'policy.lora_alpha', 'policy.lora_targets',
@@ -30,6 +31,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     'no checkpoint: a policy from scratch': (
         'policy.num_layers', 'policy.embed_dim', 'policy.num_heads',
         'policy.num_kv_heads', 'policy.head_dim', 'policy.mlp_dim',
+        'policy.num_experts', 'policy.experts_per_token', 'policy.expert_dim',
+        'policy.renormalise_experts',
         'policy.vocab_size', 'policy.layer_kinds', 'policy.window', 'policy.activation',
         'policy.rope_theta', 'policy.rope_local_theta', 'policy.rope_type',
         'policy.rope_factor', 'policy.rope_low_freq_factor',
@@ -57,6 +60,7 @@ CHECKPOINT = frozenset({
     'policy.max_length',
     'policy.dtype', 'policy.param_dtype', 'policy.scan_layers', 'policy.remat',
     'policy.lora_rank', 'policy.quantize', 'mesh.fsdp', 'mesh.tensor',
+    'mesh.expert', 'policy.router_loss',
     'sampler.page_size', 'sampler.num_pages', 'sampler.max_rows',
     'sampler.dispatch_rows', 'sampler.prefill_buckets', 'sampler.length_buckets',
     'sampler.decode_chunk', 'sampler.checkpoint_every', 'gate.min_parsed',

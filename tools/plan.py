@@ -18,6 +18,7 @@ at real sizes, and 20 to 30 GB of the host's memory for a few billion weights.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -29,7 +30,7 @@ from leafe_jax import command_line, experiment
 from leafe_jax.methods import effort
 from leafe_jax.planning import memory, programs
 from leafe_jax.planning.programs import Target
-from leafe_jax.policy import lora
+from leafe_jax.policy import experts, lora
 from tools import targets
 
 
@@ -60,6 +61,24 @@ def compare(target: Target) -> Iterator[str]:
     )
 
 
+def weights(target: Target) -> str:
+  """How many there are, and how many of them a token meets."""
+  counts = {name: math.prod(array.shape) for name, array in target.base().items()}
+  total, policy = sum(counts.values()), target.policy
+  if not policy.num_experts:
+    return f'{total / 1e9:.3f} billion weights'
+  share = policy.experts_per_token / policy.num_experts
+  active = sum(
+      count * (share if name in experts.INPUTS else 1) for name, count in counts.items()
+  )
+  met = active - counts['embed_vd'] * (not policy.tie_embeddings)  # looked up
+  return (
+      f'{total / 1e9:.3f} billion weights, {active / 1e9:.3f} of them for each token: '
+      f'{2 * met / 1e9:.3g} GFLOP to read one, {6 * met / 1e9:.3g} to train on it, '
+      'attention apart'
+  )
+
+
 def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise command_line.UsageError(f'unexpected arguments {list(argv[1:])}')
@@ -73,6 +92,7 @@ def main(argv: Sequence[str]) -> None:
     path = config_flags.get_config_filename(values['config'])
     raise command_line.UsageError(targets.explain(error, path)) from error
   print(f'{memory.table(outlook.plan, limit)}\n\n{outlook.phases()}')
+  print(f'\n{weights(target)}')
   if values.compile:
     here = targets.make_target(values.config, jax.devices()[: values.devices])
     for line in compare(here):

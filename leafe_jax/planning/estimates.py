@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from leafe_jax.planning.jobs import Job
 from leafe_jax.planning.programs import Target
-from leafe_jax.policy import attention, layers, scores, sharding, stacks
+from leafe_jax.policy import attention, kinds, layers, scores, sharding, stacks
 from leafe_jax.sampler import engine, reading
 
 _WORD = 4  # bytes of int32 and float32
@@ -92,7 +92,7 @@ def freezing(target: Target) -> tuple[Part, ...]:
   Those before it are quantised by then, but they are the smaller ones.
   """
   base = target.base()
-  widest = max(_numbers([base[name]]) for name in layers.INPUTS)
+  widest = max(_numbers([base[name]]) for name in layers.INPUTS if name in base)
   wide = 2 * widest * _WORD if target.policy.quantize != 'none' else 0
   return Part('weights', size(base), True), Part('widened', wide, False)
 
@@ -161,7 +161,21 @@ def _layer_width(target: Target) -> int:
   heads = _share(target, 'heads', policy.num_heads)
   kv_heads = _share(target, 'kv_heads', policy.num_kv_heads)
   width = 4 * policy.embed_dim + 2 * (heads + kv_heads) * policy.head_dim
-  return width + 3 * _share(target, 'mlp', policy.mlp_dim)
+  return width + max(_mlp_width(target, kind) for kind in kinds.mlps(policy))
+
+
+def _mlp_width(target: Target, kind: str) -> int:
+  """Numbers inside an MLP per token.
+
+  Experts have copies of the tokens, before and after they are sorted and on the way
+  back; each device holds those of all devices along the axis of experts.
+  """
+  policy = target.policy
+  if kind != 'experts':
+    return 3 * _share(target, 'mlp', policy.mlp_dim)
+  copies = policy.experts_per_token * target.mesh.shape['expert']
+  inside = 4 * policy.embed_dim + 3 * _share(target, 'mlp', policy.expert_dim)
+  return copies * inside + 2 * policy.num_experts
 
 
 def _logits(target: Target, job: Job) -> int:
@@ -185,7 +199,8 @@ def _copies(target: Target, job: Job) -> int:
     value = kept[name]
     return not isinstance(value, jax.ShapeDtypeStruct) or value.dtype != dtype
 
-  layer = _numbers([base[name] for name in layers.INPUTS if is_copied(name)])
+  own = [name for name in layers.INPUTS if name in base]
+  layer = _numbers([base[name] for name in own if is_copied(name)])
   table = 'embed_vd' if policy.tie_embeddings else 'head_weight_dv'
   whole = _numbers([base[table]]) if is_copied(table) else 0
   copied = dtype.itemsize * (layer // policy.num_layers + whole)

@@ -16,11 +16,13 @@ axis than experts a token.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from leafe_jax import config as config_lib
@@ -93,12 +95,21 @@ def stds(config: config_lib.Policy) -> dict[str, float]:
   }
 
 
-def check(config: config_lib.Policy) -> None:
-  """ValueError where a token would go to more experts than there are."""
-  if config.experts_per_token > config.num_experts:
+def check(config: config_lib.Policy, mesh: Mesh | AbstractMesh) -> None:
+  """ValueError for experts that cannot be, or that do not divide among devices."""
+  count, chosen = config.num_experts, config.experts_per_token
+  if not count:
     raise ValueError(
-        f'policy.experts_per_token is {config.experts_per_token}; there are '
-        f'policy.num_experts={config.num_experts}'
+        'policy.layer_kinds has layers of experts: give policy.num_experts'
+    )
+  if chosen > count:
+    raise ValueError(
+        f'policy.experts_per_token is {chosen}; there are policy.num_experts={count}'
+    )
+  if count % mesh.shape['expert']:
+    raise ValueError(
+        f'mesh.expert={mesh.shape["expert"]} does not divide {count} experts; give '
+        f'--config.mesh.expert={math.gcd(mesh.shape["expert"], count)}'
     )
 
 

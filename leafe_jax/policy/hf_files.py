@@ -264,7 +264,8 @@ def read(
       found = tuple(cut.stop - cut.start for cut in within[1:])
     if found != shape:
       raise UnsupportedCheckpoint(
-          f'tensor {name} in {file.name} has shape {found}, not {shape} as {CONFIG} says'
+          f'tensor {name} in {file.name} has shape {found}, '
+          f'not {shape} as {CONFIG} says'
       )
     with np.errstate(over='ignore'):  # it is infinite then, and refused
       value = np.asarray(header[_inside_of(within, part)]).astype(dtype)

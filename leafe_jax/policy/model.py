@@ -193,7 +193,9 @@ class Transformer(nnx.Module):
 def param_shardings(
     config: config_lib.Policy, vocab_size: int, mesh: Mesh
 ) -> dict[str, NamedSharding]:
-  """Where every weight lives on the mesh."""
+  """Where every weight lives on the mesh. ValueError: see `experts.check`."""
+  if 'experts' in kinds.mlps(config):
+    experts.check(config, mesh)
   return table_shardings(weight_table(config, vocab_size), mesh)
 
 

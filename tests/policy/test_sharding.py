@@ -57,7 +57,7 @@ for shape in shapes:
 
 def test_a_mesh_of_one_device_is_a_mesh():
   mesh = sharding.make_mesh(config_lib.Mesh(), jax.devices()[:1])
-  assert dict(mesh.shape) == {'data': 1, 'fsdp': 1, 'tensor': 1}
+  assert dict(mesh.shape) == dict.fromkeys(sharding.MESH_AXES, 1)
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_sizes_that_do_not_fit_are_refused_by_name(sizes, message):
 
 
 def test_axes_follow_the_rules_and_odd_sizes_are_replicated():
-  mesh = jax.sharding.AbstractMesh((2, 2, 2), sharding.MESH_AXES)
+  mesh = jax.sharding.AbstractMesh((2, 2, 1, 2), sharding.MESH_AXES)
   spec = sharding.partition_spec
-  assert spec(('embed', 'mlp'), (8, 6), mesh) == P(('fsdp',), ('tensor',))
-  assert spec(('vocab', 'embed'), (11, 8), mesh) == P(None, ('fsdp',))
-  assert spec(('batch', None), (8, 3), mesh) == P(('data', 'fsdp'), None)
+  assert spec(('embed', 'mlp'), (8, 6), mesh) == P(('fsdp', 'expert'), ('tensor',))
+  assert spec(('vocab', 'embed'), (11, 8), mesh) == P(None, ('fsdp', 'expert'))
+  assert spec(('batch', None), (8, 3), mesh) == P(('data', 'fsdp', 'expert'), None)
 
 
 def test_unknown_axes_and_wrong_ranks_are_refused():

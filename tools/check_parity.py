@@ -193,7 +193,7 @@ def _compare_gradients(
 ) -> tuple[float, str]:
   """The largest relative difference and the tensor that has it."""
   zero = hf_names.output_biases(reference.config.get_text_config().num_hidden_layers)
-  named = dict(reference.named_parameters())
+  named: dict[str, Any] = dict(reference.named_parameters())
   if any(name.startswith('model.language_model.') for name in named):
     named = huggingface.text_tensors(named)
   theirs = {

@@ -211,7 +211,7 @@ def _read_part(
     )
 
   depth = hf_names.num_stacked(ours)
-  names = np.array(theirs, object).reshape(shape[:depth])[(*part[:depth], ...)]
+  names: Any = np.array(theirs, object).reshape(shape[:depth])[(*part[:depth], ...)]
   result = np.empty(sizes, dtype)
   for index in np.ndindex(names.shape):
     tensor = read(names[index], shape[depth:], part[depth:])

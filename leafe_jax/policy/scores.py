@@ -151,7 +151,8 @@ def align(scores: Scores, segment_ids: Int[Array, 'B T']) -> Scores:
   noted = scores.noted
   if noted is not None:
     noted = noted._replace(routes=shift(noted.routes))
-  return Scores(*map(shift, scores[:3]), noted)
+  logprobs, likeliest, entropy = map(shift, scores[:3])
+  return Scores(logprobs, likeliest, entropy, noted)
 
 
 def predicted(segment_ids: Int[Array, 'B T']) -> Bool[Array, 'B T']:

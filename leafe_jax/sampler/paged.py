@@ -144,7 +144,7 @@ def _next(
     place: Int[Array, ' B'],
 ) -> reading.Next:
   """What follows at each row's place."""
-  last, route = (None if x is None else reading.pick(x, place)[:, 0] for x in stream)
+  last, route = jax.tree.map(lambda x: reading.pick(x, place)[:, 0], stream)
   return reading.Next(layers.unembed(params, last, config), route)
 
 

@@ -149,9 +149,8 @@ def _unroll(
     if index == config.num_layers - 1:
       if last is None:
         break
-      x, normed, route = (
-          None if part is None else pick(part, last) for part in (x, normed, route)
-      )
+      x, normed = pick(x, last), pick(normed, last)
+      route = None if route is None else pick(route, last)
       angles = jax.tree.map(lambda a: pick(a, last, axis=2), angles)
       masks = [pick(mask, last) for mask in masks]
     x, routes = _think(config, x, normed, angles, weights, kind, parts, masks)
@@ -177,8 +176,9 @@ def _scan(
 
   caches: Any = {'attention': tuple(wanted.caches)}
   stream, kept = stacks.scan(config, layer, stream, policy.params, caches)
-  if wanted.last is not None:
-    stream = jax.tree.map(lambda x: pick(x, wanted.last), stream)
+  last = wanted.last
+  if last is not None:
+    stream = jax.tree.map(lambda x: pick(x, last), stream)
   return stream, kept['attention']
 
 

@@ -156,6 +156,33 @@ for rows, sizes in (8, (1, 1, 1, 8)), (8, (1, 2, 2, 2)), (3, (1, 1, 2, 4)):
   assert shard == (8 // sizes[3], 24 // sizes[1], 14 // sizes[2]), shard
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, base)
   assert 'f32[8,24,14]' not in text  # no device has all experts
+
+# A whole policy: its scores, its samples and their routes.
+from leafe_jax.policy import model
+from leafe_jax.sampler import Request, Rules, Sampler
+from tests.policy.test_qwen3_moe import POLICY as whole, ROWS
+
+tokens = jnp.arange(8 * 6, dtype=jnp.int32).reshape(8, 6) % 22
+places = jnp.arange(6)[None].repeat(8, axis=0)
+
+def play(sizes, devices):
+  mesh = sharding.make_mesh(sizes, devices)
+  params = model.init_params(whole, 22, jax.random.key(0), mesh)
+  with jax.set_mesh(mesh):
+    found = jax.jit(model.token_scores, static_argnums=1)(
+        params, whole, *(jax.device_put(x, sharding.batch_sharding(mesh, x.shape))
+                         for x in (tokens, places, jnp.ones_like(places))))
+  sampler = Sampler(whole, ROWS, mesh)
+  sampler.load(params, 0)
+  states = [sampler.extend(sampler.empty(), list(range(i + 1))) for i in range(4)]
+  requests = [Request(state, (1, i)) for i, state in enumerate(states)]
+  samples = sampler.sample(requests, Rules(max_tokens=6))
+  return jax.tree.map(np.asarray, found), [(s.tokens, s.routes) for s in samples]
+
+one = play(C.Mesh(), jax.devices()[:1])
+many = play(C.Mesh(fsdp=2, tensor=2, expert=2), jax.devices())
+jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), many[0], one[0])
+assert many[1] == one[1]
 """
 
 

@@ -95,8 +95,8 @@ def test_both_layouts_of_files_are_read_and_written_back(checkpoint, mesh, tmp_p
     [
         ({'num_experts': 7}, 'num_experts is 7 and num_local_experts 5'),
         ({'num_experts_per_tok': 6}, 'num_experts_per_tok is 6; there are 5'),
-        ({'num_local_experts': 6, 'num_experts': 6}, "says 6 experts of width 14"),
-        ({'moe_intermediate_size': 7}, "has shape (5, 28, 22); config.json says 5"),
+        ({'num_local_experts': 6, 'num_experts': 6}, 'says 6 experts of width 14'),
+        ({'moe_intermediate_size': 7}, 'has shape (5, 22, 14); config.json says 5'),
         ({'use_sliding_window': True}, 'use_sliding_window is true'),
         ({'mlp_only_layers': ['one']}, 'mlp_only_layers is'),
     ],

@@ -118,7 +118,7 @@ def _read(
       kind: kinds.Kind, carry: tuple[Array, Array], weights: model.Params, index: Array
   ) -> tuple[tuple[Array, Array], None]:
     x, pool = carry
-    normed = layers.norm(x, weights, 'attn_norm_ld', config)
+    normed = layers.enter(x, weights, 'attn_norm_ld', config)
     k, v = layers.key_value(normed, weights, angles.get(kind.rope), config)
     q = layers.query(normed, weights, angles.get(kind.rope), config)
     pool, mixed = ragged.write_and_attend(

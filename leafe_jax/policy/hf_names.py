@@ -45,9 +45,11 @@ _LAYER: Mapping[str, Place] = {
     'v_bias_lkh': Place('self_attn.v_proj.bias', 'kh'),
     'q_norm_lh': Place('self_attn.q_norm.weight', 'h'),
     'k_norm_lh': Place('self_attn.k_norm.weight', 'h'),
-    'attn_post_norm_ld': Place('', 'd'),  # its name is the family's
+    'q_norm_lnh': Place('self_attn.q_norm.weight', 'nh'),
+    'k_norm_lkh': Place('self_attn.k_norm.weight', 'kh'),
+    'attn_post_norm_ld': Place('post_attention_layernorm.weight', 'd'),
     'mlp_norm_ld': Place('post_attention_layernorm.weight', 'd'),
-    'mlp_post_norm_ld': Place('', 'd'),
+    'mlp_post_norm_ld': Place('post_feedforward_layernorm.weight', 'd'),
     'gate_weight_ldf': Place('mlp.gate_proj.weight', 'f d'),
     'up_weight_ldf': Place('mlp.up_proj.weight', 'f d'),
     'down_weight_lfd': Place('mlp.down_proj.weight', 'd f'),

@@ -93,6 +93,11 @@ def layers_with(name: str, config: config_lib.Policy) -> tuple[int, ...]:
   return tuple(i for i, kind in enumerate(of_layers(config)) if has(kind, name))
 
 
+def layers_of(mixer: str, config: config_lib.Policy) -> tuple[int, ...]:
+  """The layers that have a mixer, in order."""
+  return tuple(i for i, kind in enumerate(of_layers(config)) if kind.mixer == mixer)
+
+
 def mixers(config: config_lib.Policy) -> tuple[str, ...]:
   """The kinds of mixers that there are, in the order of their first layers."""
   return tuple(dict.fromkeys(kind.mixer for kind in of_layers(config)))

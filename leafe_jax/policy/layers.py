@@ -52,6 +52,13 @@ def norm(
   return rms_norm(x, scale, config.norm_eps)
 
 
+def enter(
+    x: Float[Array, 'B T D'], weights: Weights, name: str, config: config_lib.Policy
+) -> Float[Array, 'B T D']:
+  """What a mixer or an MLP sees of the residual stream."""
+  return norm(x, weights, name, config) if config.pre_norms else x
+
+
 def query(
     x: Float[Array, 'B T D'],
     weights: Weights,
@@ -64,6 +71,8 @@ def query(
     q = q + weights['q_bias_lnh'].astype(x.dtype)[None, :, None]
   if config.qk_norm:
     q = norm(q, weights, 'q_norm_lh', config)
+  if config.qk_norm_wide:
+    q = _norm_heads(q, weights, 'q_norm_lnh', config)
   return rotate(q, angles, _query_scale(config))
 
 
@@ -86,7 +95,19 @@ def key_value(
     v = v + weights['v_bias_lkh'].astype(x.dtype)[None, :, None]
   if config.qk_norm:
     k = norm(k, weights, 'k_norm_lh', config)
+  if config.qk_norm_wide:
+    k = _norm_heads(k, weights, 'k_norm_lkh', config)
   return rotate(k, angles), v
+
+
+def _norm_heads(
+    x: Float[Array, 'B N T H'], weights: Weights, name: str, config: config_lib.Policy
+) -> Float[Array, 'B N T H']:
+  """RMSNorm over all heads of a place together."""
+  wide = x.astype(jnp.float32)
+  mean = jnp.mean(wide * wide, axis=(1, 3), keepdims=True)
+  scale = weights[name].astype(jnp.float32)[:, None]
+  return (wide * jax.lax.rsqrt(mean + config.norm_eps) * scale).astype(x.dtype)
 
 
 def _project_heads(
@@ -148,7 +169,7 @@ def conclude(
     The stream, and where its tokens went; None in a policy without experts.
   """
   x = _join(x, mixed, weights, 'attn_post_norm_ld', config)
-  normed = norm(x, weights, 'mlp_norm_ld', config)
+  normed = enter(x, weights, 'mlp_norm_ld', config)
   added, routes = _think(normed, weights, kind, config)
   return _join(x, added, weights, 'mlp_post_norm_ld', config), routes
 

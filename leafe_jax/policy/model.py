@@ -103,12 +103,12 @@ def _spreads(config: config_lib.Policy) -> dict[str, float | None]:
   depth = (2 * config.num_layers) ** -0.5
   stds: dict[str, float | None] = {
       'embed_vd': into,
-      'attn_norm_ld': None,
+      **({'attn_norm_ld': None} if config.pre_norms else {}),
       'q_weight_ldnh': into,
       'k_weight_ldkh': into,
       'v_weight_ldkh': into,
       'o_weight_lnhd': depth * heads**-0.5,
-      'mlp_norm_ld': None,
+      **({'mlp_norm_ld': None} if config.pre_norms else {}),
       'gate_weight_ldf': into,
       'up_weight_ldf': into,
       'down_weight_lfd': depth * config.mlp_dim**-0.5,
@@ -118,6 +118,8 @@ def _spreads(config: config_lib.Policy) -> dict[str, float | None]:
     stds |= {'q_bias_lnh': 0.0, 'k_bias_lkh': 0.0, 'v_bias_lkh': 0.0}
   if config.qk_norm:
     stds |= {'q_norm_lh': None, 'k_norm_lh': None}
+  if config.qk_norm_wide:
+    stds |= {'q_norm_lnh': None, 'k_norm_lkh': None}
   if 'experts' in kinds.mlps(config):
     stds |= experts.stds(config)
   if config.post_norms:
@@ -305,7 +307,9 @@ def noted_hidden(
     )
   stream = x, experts.nowhere(tokens, config)
   if config.scan_layers:
-    (x, route), by_mixer = stacks.scan(config, layer, stream, params)
+    (x, route), by_mixer = stacks.scan(
+        config, layer, stream, params, differentiable=True
+    )
     loads = list(by_mixer.values())
   else:
     loads = []
@@ -343,7 +347,7 @@ def _layer(
     weights: Params,
 ) -> tuple[_Stream, experts.Load | None]:
   x, route = stream
-  normed = layers.norm(x, weights, 'attn_norm_ld', config)
+  normed = layers.enter(x, weights, 'attn_norm_ld', config)
   mixed = MIXERS[kind.mixer](config, places, kind, normed, weights)
   x, routes = layers.conclude(x, mixed, weights, kind, config)
   x = sharding.constrain(x, ('batch', 'length', None))

@@ -122,7 +122,7 @@ def _read(
       index: Array,
   ) -> tuple[tuple[_Stream, Array], None]:
     (x, route), pool = carry
-    normed = layers.norm(x, weights, 'attn_norm_ld', config)
+    normed = layers.enter(x, weights, 'attn_norm_ld', config)
     k, v = layers.key_value(normed, weights, angles.get(kind.rope), config)
     q = layers.query(normed, weights, angles.get(kind.rope), config)
     pool, mixed = ragged.write_and_attend(

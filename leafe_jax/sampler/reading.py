@@ -191,7 +191,7 @@ def _look(
     keep: Keep,
 ) -> tuple[Array, list[KV], KV]:
   """Normed inputs of a layer, what to attend to, and what to keep."""
-  normed = layers.norm(x, weights, 'attn_norm_ld', config)
+  normed = layers.enter(x, weights, 'attn_norm_ld', config)
   k, v = layers.key_value(normed, weights, angles, config)
   return normed, *keep(caches, KV(k.transpose(0, 1, 3, 2), v))
 

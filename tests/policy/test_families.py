@@ -55,6 +55,7 @@ CASES = {
         },
     ),
     'Gemma 3': ('Gemma3', GEMMA),
+    'OLMo 3': ('Olmo3', {'num_hidden_layers': 5, 'sliding_window': 9}),
 }  # fmt: skip
 
 
@@ -193,6 +194,14 @@ def test_a_text_part_may_leave_out_what_its_class_knows(tmp_path):
   assert (shape.policy.num_heads, shape.policy.head_dim) == (8, 256)
 
 
+def test_yarn_stretches_the_positions(tmp_path):
+  scaling = {'type': 'yarn', 'factor': 4.0, 'original_max_position_embeddings': 512}
+  write_config(tmp_path, 'Qwen2ForCausalLM', rope_scaling=scaling)
+  huggingface.check_length(tmp_path, 2048)
+  with pytest.raises(huggingface.UnsupportedCheckpoint, match='2049'):
+    huggingface.check_length(tmp_path, 2049)
+
+
 @pytest.mark.parametrize(
     ('architecture', 'changes', 'message'),
     [
@@ -205,7 +214,7 @@ def test_a_text_part_may_leave_out_what_its_class_knows(tmp_path):
         ('Qwen2ForCausalLM',
          {'rope_scaling': {'type': 'yarn', 'factor': 4.0, 'beta_fast': 1.0}},
          'beta_fast is 1.0; it must be above beta_slow'),
-        ('LlamaForCausalLM', {'use_sliding_window': True}, 'has no window'),
+        ('LlamaForCausalLM', {'use_sliding_window': True}, 'has no sliding window'),
         ('Qwen3ForCausalLM', {'use_sliding_window': True, 'max_window_layers': 1},
          'sliding_window is missing'),
         ('Qwen3ForCausalLM', {'layer_types': ['chunked_attention'] * 3},

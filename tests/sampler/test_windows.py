@@ -1,6 +1,7 @@
 """Sampling with layers of several kinds equals a forward pass over the transcript."""
 
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from leafe_jax.policy import model
+from leafe_jax.policy import model, sharding
 from leafe_jax.sampler import Request, Rules, Sampler, flash, ragged
 from tests.sampler.tiny import POLICY, SAMPLER, VOCAB
 
@@ -148,3 +149,28 @@ def test_eight_devices_sample_the_same():
       capture_output=True, text=True, check=False,
   )
   assert run.returncode == 0, run.stderr[-2000:]
+
+
+@pytest.mark.parametrize('platform', ['tpu', 'gpu'])
+@pytest.mark.parametrize('length', [1, 16])
+def test_windows_lower_for_accelerators(monkeypatch, platform, length):
+  monkeypatch.setattr(sharding, 'target_platform', lambda: platform)
+  layers, pages, page = 2, 64, 16
+  shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.bfloat16)
+  numbers = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
+  rows = ragged.Rows(
+      numbers((2, 32)), numbers((2,)), jax.ShapeDtypeStruct((2, length), bool)
+  )
+  kv = shape((2, 2, length, 128))
+  run = jax.jit(ragged.write_and_attend, static_argnums=(1, 7))
+  traced = run.trace(
+      shape((layers * pages, page, 4, 128)), layers, numbers(()), rows,
+      shape((2, 4, length, 128)), kv, kv, 100,
+  )
+  target = {'tpu': 'tpu', 'gpu': 'cuda'}[platform]
+  name = {'tpu': 'ragged_paged_attention', 'gpu': 'paged_flash_attention'}[platform]
+  text = traced.lower(lowering_platforms=(target,)).as_text()
+  assert name in text
+  # The table of 32 pages is cut to what a window reaches.
+  reached = (100 + length - 2) // page + 2
+  assert f'tensor<2x{reached}xi32>' in text

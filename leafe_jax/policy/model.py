@@ -266,7 +266,7 @@ def forward(
     segment_ids: sequence of each token in its row, from 1; 0 is padding.
       Attention stays inside a segment.
   """
-  x = hidden(params, config, tokens, positions, segment_ids)
+  x, _ = hidden(params, config, tokens, positions, segment_ids)
   return layers.unembed(params, x, config)
 
 
@@ -276,19 +276,11 @@ def hidden(
     tokens: Int[Array, 'B T'],
     positions: Int[Array, 'B T'],
     segment_ids: Int[Array, 'B T'],
-) -> Float[Array, 'B T D']:
-  """Output of the last layer; arguments as for `forward`."""
-  return noted_hidden(params, config, tokens, positions, segment_ids)[0]
-
-
-def noted_hidden(
-    params: Params,
-    config: config_lib.Policy,
-    tokens: Int[Array, 'B T'],
-    positions: Int[Array, 'B T'],
-    segment_ids: Int[Array, 'B T'],
 ) -> tuple[Float[Array, 'B T D'], experts.Noted | None]:
-  """Output of the last layer, and what is known of the experts of all layers."""
+  """Output of the last layer, and what is known of the experts of all layers.
+
+  Arguments as for `forward`.
+  """
   x = layers.embed(params, tokens, config)
   x = sharding.constrain(x, ('batch', 'length', None))
   places = Places(rope.all_angles(positions, config), segment_ids)
@@ -387,7 +379,7 @@ def token_scores(
   Arguments as for `forward`, from whose logits `scores.of_logits` would give
   the same.
   """
-  x, noted = noted_hidden(params, config, tokens, positions, segment_ids)
+  x, noted = hidden(params, config, tokens, positions, segment_ids)
   found = scores.of_hidden(params, config, x, scores.next_tokens(tokens))
   return scores.align(found._replace(noted=noted), segment_ids)
 

@@ -31,7 +31,7 @@ def _grow():
 def _employ():
   """Starts a program, as a simulator does, says which, and waits for ever."""
   program = subprocess.Popen(['sleep', '600'], stdout=subprocess.DEVNULL)
-  print(program.pid, flush=True)
+  os.write(1, f'{program.pid}\n'.encode())
   _hang()
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 
 from leafe_jax import config as config_lib
 from leafe_jax.files import PARTIAL, replace
@@ -25,6 +24,7 @@ from leafe_jax.policy import (
   families,
   hf_config,
   hf_experts,
+  hf_files,
   hf_layers,
   hf_names,
   hf_rope,
@@ -118,8 +118,7 @@ def write_adapter(
   }
   with written_whole(pathlib.Path(directory)) as partial:
     (partial / 'adapter_config.json').write_text(json.dumps(config, indent=2) + '\n')
-    file = partial / 'adapter_model.safetensors'
-    safetensors.numpy.save_file(tensors, file, metadata={'format': 'pt'})
+    hf_files.write(tensors, partial / 'adapter_model.safetensors')
 
 
 @contextlib.contextmanager
@@ -249,8 +248,7 @@ def _write_weights(
     if len(shards) > 1:
       file = f'model-{number:05d}-of-{len(shards):05d}.safetensors'
     content = {name: next(tensors)[1] for name in names}
-    # transformers refuses files that do not say so.
-    safetensors.numpy.save_file(content, directory / file, metadata={'format': 'pt'})
+    hf_files.write(content, directory / file)
     weight_map |= dict.fromkeys(names, file)
   if len(shards) > 1:
     total = sum(sizes.values())

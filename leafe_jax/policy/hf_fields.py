@@ -31,11 +31,13 @@ class Field(NamedTuple):
     kind: its type.
     default: where it is missing or null; `NEEDED` if it must be there.
     choices: supported values; empty for all of the type.
+    zero: whether a number may be 0.
   """
 
   kind: type
   default: Any = None
   choices: tuple[str, ...] = ()
+  zero: bool = False
 
 
 FIELDS: Mapping[str, Field] = {
@@ -63,7 +65,7 @@ FIELDS: Mapping[str, Field] = {
     'mlp_bias': Field(bool, False),
     'use_sliding_window': Field(bool, False),
     'sliding_window': Field(int),
-    'max_window_layers': Field(int, 28),
+    'max_window_layers': Field(int, 28, zero=True),
     'sliding_window_pattern': Field(int, 6),
     'no_rope_layers': Field(list, ()),
     'no_rope_layer_interval': Field(int, 4),
@@ -107,7 +109,7 @@ def checked(fields: Fields, name: str, field: Field, before: str) -> Any:
   if found is None:
     state = 'null' if name in fields else 'missing'
     raise UnsupportedCheckpoint(f'{place} is {state}; it must be {_KINDS[field.kind]}')
-  if not _fits(found, field.kind):
+  if not _fits(found, field.kind) and not (field.zero and found == 0):
     raise UnsupportedCheckpoint(
         f'{place} is {short(found)}; it must be {_KINDS[field.kind]}'
     )

@@ -165,7 +165,7 @@ def scored(policy, params, prompt, tokens):
     ('form', 'scan', 'dtype'),
     [
         ('dense', True, 'float32'), ('paged', True, 'float32'),
-        ('dense', False, 'bfloat16'),
+        ('dense', True, 'bfloat16'),
     ],
 )
 def test_sampling_and_its_branches_go_where_training_goes(

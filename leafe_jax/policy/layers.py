@@ -129,7 +129,7 @@ def _project_heads(
   # Transposed apart: asked for heads first, einsum puts the weight on the left
   # and XLA on CPU copies it, transposed, at every step of a decode loop.
   axes = name.rsplit('_l', 1)[1]  # dnh or dkh
-  heads = _project(f'btd,{axes}->bt{axes[1:]}', x, weights, name)
+  heads = project(f'btd,{axes}->bt{axes[1:]}', x, weights, name)
   return heads.transpose(0, 2, 1, 3)
 
 
@@ -138,14 +138,14 @@ def project_out(
 ) -> Float[Array, 'B T D']:
   """Attention output back to the residual stream."""
   heads_inside = mixed.transpose(0, 2, 1, 3)
-  return _project('btnh,nhd->btd', heads_inside, weights, 'o_weight_lnhd')
+  return project('btnh,nhd->btd', heads_inside, weights, 'o_weight_lnhd')
 
 
 def feed_forward(x: Float[Array, 'B T D'], weights: Weights) -> Float[Array, 'B T D']:
   """SwiGLU (arXiv 2002.05202)."""
-  gate = _project('btd,df->btf', x, weights, 'gate_weight_ldf')
-  up = _project('btd,df->btf', x, weights, 'up_weight_ldf')
-  return _project('btf,fd->btd', jax.nn.silu(gate) * up, weights, 'down_weight_lfd')
+  gate = project('btd,df->btf', x, weights, 'gate_weight_ldf')
+  up = project('btd,df->btf', x, weights, 'up_weight_ldf')
+  return project('btf,fd->btd', jax.nn.silu(gate) * up, weights, 'down_weight_lfd')
 
 
 def conclude(
@@ -168,13 +168,13 @@ def adapter_names(weight: str) -> tuple[str, str]:
   return f'{kind}_lora_a_l{inputs}r', f'{kind}_lora_b_lr{outputs}'
 
 
-def _project(form: str, x: Array, weights: Weights, name: str) -> Array:
+def project(form: str, x: Array, weights: Weights, name: str) -> Array:
   """Product with a matrix, plus that with its adapter where there is one."""
   weight = weights[name]
   if quantize.is_quantized(weight):
     weight = quantize.dense(weight, x.dtype)
   whole = products.einsum(form, x, weight)
-  into, out_of = adapter_names(name)
+  into, out_of = adapter_names(name) if name in INPUTS else ('', '')
   if into not in weights:
     return whole
   given, rest = form.split(',')

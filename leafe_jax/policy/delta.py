@@ -18,7 +18,7 @@ from one to the next.
 
 Letters of the weights, beside those of `model`:
 
-    m layer of this kind, p channel of the convolution (queries, keys, values),
+    p channel of the convolution (queries, keys, values),
     c tap, w value head, j width of a value head
 
 and in shapes G key heads, R value heads that share one, W = G * R, I and J the
@@ -106,8 +106,8 @@ def mix(
   rows, length, _ = x.shape
   if runs is None:
     runs = jnp.zeros((rows, length), jnp.int32)
-  joined = layers.project('btd,dp->btp', x, weights, 'mix_weight_mdp')
-  mixed = convolve(joined, memory.tail, weights['taps_mpc'], runs)
+  joined = layers.project('btd,dp->btp', x, weights, 'mix_weight_ldp')
+  mixed = convolve(joined, memory.tail, weights['taps_lpc'], runs)
   tokens = _tokens(x, mixed, weights, config)
   count = jnp.full((rows,), length)
   if known is not None:  # the others change nothing
@@ -134,10 +134,10 @@ def _tokens(
   q, k, v = jnp.split(mixed.astype(jnp.float32), (keys, 2 * keys), axis=-1)
   heads = (rows, length, -1)
   q, k = (_unit(y.reshape(*heads, config.delta_key_dim)) for y in (q, k))
-  fade = layers.project('btd,dw->btw', x, weights, 'fade_weight_mdw')
-  beta = layers.project('btd,dw->btw', x, weights, 'beta_weight_mdw')
-  wide = fade.astype(jnp.float32) + weights['fade_bias_mw'].astype(jnp.float32)
-  rate = jnp.exp(weights['fade_log_mw'].astype(jnp.float32))
+  fade = layers.project('btd,dw->btw', x, weights, 'fade_weight_ldw')
+  beta = layers.project('btd,dw->btw', x, weights, 'beta_weight_ldw')
+  wide = fade.astype(jnp.float32) + weights['fade_bias_lw'].astype(jnp.float32)
+  rate = jnp.exp(weights['fade_log_lw'].astype(jnp.float32))
   return Tokens(
       q=q * config.delta_key_dim**-0.5, k=k,
       v=v.reshape(*heads, config.delta_value_dim),
@@ -158,10 +158,10 @@ def _put_out(
     config: config_lib.Policy,
 ) -> Float[Array, 'B T D']:
   """Norm and gate of every head, and the projection back to the stream."""
-  gate = layers.project('btd,dwj->btwj', x, weights, 'z_weight_mdwj')
-  normed = layers.rms_norm(out.astype(x.dtype), weights['out_norm_mj'], config.norm_eps)
+  gate = layers.project('btd,dwj->btwj', x, weights, 'z_weight_ldwj')
+  normed = layers.rms_norm(out.astype(x.dtype), weights['out_norm_lj'], config.norm_eps)
   gated = normed.astype(jnp.float32) * jax.nn.silu(gate.astype(jnp.float32))
-  return layers.project('btwj,wjd->btd', gated.astype(x.dtype), weights, 'out_weight_mwjd')
+  return layers.project('btwj,wjd->btd', gated.astype(x.dtype), weights, 'out_weight_lwjd')
 
 
 def channels(config: config_lib.Policy) -> int:

@@ -29,7 +29,7 @@ from leafe_jax.policy import model, sharding
 from leafe_jax.sampler import cache, paged, ragged
 from leafe_jax.sampler import turn as turn_lib
 from leafe_jax.sampler.batching import Buckets, Row
-from leafe_jax.sampler.pages import Page
+from leafe_jax.sampler.pages import Fresh
 from leafe_jax.sampler.state import Stats
 
 MAX_UNDER_WAY = 4  # dispatches that read the pool at the same time
@@ -41,13 +41,13 @@ class Dispatch(NamedTuple):
 
   Attributes:
     rows: what it reads.
-    fresh: pages that each row writes.
+    fresh: what each row writes.
     pages: what goes into them; None where the program wrote them in place.
     response: what was sampled; None if it only reads.
   """
 
   rows: Sequence[Row]
-  fresh: Sequence[tuple[Page, ...]]
+  fresh: Sequence[Fresh]
   pages: jax.Array | None
   response: turn_lib.Response | None
 
@@ -123,13 +123,13 @@ class Engine:
     return self._turn._cache_size() + self._write._cache_size()
 
   def launch(
-      self, rows: Sequence[Row], fresh: Sequence[tuple[Page, ...]], num_decode: int
+      self, rows: Sequence[Row], fresh: Sequence[Fresh], num_decode: int
   ) -> Dispatch:
     """Starts a program; returns at once.
 
     Args:
       rows: at most a dispatch of them.
-      fresh: pages that each row writes.
+      fresh: what each row writes.
       num_decode: room for responses; 0 reads only.
     """
     if self._due:

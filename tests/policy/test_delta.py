@@ -118,10 +118,10 @@ def draw_weights(config=POLICY, seed=0):
   rng, p, w = np.random.default_rng(seed), delta.channels(config), 6
   d, j = config.embed_dim, config.delta_value_dim
   shapes = {
-      'mix_weight_mdp': (d, p), 'taps_mpc': (p, config.delta_taps),
-      'z_weight_mdwj': (d, w, j), 'fade_weight_mdw': (d, w),
-      'beta_weight_mdw': (d, w), 'fade_log_mw': (w,), 'fade_bias_mw': (w,),
-      'out_norm_mj': (j,), 'out_weight_mwjd': (w, j, d),
+      'mix_weight_ldp': (d, p), 'taps_lpc': (p, config.delta_taps),
+      'z_weight_ldwj': (d, w, j), 'fade_weight_ldw': (d, w),
+      'beta_weight_ldw': (d, w), 'fade_log_lw': (w,), 'fade_bias_lw': (w,),
+      'out_norm_lj': (j,), 'out_weight_lwjd': (w, j, d),
   }
   return {name: jnp.float32(rng.normal(size=s) * 0.4) for name, s in shapes.items()}
 
@@ -196,14 +196,14 @@ def load_reference():
   weights = draw_weights()
   flat = {name: torch.tensor(np.asarray(x)) for name, x in weights.items()}
   tensors = {
-      'in_proj_qkv.weight': flat['mix_weight_mdp'].T,
-      'conv1d.weight': flat['taps_mpc'][:, None],
-      'in_proj_z.weight': flat['z_weight_mdwj'].flatten(1).T,
-      'in_proj_a.weight': flat['fade_weight_mdw'].T,
-      'in_proj_b.weight': flat['beta_weight_mdw'].T,
-      'A_log': flat['fade_log_mw'], 'dt_bias': flat['fade_bias_mw'],
-      'norm.weight': flat['out_norm_mj'],
-      'out_proj.weight': flat['out_weight_mwjd'].flatten(0, 1).T,
+      'in_proj_qkv.weight': flat['mix_weight_ldp'].T,
+      'conv1d.weight': flat['taps_lpc'][:, None],
+      'in_proj_z.weight': flat['z_weight_ldwj'].flatten(1).T,
+      'in_proj_a.weight': flat['fade_weight_ldw'].T,
+      'in_proj_b.weight': flat['beta_weight_ldw'].T,
+      'A_log': flat['fade_log_lw'], 'dt_bias': flat['fade_bias_lw'],
+      'norm.weight': flat['out_norm_lj'],
+      'out_proj.weight': flat['out_weight_lwjd'].flatten(0, 1).T,
   }
   module.load_state_dict(tensors)
   return torch, module, weights
@@ -226,9 +226,9 @@ def test_a_layer_equals_that_of_transformers_with_its_gradients(length):
   (_, out), (to_x, to_weights) = grad(x, weights)
   np.testing.assert_allclose(out, expected.detach().numpy(), atol=1e-4)
   _assert_near(to_x, given.grad.numpy())
-  _assert_near(to_weights['mix_weight_mdp'].T, module.in_proj_qkv.weight.grad.numpy())
-  _assert_near(to_weights['fade_log_mw'], module.A_log.grad.numpy())
-  _assert_near(to_weights['taps_mpc'], module.conv1d.weight.grad[:, 0].numpy())
+  _assert_near(to_weights['mix_weight_ldp'].T, module.in_proj_qkv.weight.grad.numpy())
+  _assert_near(to_weights['fade_log_lw'], module.A_log.grad.numpy())
+  _assert_near(to_weights['taps_lpc'], module.conv1d.weight.grad[:, 0].numpy())
 
 
 def _assert_near(found, wanted):

@@ -14,39 +14,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from leafe_jax.ranges import Range
-
-
-def option(
-    default: Any,
-    doc: str,
-    choices: tuple[Any, ...] = (),
-    *,
-    verbatim: bool = False,
-    **bounds: Any,
-) -> Any:
-  """A dataclass field with its documentation and allowed values.
-
-  Args:
-    default: of the option.
-    doc: its meaning.
-    choices: its values; empty for all of the type.
-    verbatim: whether commas are part of a tuple's texts, not between them.
-    **bounds: of a number, or of each item of a tuple, as fields of `Range`.
-  """
-  allowed = Range(**bounds) if bounds else None
-  metadata = {
-      'doc': doc, 'choices': choices, 'verbatim': verbatim, 'range': allowed,
-  }
-  if isinstance(default, dict):
-    return dataclasses.field(  # jit hashes a policy; equality still compares it
-        default_factory=lambda: dict(default), metadata=metadata, hash=False
-    )
-  return dataclasses.field(default=default, metadata=metadata)
-
-
-def section(cls: type, doc: str) -> Any:
-  return dataclasses.field(default_factory=cls, metadata={'doc': doc})
+from leafe_jax.options import option, section
+from leafe_jax.policy_config import Policy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,48 +27,6 @@ class Env:
   workers: int = option(0, 'processes that hold the sessions, beside each process of the run; 0: its own', at_least=0)
   step_timeout: float = option(0.0, 'seconds that a reset, step, snapshot, restore or close may take in a worker, which is then replaced; 0: any', at_least=0)
   worker_gb: float = option(0.0, 'memory at which a worker is replaced, in 1e9 bytes; 0: any', at_least=0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Policy:
-  checkpoint: str = option('', 'directory of a Hugging Face checkpoint; empty: train from scratch')
-  prompts: str = option('', 'TOML file of what is said to a checkpoint, see configs/prompts; empty: the default')
-  history_turns: int = option(0, "earlier turns in a checkpoint's prompts, which then begin anew at every turn (2: verl-agent); 0: all, in a transcript that only grows", at_least=0)
-  template: dict[str, Any] = option({}, "variables of the checkpoint's chat template, such as enable_thinking")
-  num_layers: int = option(3, 'decoder layers', at_least=1)
-  embed_dim: int = option(64, 'width of the residual stream', at_least=1)
-  num_heads: int = option(2, 'query heads', at_least=1)
-  num_kv_heads: int = option(2, 'key and value heads (divides num_heads)', at_least=1)
-  head_dim: int = option(32, 'size of a head', at_least=2)
-  mlp_dim: int = option(192, 'hidden width of the SwiGLU block', at_least=1)
-  vocab_size: int = option(0, "rows of the embedding table; 0: the tokenizer's", at_least=0)
-  rope_theta: float = option(10_000.0, 'base of the rotary embedding', above=0)
-  rope_type: str = option('default', 'scaling of its frequencies (llama3: Llama 3.1 and 3.2)', ('default', 'llama3'))
-  rope_factor: float = option(8.0, 'llama3: by how much low frequencies are slowed', at_least=1)
-  rope_low_freq_factor: float = option(1.0, 'llama3: slowed in full below this many turns in rope_original_length', above=0)
-  rope_high_freq_factor: float = option(4.0, 'llama3: left alone above this many turns', above=0)
-  rope_original_length: int = option(8192, 'llama3: context before scaling, in tokens', at_least=1)
-  norm_eps: float = option(1e-6, 'epsilon of RMSNorm', above=0)
-  tie_embeddings: bool = option(True, 'output projection = embedding table')
-  qkv_bias: bool = option(False, 'biases on q, k, v (Qwen2)')
-  qk_norm: bool = option(False, 'RMSNorm on q and k heads (Qwen3)')
-  delta_key_heads: int = option(16, 'Gated DeltaNet: key heads', at_least=1)
-  delta_value_heads: int = option(32, 'Gated DeltaNet: value heads; key heads divide them', at_least=1)
-  delta_key_dim: int = option(128, 'Gated DeltaNet: width of a key head', at_least=1)
-  delta_value_dim: int = option(128, 'Gated DeltaNet: width of a value head', at_least=1)
-  delta_taps: int = option(4, 'Gated DeltaNet: tokens that its convolution sees', at_least=2)
-  max_length: int = option(320, 'longest transcript in tokens', at_least=2)
-  dtype: str = option('float32', 'compute type', ('float32', 'bfloat16'))
-  param_dtype: str = option('float32', 'type of the stored weights', ('float32', 'bfloat16'))
-  scan_layers: bool = option(False, 'lax.scan over layers: compiles deep models fast')
-  attention: str = option('auto', 'attention of training: cuDNN on GPUs and Pallas splash attention on TPUs, or XLA', ('auto', 'xla', 'cudnn', 'splash'))
-  remat: str = option('none', 'what the backward pass recomputes: nothing, whole layers, or all but the products with weights', ('none', 'full', 'dots'))
-  logit_chunk: int = option(512, 'tokens per row whose logits are in memory at a time in training; 0: all', at_least=0)
-  lora_rank: int = option(0, 'rank of the adapters that are trained over a frozen base; 0: all weights are trained', at_least=0)
-  lora_alpha: float = option(16.0, 'adapters count alpha / rank times', above=0)
-  lora_targets: tuple[str, ...] = option(('q', 'k', 'v', 'o', 'gate', 'up', 'down'), 'matrices of each layer that get adapters')
-  lora_rate_scale: float = option(10.0, 'learning rate of adapters, in those of training all weights', above=0)
-  quantize: str = option('none', 'how the frozen matrices are kept under adapters (needs qwix)', ('none', 'int8', 'nf4'))
 
 
 @dataclasses.dataclass(frozen=True)

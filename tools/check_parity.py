@@ -92,11 +92,10 @@ class Ours:
     """As `loss`, and its gradients by the names of the checkpoint."""
     call = jax.jit(jax.value_and_grad(self._loss))
     loss, found = call(self.params, _rows(tokens))
-    layers = self.shape.policy.num_layers
     return float(loss), {
         name: array
         for ours, weight in found.items()
-        for name, array in hf_names.split(ours, weight, layers)
+        for name, array in hf_names.split(ours, weight, self.shape.policy)
     }
 
   def _loss(self, params: model.Params, rows: _Rows) -> jax.Array:
@@ -126,7 +125,7 @@ def compare(checkpoint: str, length: int, gradients: bool = True) -> Parity:
   ours = Ours(checkpoint)
   reference = load_reference(checkpoint)
   # torch keeps the padding token's embedding fixed: it has no gradient there.
-  padding = reference.config.pad_token_id
+  padding = reference.config.get_text_config().pad_token_id
   usable = [i for i in range(ours.shape.vocab_size) if i != padding]
   tokens = np.random.default_rng(0).choice(usable, (ROWS, length))
   with torch.no_grad():
@@ -192,10 +191,13 @@ def _compare_gradients(
     ours: dict[str, np.ndarray], reference: Any
 ) -> tuple[float, str]:
   """The largest relative difference and the tensor that has it."""
-  zero = hf_names.output_biases(reference.config.num_hidden_layers)
+  zero = hf_names.output_biases(reference.config.get_text_config().num_hidden_layers)
+  named = dict(reference.named_parameters())
+  if any(name.startswith('model.language_model.') for name in named):
+    named = huggingface.text_tensors(named)
   theirs = {
       name: parameter.grad.numpy()
-      for name, parameter in reference.named_parameters()
+      for name, parameter in named.items()
       if name not in zero  # in a Llama with biases; ours has none there
   }
   if ours.keys() != theirs.keys():

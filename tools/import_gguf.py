@@ -72,9 +72,8 @@ def convert(
 
 def _check_whole(shape: huggingface.Shape, tensors: Container[str]) -> None:
   """UnsupportedCheckpoint for the first tensor that a policy of this shape lacks."""
-  layers = shape.policy.num_layers
   for ours in weight_table(shape.policy, shape.vocab_size):
-    for name in hf_names.their_names(ours, layers):
+    for name in hf_names.their_names(ours, shape.policy):
       if name not in tensors:
         raise huggingface.UnsupportedCheckpoint(f'the file has no tensor {name}')
 

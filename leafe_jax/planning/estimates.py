@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from leafe_jax.planning.jobs import Job
 from leafe_jax.planning.programs import Target
-from leafe_jax.policy import attention, layers, model, scores, sharding
+from leafe_jax.policy import attention, layers, scores, sharding, stacks
 from leafe_jax.sampler import engine, reading
 
 _WORD = 4  # bytes of int32 and float32
@@ -198,10 +198,10 @@ def _widened(target: Target, job: Job) -> int:
 
   It does so before the loops over layers that read them, to all layers at once.
   """
-  stacks = model.stacks(target.frozen(job) or target.trained(job))
+  stacked = stacks.stacked(target.frozen(job) or target.trained(job))
   sizes = (
       _count(leaf) * _WIDER[leaf.dtype.name]
-      for leaf in jax.tree.leaves(stacks) if leaf.dtype.name in _WIDER
+      for leaf in jax.tree.leaves(stacked) if leaf.dtype.name in _WIDER
   )
   return sum(sizes)
 

@@ -45,11 +45,13 @@ def attend(
     v: Float[Array, 'B K T H'],
     segment_ids: Int[Array, 'B T'],
     form: str = 'auto',
+    window: int = 0,
 ) -> Float[Array, 'B N T H']:
   """Scaled dot-product attention; softmax in float32.
 
   A query sees keys at or before its place in the row that carry its segment
-  id. Query heads n of group g = N // K share the KV head n // g.
+  id, and with a window only the last ones, as many as it is wide. Query heads
+  n of group g = N // K share the KV head n // g.
 
   Raises:
     ValueError: see `choose_form`.
@@ -57,10 +59,11 @@ def attend(
   platform = sharding.target_platform()
   form = choose_form(form, platform, q.dtype)
   if form == 'cudnn':
-    return _attend_cudnn(q, k, v, segment_ids)
+    return _attend_cudnn(q, k, v, segment_ids, window)
   if form == 'splash':
-    return splash.attend(q, k, v, segment_ids, interpret=platform != 'tpu')
-  return _attend_xla(q, k, v, segment_ids)
+    interpret = platform != 'tpu'
+    return splash.attend(q, k, v, segment_ids, window=window, interpret=interpret)
+  return _attend_xla(q, k, v, segment_ids, window)
 
 
 def choose_form(form: str, platform: str, dtype: jnp.dtype) -> str:
@@ -100,20 +103,27 @@ def scores_in_memory(length: int) -> int:
   return 2 * _MAX_ROWS * length
 
 
-def _attend_cudnn(q: Array, k: Array, v: Array, segment_ids: Array) -> Array:
+def _attend_cudnn(
+    q: Array, k: Array, v: Array, segment_ids: Array, window: int
+) -> Array:
   q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
   same = (segment_ids[:, :, None] == segment_ids[:, None])[:, None]
+  if window:
+    place = jnp.arange(q.shape[1])
+    same &= place[:, None] - place < window
   mixed = jax.nn.dot_product_attention(
       q, k, v, mask=same, is_causal=True, implementation='cudnn'
   )
   return mixed.swapaxes(1, 2)
 
 
-def _attend_xla(q: Array, k: Array, v: Array, segment_ids: Array) -> Array:
+def _attend_xla(
+    q: Array, k: Array, v: Array, segment_ids: Array, window: int
+) -> Array:
   length = q.shape[2]
   chunk = _chunk(length)
   outputs = [
-      _attend_chunk(q, k, v, segment_ids, start, min(start + chunk, length))
+      _attend_chunk(q, k, v, segment_ids, start, min(start + chunk, length), window)
       for start in range(0, length, chunk)
   ]
   return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=2)
@@ -124,19 +134,21 @@ def _chunk(length: int) -> int:
 
 
 def _attend_chunk(
-    q: Array, k: Array, v: Array, segment_ids: Array, start: int, stop: int
+    q: Array, k: Array, v: Array, segment_ids: Array, start: int, stop: int, window: int
 ) -> Array:
-  """Queries start..stop against keys 0..stop, a block of them at a time.
+  """Queries start..stop against keys up to stop, a block of them at a time.
 
   Scores of long rows are not kept for the backward pass but computed anew, so
   that memory grows with the length and not with its square.
   """
   rows = stop - start
-  q, keys = q[:, :, start:stop], (k[:, :, :stop], v[:, :, :stop])
-  own, seen = segment_ids[:, start:stop], segment_ids[:, :stop]
+  first = max(0, start - window + 1) if window else 0  # key that any query sees
+  q, keys = q[:, :, start:stop], (k[:, :, first:stop], v[:, :, first:stop])
+  own, seen = segment_ids[:, start:stop], segment_ids[:, first:stop]
+  start -= first
   count = -(-rows // _MAX_ROWS)
   if count == 1:
-    return _attend_block(q, *keys, own, seen, start)
+    return _attend_block(q, *keys, own, seen, start, window)
   size = -(-rows // count)
   pad = count * size - rows
   q = jnp.pad(q, ((0, 0), (0, 0), (0, pad), (0, 0)))
@@ -146,7 +158,8 @@ def _attend_chunk(
   def block(index: Array) -> Array:
     queries = jax.lax.dynamic_slice_in_dim(q, index * size, size, axis=2)
     segments = jax.lax.dynamic_slice_in_dim(own, index * size, size, axis=1)
-    return _attend_block(queries, *keys, segments, seen, start + index * size)
+    place = start + index * size
+    return _attend_block(queries, *keys, segments, seen, place, window)
 
   blocks = jax.lax.map(block, jnp.arange(count))
   mixed = jnp.moveaxis(blocks, 0, 2).reshape(*q.shape)
@@ -160,12 +173,15 @@ def _attend_block(
     own: Int[Array, 'B R'],
     seen: Int[Array, 'B S'],
     start: int | Array,
+    window: int,
 ) -> Float[Array, 'B N R H']:
   """Queries at places start.. of segments `own` against the keys given."""
   batch, num_heads, rows, head_dim = q.shape
   # Groups fold into the rows: one matrix product per KV head.
   q = q.reshape(batch, k.shape[1], -1, head_dim)
   visible = start + jnp.arange(rows)[:, None] >= jnp.arange(k.shape[2])[None]
+  if window:
+    visible &= start + jnp.arange(rows)[:, None] - jnp.arange(k.shape[2]) < window
   visible &= own[:, :, None] == seen[:, None]
   mix = _mix_halves if q.dtype in _HALF else _mix
   return mix(q, k, v, visible).reshape(batch, num_heads, rows, head_dim)

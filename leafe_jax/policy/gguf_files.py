@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from leafe_jax.files import is_lfs_pointer
-from leafe_jax.policy import hf_names
+from leafe_jax.policy.families import FAMILIES
 from leafe_jax.policy.hf_files import UnsupportedCheckpoint
 
 # Their names of our architectures.
@@ -108,7 +108,7 @@ class GgufFile:
     biases = 'blk.0.attn_q.bias' in self._tensors
     return {
         'architectures': [name],
-        'model_type': hf_names.MODEL_TYPES[name],
+        'model_type': FAMILIES[name].model_type,
         'vocab_size': int(self._tensors['token_embd.weight'].shape[1]),
         'num_hidden_layers': int(self._own('block_count')),
         'hidden_size': width,

@@ -21,11 +21,10 @@ import safetensors.numpy
 
 from leafe_jax import config as config_lib
 from leafe_jax.files import PARTIAL, replace
-from leafe_jax.policy import hf_names, lora
+from leafe_jax.policy import families, hf_config, hf_layers, hf_names, hf_rope, lora
 from leafe_jax.policy.huggingface import Shape
 from leafe_jax.policy.model import Params, Weight, weight_table
 
-_LLAMA = 'LlamaForCausalLM'
 # Fields of a source that name files which are not written.
 _NOT_KEPT = ('transformers_weights', 'auto_map')
 # What belongs to a tokenizer, under the names in use.
@@ -61,6 +60,8 @@ def write(
   """
   fields = fields or {}
   name = architecture(shape.policy, fields)
+  if fields and hf_config.is_part(fields):  # what is written is the text part alone
+    fields = hf_config.completed(fields)
   kept = {key: value for key, value in fields.items() if key not in _NOT_KEPT}
   config = {**kept, **config_fields(shape, name)}
   with written_whole(pathlib.Path(directory)) as partial:
@@ -105,7 +106,7 @@ def write_adapter(
   tensors = {
       name: tensor
       for ours, array in adapters.items()
-      for name, tensor in hf_names.split(ours, array, policy.num_layers)
+      for name, tensor in hf_names.split(ours, array, policy)
   }
   with written_whole(pathlib.Path(directory)) as partial:
     (partial / 'adapter_config.json').write_text(json.dumps(config, indent=2) + '\n')
@@ -137,43 +138,46 @@ def architecture(
 
   Args:
     policy: to be written.
-    fields: of config.json; with Llama for `architectures`, biases on q, k and v
-      are written as a Llama's. It has one more, on the output, which is zero.
+    fields: of config.json; the architecture that they name is taken if it can hold
+      the policy. A Llama with biases on q, k and v has one more, on the output, which
+      is zero.
 
   Raises:
     ValueError: there is none.
   """
-  parts = (policy.qkv_bias, policy.qk_norm)
-  if parts == (True, False) and (fields or {}).get('architectures') == [_LLAMA]:
-    return _LLAMA
-  for name, found in hf_names.ARCHITECTURES.items():
-    if found == parts:
+  said = [families.holder_of(x) or x for x in (fields or {}).get('architectures') or ()]
+  named = [name for name in said if name in families.FAMILIES]
+  refusals = {name: _refusal(policy, name) for name in (*named, *families.FAMILIES)}
+  for name, reason in refusals.items():
+    if not reason:
       return name
   raise ValueError(
-      f'no architecture has qkv_bias={parts[0]} and qk_norm={parts[1]}; '
-      f'supported: {dict(hf_names.ARCHITECTURES)}'
+      'no architecture has all parts of this policy: '
+      + '; '.join(f'not {name}, with {reason}' for name, reason in refusals.items())
   )
+
+
+def _refusal(policy: config_lib.Policy, name: str) -> str:
+  """Which option keeps a policy from being of a class; '' where none does."""
+  layers = hf_layers.refusal(policy, families.FAMILIES[name])
+  return families.refusal(policy, name) or layers
 
 
 def _zeros(name: str, policy: config_lib.Policy) -> dict[str, int]:
   """Tensors of zeros that an architecture has and our policies lack, with sizes."""
-  if name != _LLAMA or not policy.qkv_bias:
+  if families.FAMILIES[name].bias != 'llama' or not policy.qkv_bias:
     return {}
   return dict.fromkeys(hf_names.output_biases(policy.num_layers), policy.embed_dim)
 
 
 def config_fields(shape: Shape, name: str) -> dict[str, Any]:
-  """The fields of config.json that follow from policy and architecture.
-
-  Rope is said twice: `rope_parameters` is read by transformers 5, `rope_theta`
-  and `rope_scaling` by those before and by what was built on them.
-  """
-  policy = shape.policy
-  scaling = _rope_scaling(policy)
-  rope = {'rope_theta': policy.rope_theta, **(scaling or {'rope_type': 'default'})}
+  """The fields of config.json that follow from policy and architecture."""
+  policy, family = shape.policy, families.FAMILIES[name]
+  biases = {} if family.bias == 'none' else {'attention_bias': policy.qkv_bias}
+  activation = {'silu': 'silu', 'gelu_tanh': 'gelu_pytorch_tanh'}[policy.activation]
   return {
       'architectures': [name],
-      'model_type': hf_names.MODEL_TYPES[name],
+      'model_type': family.model_type,
       'vocab_size': shape.vocab_size,
       'num_hidden_layers': policy.num_layers,
       'hidden_size': policy.embed_dim,
@@ -181,29 +185,27 @@ def config_fields(shape: Shape, name: str) -> dict[str, Any]:
       'num_key_value_heads': policy.num_kv_heads,
       'head_dim': policy.head_dim,
       'intermediate_size': policy.mlp_dim,
-      'hidden_act': 'silu',
+      family.activation: activation,
       'rms_norm_eps': policy.norm_eps,
       'tie_word_embeddings': policy.tie_embeddings,
-      **({} if name == 'Qwen2ForCausalLM' else {'attention_bias': policy.qkv_bias}),
-      'use_sliding_window': False,
-      'rope_parameters': rope,
-      'rope_theta': policy.rope_theta,
-      'rope_scaling': scaling,
+      **biases,
+      **_scalars(policy, family),
+      **hf_layers.written(policy, family),
+      **hf_rope.written(policy, family),
       'dtype': policy.param_dtype,
       'torch_dtype': policy.param_dtype,
   }
 
 
-def _rope_scaling(policy: config_lib.Policy) -> dict[str, Any] | None:
-  if policy.rope_type == 'default':
-    return None
-  return {
-      'rope_type': policy.rope_type,
-      'factor': policy.rope_factor,
-      'low_freq_factor': policy.rope_low_freq_factor,
-      'high_freq_factor': policy.rope_high_freq_factor,
-      'original_max_position_embeddings': policy.rope_original_length,
-  }
+def _scalars(policy: config_lib.Policy, family: families.Family) -> dict[str, float]:
+  usual = policy.head_dim**-0.5
+  values = {name: getattr(policy, name) for name in families.SCALARS}
+  values['attention_scale'] = policy.attention_scale or usual
+  found = {field: values[name] for name, field in family.scalars.items()}
+  if family.gemma_scalars:
+    # transformers takes a whole number.
+    found['query_pre_attn_scalar'] = round(values['attention_scale'] ** -2)
+  return found
 
 
 def copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -228,7 +230,7 @@ def _write_weights(
   policy = shape.policy
   table = weight_table(policy, shape.vocab_size)
   width = jnp.dtype(policy.param_dtype).itemsize
-  sizes = dict(_sizes(table, policy.num_layers, width))
+  sizes = dict(_sizes(table, policy, width))
   sizes |= {name: width * size for name, size in zeros.items()}
   shards = _plan(sizes, max_shard_bytes)
   tensors = _tensors(params, table, policy, zeros)
@@ -249,11 +251,11 @@ def _write_weights(
 
 
 def _sizes(
-    table: Mapping[str, Weight], num_layers: int, width: int
+    table: Mapping[str, Weight], policy: config_lib.Policy, width: int
 ) -> Iterator[tuple[str, int]]:
   """Their names and bytes, in the order of `_tensors`."""
   for ours, weight in table.items():
-    names = hf_names.their_names(ours, num_layers)
+    names = hf_names.their_names(ours, policy)
     for name in names:
       yield name, width * math.prod(weight.shape) // len(names)
 
@@ -266,7 +268,7 @@ def _tensors(
 ) -> Iterator[tuple[str, Any]]:
   for ours in table:
     weight = params[ours].astype(policy.param_dtype)
-    yield from hf_names.split(ours, weight, policy.num_layers)
+    yield from hf_names.split(ours, weight, policy)
   for name, size in zeros.items():
     yield name, np.zeros(size, jnp.dtype(policy.param_dtype))
 

@@ -12,19 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from leafe_jax.policy import layers
-
-# Architecture -> (biases on q, k, v; norms on q and k heads).
-ARCHITECTURES: Mapping[str, tuple[bool, bool]] = {
-    'Qwen2ForCausalLM': (True, False),
-    'Qwen3ForCausalLM': (False, True),
-    'LlamaForCausalLM': (False, False),
-}
-MODEL_TYPES: Mapping[str, str] = {
-    'Qwen2ForCausalLM': 'qwen2',
-    'Qwen3ForCausalLM': 'qwen3',
-    'LlamaForCausalLM': 'llama',
-}
+from leafe_jax import config as config_lib
+from leafe_jax.policy import families, kinds, layers
 
 
 class Place(NamedTuple):
@@ -56,7 +45,9 @@ _LAYER: Mapping[str, Place] = {
     'v_bias_lkh': Place('self_attn.v_proj.bias', 'kh'),
     'q_norm_lh': Place('self_attn.q_norm.weight', 'h'),
     'k_norm_lh': Place('self_attn.k_norm.weight', 'h'),
+    'attn_post_norm_ld': Place('', 'd'),  # its name is the family's
     'mlp_norm_ld': Place('post_attention_layernorm.weight', 'd'),
+    'mlp_post_norm_ld': Place('', 'd'),
     'gate_weight_ldf': Place('mlp.gate_proj.weight', 'f d'),
     'up_weight_ldf': Place('mlp.up_proj.weight', 'f d'),
     'down_weight_lfd': Place('mlp.down_proj.weight', 'd f'),
@@ -83,13 +74,14 @@ def is_stacked(ours: str) -> bool:
   return ours in _STACKED
 
 
-def their_names(ours: str, num_layers: int) -> list[str]:
+def their_names(ours: str, policy: config_lib.Policy) -> list[str]:
   """The tensors that make up one of our weights, in the order of layers."""
   if not is_stacked(ours):
     return [_GLOBAL[ours].theirs]
-  theirs = _STACKED[ours].theirs
+  theirs = families.tensor_names(policy).get(ours, _STACKED[ours].theirs)
   before = 'base_model.model.' if ours in _ADAPTER else ''  # peft's wrappers
-  return [f'{before}model.layers.{i}.{theirs}' for i in range(num_layers)]
+  places = kinds.layers_with(ours, policy)
+  return [f'{before}model.layers.{i}.{theirs}' for i in places]
 
 
 def output_biases(num_layers: int) -> list[str]:
@@ -160,9 +152,11 @@ def to_theirs(ours: str, array: np.ndarray) -> np.ndarray:
   return np.ascontiguousarray(turned.reshape(their_shape(ours, array.shape)))
 
 
-def split(ours: str, weight: Any, num_layers: int) -> Iterator[tuple[str, np.ndarray]]:
+def split(
+    ours: str, weight: Any, policy: config_lib.Policy
+) -> Iterator[tuple[str, np.ndarray]]:
   """Their tensors of one weight by name, one at a time on the host."""
-  names = their_names(ours, num_layers)
+  names = their_names(ours, policy)
   if not is_stacked(ours):
     yield names[0], to_theirs(ours, np.asarray(weight))
     return

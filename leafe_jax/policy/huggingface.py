@@ -1,9 +1,8 @@
 """Reading Hugging Face checkpoints: config.json and safetensors.
 
-Supported are the decoder-only shapes that `model` can express: Qwen2 and 2.5,
-Qwen3, Llama 3, 3.1 and 3.2. Anything else is refused by name, never loaded
-wrongly. `hf_config` reads config.json, `hf_files` the tensors; `hf_export`
-writes what this module reads.
+Supported are the families of `families.FAMILIES`. Anything else is refused by name,
+never loaded wrongly. `hf_config` reads config.json, `hf_files` the tensors;
+`hf_export` writes what this module reads.
 """
 
 from __future__ import annotations
@@ -24,6 +23,16 @@ from leafe_jax.policy.hf_files import UnsupportedCheckpoint, read_fields
 from leafe_jax.policy.model import Params, param_shardings, weight_table
 
 
+# Beginnings of the names of tensors: of a text part, as transformers 5 and as older
+# versions have it, and of the same model without the rest.
+_TEXT_PART: Mapping[str, str] = {
+    'model.language_model.': 'model.',
+    'language_model.model.': 'model.',
+    'language_model.lm_head.': 'lm_head.',
+    'lm_head.': 'lm_head.',
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Shape:
   """What config.json says: the policy's sizes and its vocabulary."""
@@ -41,8 +50,9 @@ def read_shape(directory: str | pathlib.Path, options: config_lib.Policy) -> Sha
     FileNotFoundError: no config.json.
     UnsupportedCheckpoint: names what is damaged or not supported.
   """
-  fields = read_fields(directory)
-  tensors = _tensors_if_any(directory, fields)
+  said = read_fields(directory)
+  fields = hf_config.completed(said)
+  tensors = _tensors_if_any(directory, said)
   layers = hf_config.value(fields, 'num_hidden_layers')
   unbiased = hf_files.all_zero(tensors, hf_names.output_biases(layers))
   policy = hf_config.policy_options(fields, options, unbiased)
@@ -62,7 +72,7 @@ def check_length(directory: str | pathlib.Path, max_length: int) -> None:
   Raises:
     UnsupportedCheckpoint: says what is the longest.
   """
-  longest = hf_config.longest(read_fields(directory))
+  longest = hf_config.longest(hf_config.completed(read_fields(directory)))
   if max_length > longest:
     raise UnsupportedCheckpoint(
         f'policy.max_length={max_length} is above max_position_embeddings={longest} '
@@ -87,8 +97,7 @@ def load_params(directory: str | pathlib.Path, shape: Shape, mesh: Mesh) -> Para
     tensors.setdefault(hf_files.EMBEDDING, tensors[hf_files.HEAD])
   dtype = jax.numpy.dtype(shape.policy.param_dtype)
   table = weight_table(shape.policy, shape.vocab_size)
-  num_layers = shape.policy.num_layers
-  wanted = {name: hf_names.their_names(name, num_layers) for name in table}
+  wanted = {name: hf_names.their_names(name, shape.policy) for name in table}
   _compare_names(sum(wanted.values(), []), tensors, shape.policy)
   placement = param_shardings(shape.policy, shape.vocab_size, mesh)
   params = {}
@@ -104,7 +113,21 @@ def _find(
     directory: str | pathlib.Path, fields: Mapping[str, Any]
 ) -> dict[str, hf_files.Tensor]:
   named = hf_config.value(fields, 'transformers_weights')
-  return hf_files.find(directory, named)
+  found = hf_files.find(directory, named)
+  return text_tensors(found) if hf_config.is_part(fields) else found
+
+
+def text_tensors(
+    tensors: Mapping[str, hf_files.Tensor],
+) -> dict[str, hf_files.Tensor]:
+  """Those of the text part of a model of text and images, as if it stood alone."""
+  found = {}
+  for name, tensor in tensors.items():
+    for theirs, alone in _TEXT_PART.items():
+      if name.startswith(theirs):
+        found[name.replace(theirs, alone, 1)] = tensor
+        break
+  return found
 
 
 def _tensors_if_any(

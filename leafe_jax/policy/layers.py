@@ -9,14 +9,14 @@ training and sampling meet both here and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import products, quantize
+from leafe_jax.policy import kinds, products, quantize
+from leafe_jax.policy.rope import Angles, rotate
 
 # The matrices of a layer, and the axes that each of them contracts.
 INPUTS: Mapping[str, str] = {
@@ -41,75 +41,40 @@ def rms_norm(
   return (wide * inverse * scale.astype(jnp.float32)).astype(x.dtype)
 
 
-class Angles(NamedTuple):
-  """Cosines and sines for `rotate`, F = head_dim / 2."""
-
-  cos: Float[Array, 'B 1 T F']
-  sin: Float[Array, 'B 1 T F']
-
-
-def rope_angles(positions: Int[Array, 'B T'], config: config_lib.Policy) -> Angles:
-  """How far each place turns queries and keys (arXiv 2104.09864)."""
-  angles = positions[:, None, :, None].astype(jnp.float32) * _frequencies(config)
-  if config.scan_layers:
-    return Angles(jnp.cos(angles), jnp.sin(angles))
-
-  def either(sine: Array) -> Array:
-    return jax.lax.cond(sine, jnp.sin, jnp.cos, angles)
-
-  # What comes out of a loop is kept. Else XLA on CPU computes the angles again
-  # for every head of every layer; it does not heed an optimization barrier.
-  cos, sin = jax.lax.map(either, jnp.array([False, True]))
-  return Angles(cos, sin)
-
-
-def _frequencies(config: config_lib.Policy) -> Float[Array, ' F']:
-  """Radians per position; Llama 3.1 slows the low ones down (arXiv 2407.21783).
-
-  Raises:
-    ValueError: an unknown `rope_type`.
-  """
-  half = config.head_dim // 2
-  plain = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  if config.rope_type == 'default':
-    return plain
-  if config.rope_type != 'llama3':
-    raise ValueError(f'rope_type {config.rope_type!r}; choose from default, llama3')
-  low, high = config.rope_low_freq_factor, config.rope_high_freq_factor
-  turns = config.rope_original_length * plain / (2 * jnp.pi)
-  kept = jnp.clip((turns - low) / (high - low), 0, 1)
-  return plain * kept + plain / config.rope_factor * (1 - kept)
-
-
-def rotate(
-    x: Float[Array, 'B N T H'], angles: Angles
-) -> Float[Array, 'B N T H']:
-  """Rotary embedding on split halves, as in Hugging Face's checkpoints."""
-  cos, sin = angles
-  left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  turned = (left * cos - right * sin, right * cos + left * sin)
-  return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+def norm(
+    x: Float[Array, '... D'], weights: Weights, name: str, config: config_lib.Policy
+) -> Float[Array, '... D']:
+  """RMSNorm with one of the weights, or 1 + it."""
+  scale = weights[name]
+  if config.norm_plus_one:
+    scale = 1 + scale.astype(jnp.float32)
+  return rms_norm(x, scale, config.norm_eps)
 
 
 def query(
     x: Float[Array, 'B T D'],
     weights: Weights,
-    angles: Angles,
+    angles: Angles | None,
     config: config_lib.Policy,
 ) -> Float[Array, 'B N T H']:
-  """Query heads of normed inputs, heads leading."""
+  """Query heads of normed inputs, heads leading; `angles` is None without rope."""
   q = _project_heads(x, weights, 'q_weight_ldnh')
   if config.qkv_bias:
     q = q + weights['q_bias_lnh'].astype(x.dtype)[None, :, None]
   if config.qk_norm:
-    q = rms_norm(q, weights['q_norm_lh'], config.norm_eps)
-  return rotate(q, angles)
+    q = norm(q, weights, 'q_norm_lh', config)
+  return rotate(q, angles, _query_scale(config))
+
+
+def _query_scale(config: config_lib.Policy) -> float:
+  """What attention, which divides by sqrt(head_dim), must find in the queries."""
+  return config.attention_scale * config.head_dim**0.5 or 1.0
 
 
 def key_value(
     x: Float[Array, 'B T D'],
     weights: Weights,
-    angles: Angles,
+    angles: Angles | None,
     config: config_lib.Policy,
 ) -> tuple[Float[Array, 'B K T H'], Float[Array, 'B K T H']]:
   """Key and value heads of normed inputs, heads leading."""
@@ -119,7 +84,7 @@ def key_value(
     k = k + weights['k_bias_lkh'].astype(x.dtype)[None, :, None]
     v = v + weights['v_bias_lkh'].astype(x.dtype)[None, :, None]
   if config.qk_norm:
-    k = rms_norm(k, weights['k_norm_lh'], config.norm_eps)
+    k = norm(k, weights, 'k_norm_lh', config)
   return rotate(k, angles), v
 
 
@@ -141,23 +106,49 @@ def project_out(
   return project('btnh,nhd->btd', heads_inside, weights, 'o_weight_lnhd')
 
 
-def feed_forward(x: Float[Array, 'B T D'], weights: Weights) -> Float[Array, 'B T D']:
-  """SwiGLU (arXiv 2002.05202)."""
+_ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
+    'silu': jax.nn.silu,
+    'gelu_tanh': jax.nn.gelu,
+}
+
+
+def feed_forward(
+    x: Float[Array, 'B T D'], weights: Weights, config: config_lib.Policy
+) -> Float[Array, 'B T D']:
+  """A gated MLP: SwiGLU or GeGLU (arXiv 2002.05202)."""
   gate = project('btd,df->btf', x, weights, 'gate_weight_ldf')
   up = project('btd,df->btf', x, weights, 'up_weight_ldf')
-  return project('btf,fd->btd', jax.nn.silu(gate) * up, weights, 'down_weight_lfd')
+  inside = _ACTIVATIONS[config.activation](gate) * up
+  return project('btf,fd->btd', inside, weights, 'down_weight_lfd')
+
+
+# Kind of MLP -> (normed inputs, weights, config) -> what joins the residual stream.
+MLPS: Mapping[str, Callable[[Array, Weights, config_lib.Policy], Array]] = {
+    'dense': feed_forward,
+}
 
 
 def conclude(
     x: Float[Array, 'B T D'],
-    mixed: Float[Array, 'B N T H'],
+    mixed: Float[Array, 'B T D'],
     weights: Weights,
+    kind: kinds.Kind,
     config: config_lib.Policy,
 ) -> Float[Array, 'B T D']:
-  """A layer's end: the attention output and the MLP join the residual stream."""
-  x = x + project_out(mixed, weights)
-  normed = rms_norm(x, weights['mlp_norm_ld'], config.norm_eps)
-  return x + feed_forward(normed, weights)
+  """A layer's end: the mixer's output and the MLP join the residual stream."""
+  x = _join(x, mixed, weights, 'attn_post_norm_ld', config)
+  normed = norm(x, weights, 'mlp_norm_ld', config)
+  added = MLPS[kind.mlp](normed, weights, config)
+  return _join(x, added, weights, 'mlp_post_norm_ld', config)
+
+
+def _join(
+    x: Array, added: Array, weights: Weights, name: str, config: config_lib.Policy
+) -> Array:
+  """The residual stream with what is added to it, normed where the policy does so."""
+  if config.post_norms:
+    added = norm(added, weights, name, config)
+  return x + (added if config.residual_scale == 1 else added * config.residual_scale)
 
 
 def adapter_names(weight: str) -> tuple[str, str]:
@@ -174,7 +165,7 @@ def project(form: str, x: Array, weights: Weights, name: str) -> Array:
   if quantize.is_quantized(weight):
     weight = quantize.dense(weight, x.dtype)
   whole = products.einsum(form, x, weight)
-  into, out_of = adapter_names(name) if name in INPUTS else ('', '')
+  into, out_of = adapter_names(name)
   if into not in weights:
     return whole
   given, rest = form.split(',')
@@ -187,18 +178,21 @@ def project(form: str, x: Array, weights: Weights, name: str) -> Array:
 def embed(
     params: Weights, tokens: Int[Array, 'B T'], config: config_lib.Policy
 ) -> Float[Array, 'B T D']:
-  return jnp.take(params['embed_vd'], tokens, axis=0).astype(config.dtype)
+  x = jnp.take(params['embed_vd'], tokens, axis=0).astype(config.dtype)
+  # The factor is rounded as the embedding is, as in Gemma.
+  return x if config.embed_scale == 1 else x * jnp.asarray(config.embed_scale, x.dtype)
 
 
 def unembed(
     params: Weights, x: Float[Array, '... D'], config: config_lib.Policy
 ) -> Float[Array, '... V']:
   """Final norm and logits, in float32."""
-  x = rms_norm(x, params['final_norm_d'], config.norm_eps)
+  x = norm(x, params, 'final_norm_d', config)
   if config.tie_embeddings:
     weight, form = params['embed_vd'], 'td,vd->tv'
   else:
     weight, form = params['head_weight_dv'], 'td,dv->tv'
   if x.ndim == 3:
     form = form.replace('t', 'bt')
-  return products.einsum(form, x, weight, jnp.float32)
+  logits = products.einsum(form, x, weight, jnp.float32)
+  return logits if config.logits_divisor == 1 else logits / config.logits_divisor

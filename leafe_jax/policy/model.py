@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +23,8 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import attention, layers, scores, sharding
-
-Params = dict[str, Array]
+from leafe_jax.policy import attention, kinds, layers, rope, scores, sharding, stacks
+from leafe_jax.policy.stacks import Params
 
 _AXIS_OF_SUFFIX = {
     'l': 'layers',
@@ -73,6 +73,20 @@ def weight_table(config: config_lib.Policy, vocab_size: int) -> dict[str, Weight
   Projections start at 1/sqrt(fan-in); those that add to the residual stream
   are smaller by sqrt(2 * layers) (GPT-2).
   """
+  stds = {name: std for name, std in _spreads(config).items() if _is_part(name, config)}
+  if config.norm_plus_one:  # the scale of a norm that starts at 1
+    stds = {name: 0.0 if std is None else std for name, std in stds.items()}
+  return make_table(stds, config, vocab_size)
+
+
+def _is_part(name: str, config: config_lib.Policy) -> bool:
+  """Whether a weight is not of layers, or some layer has it."""
+  of_layers = name.rsplit('_', 1)[1].startswith('l')
+  return not of_layers or bool(kinds.layers_with(name, config))
+
+
+def _spreads(config: config_lib.Policy) -> dict[str, float | None]:
+  """The spread of every weight, of all kinds of layers."""
   width, heads = config.embed_dim, config.num_heads * config.head_dim
   into = width**-0.5
   depth = (2 * config.num_layers) ** -0.5
@@ -93,9 +107,11 @@ def weight_table(config: config_lib.Policy, vocab_size: int) -> dict[str, Weight
     stds |= {'q_bias_lnh': 0.0, 'k_bias_lkh': 0.0, 'v_bias_lkh': 0.0}
   if config.qk_norm:
     stds |= {'q_norm_lh': None, 'k_norm_lh': None}
+  if config.post_norms:
+    stds |= {'attn_post_norm_ld': None, 'mlp_post_norm_ld': None}
   if not config.tie_embeddings:
     stds['head_weight_dv'] = into
-  return make_table(stds, config, vocab_size)
+  return stds
 
 
 def make_table(
@@ -103,7 +119,10 @@ def make_table(
 ) -> dict[str, Weight]:
   """Weights from their names and spreads; the names spell the shapes."""
   sizes = _axis_sizes(config, vocab_size)
-  return {name: _weight(name, std, sizes) for name, std in stds.items()}
+  return {
+      name: _weight(name, std, sizes | {'l': len(kinds.layers_with(name, config))})
+      for name, std in stds.items()
+  }
 
 
 def _axis_sizes(config: config_lib.Policy, vocab_size: int) -> dict[str, int]:
@@ -113,7 +132,6 @@ def _axis_sizes(config: config_lib.Policy, vocab_size: int) -> dict[str, int]:
         f' {config.num_heads}'
     )
   return {
-      'l': config.num_layers,
       'd': config.embed_dim,
       'n': config.num_heads,
       'k': config.num_kv_heads,
@@ -212,27 +230,6 @@ def abstract_table(
   }
 
 
-def layer_weights(params: Params, index: int) -> Params:
-  """Weights of one layer, without the layer axis."""
-  # A quantised weight is a tree of arrays.
-  return jax.tree.map(lambda stack: stack[index], stacks(params))
-
-
-def unstack(params: Params, num_layers: int) -> list[Params]:
-  """`layer_weights` of all layers, whose gradients are put side by side.
-
-  Those of slices would be padded to the whole stack and added up.
-  """
-  leaves, tree = jax.tree.flatten(stacks(params))
-  parts = [jax.lax.split(leaf, (1,) * num_layers) for leaf in leaves]
-  return [tree.unflatten([part[0] for part in layer]) for layer in zip(*parts)]
-
-
-def stacks(params: Params) -> Params:
-  """The weights that every layer has, stacked along axis l."""
-  return {k: v for k, v in params.items() if k.rsplit('_', 1)[1].startswith('l')}
-
-
 def forward(
     params: Params,
     config: config_lib.Policy,
@@ -264,34 +261,69 @@ def hidden(
   """Output of the last layer; arguments as for `forward`."""
   x = layers.embed(params, tokens, config)
   x = sharding.constrain(x, ('batch', 'length', None))
-  angles = layers.rope_angles(positions, config)
-  layer = functools.partial(_layer, config, angles, segment_ids)
+  places = Places(rope.all_angles(positions, config), segment_ids)
+
+  def layer(kind: kinds.Kind, x: Array, weights: Params, _: None) -> tuple[Array, None]:
+    return run(kind, x, weights), None
+
+  run = functools.partial(_layer, config, places)
   if config.remat != 'none':
     # A scan keeps the compiler from undoing it; without one, it must not try.
-    layer = jax.checkpoint(
-        layer, policy=_KEPT[config.remat], prevent_cse=not config.scan_layers
+    run = jax.checkpoint(
+        run, policy=_KEPT[config.remat], prevent_cse=not config.scan_layers,
+        static_argnums=0,
     )
   if config.scan_layers:
-    x, _ = jax.lax.scan(lambda x, w: (layer(x, w), None), x, stacks(params))
-  else:
-    for weights in unstack(params, config.num_layers):
-      x = layer(x, weights)
+    return stacks.scan(config, layer, x, params)[0]
+  own = stacks.unstack(params, config)
+  for kind, weights in zip(kinds.of_layers(config), own, strict=True):
+    x = run(kind, x, weights)
   return x
+
+
+class Places(NamedTuple):
+  """What mixers need to know of the places of packed rows.
+
+  Attributes:
+    angles: by rotary embedding.
+    segment_ids: [B, T] sequence of each token in its row, 0: padding.
+  """
+
+  angles: rope.AllAngles
+  segment_ids: Array
 
 
 def _layer(
     config: config_lib.Policy,
-    angles: layers.Angles,
-    segment_ids: Array,
+    places: Places,
+    kind: kinds.Kind,
     x: Array,
     weights: Params,
 ) -> Array:
-  normed = layers.rms_norm(x, weights['attn_norm_ld'], config.norm_eps)
+  normed = layers.norm(x, weights, 'attn_norm_ld', config)
+  mixed = MIXERS[kind.mixer](config, places, kind, normed, weights)
+  x = layers.conclude(x, mixed, weights, kind, config)
+  return sharding.constrain(x, ('batch', 'length', None))
+
+
+def _attend(
+    config: config_lib.Policy,
+    places: Places,
+    kind: kinds.Kind,
+    normed: Float[Array, 'B T D'],
+    weights: Params,
+) -> Float[Array, 'B T D']:
+  angles = places.angles.get(kind.rope)
   q = layers.query(normed, weights, angles, config)
   k, v = layers.key_value(normed, weights, angles, config)
-  mixed = attention.attend(q, k, v, segment_ids, config.attention)
-  x = layers.conclude(x, mixed, weights, config)
-  return sharding.constrain(x, ('batch', 'length', None))
+  mixed = attention.attend(
+      q, k, v, places.segment_ids, config.attention, kind.window
+  )
+  return layers.project_out(mixed, weights)
+
+
+# Kind of mixer -> what passes between places in training, see `_attend`.
+MIXERS: Mapping[str, Callable[..., Array]] = {'attention': _attend}
 
 
 def token_scores(

@@ -28,6 +28,7 @@ def attend(
     v: Float[Array, 'B K T H'],
     segment_ids: Int[Array, 'B T'],
     *,
+    window: int = 0,
     interpret: bool,
 ) -> Float[Array, 'B N T H']:
   """As `attention.attend`.
@@ -37,13 +38,14 @@ def attend(
     k: keys.
     v: values.
     segment_ids: sequence of each place.
+    window: keys that a query sees at most, its own included; 0: all before it.
     interpret: run the kernel as plain operations, where there is no TPU.
   """
   length = q.shape[2]
   q = q * q.shape[-1] ** -0.5
   q, k, v = (_pad(x, 2) for x in (q, k, v))
   segment_ids = _pad(segment_ids, 1)
-  run = functools.partial(_attend_rows, interpret=interpret)
+  run = functools.partial(_attend_rows, window=window, interpret=interpret)
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.size == 1:
     return run(q, k, v, segment_ids)[:, :, :length]
@@ -69,7 +71,7 @@ def _pad(x: Array, axis: int) -> Array:
 
 
 def _attend_rows(
-    q: Array, k: Array, v: Array, segment_ids: Array, *, interpret: bool
+    q: Array, k: Array, v: Array, segment_ids: Array, *, window: int, interpret: bool
 ) -> Array:
   # Half a second of imports that only TPUs need.
   from jax.experimental.pallas.ops.tpu.splash_attention import (
@@ -86,8 +88,12 @@ def _attend_rows(
       block_q_dkv=block, block_kv_dkv=block, block_kv_dkv_compute=block,
       block_q_dq=block, block_kv_dq=block,
   )
+  square = (length, length)
+  mask = masks.CausalMask(square)
+  if window:
+    mask = masks.LocalMask(square, (window - 1, 0), offset=0)
   kernel = kernels.make_splash_mha_single_device(
-      masks.MultiHeadMask([masks.CausalMask((length, length))] * heads),
+      masks.MultiHeadMask([mask] * heads),
       block_sizes=sizes, interpret=interpret,
   )
 

@@ -12,7 +12,7 @@ GPUs need it.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ def attend(
     pool: Float[Array, 'slots P heads H'],
     pages: Int[Array, 'B p'],
     start: Int[Array, ' B'],
+    window: int = 0,
     *,
     interpret: bool = False,
 ) -> Float[Array, 'B T N H']:
@@ -41,6 +42,7 @@ def attend(
     pool: KV head k has its keys at 2 k and its values at 2 k + 1.
     pages: each row's slots in order, all of them in the pool.
     start: places before the first query.
+    window: places that a query sees, its own included; 0: all before it.
     interpret: run the kernel as plain operations, where there is no GPU.
   """
   num_kv_heads = pool.shape[2] // 2
@@ -48,7 +50,8 @@ def attend(
   places = pages.shape[1] * pool.shape[1]
   split = _SPLIT_PLACES if q.shape[1] == 1 else places
   num_splits = -(-places // split)
-  parts = _run(blocks, pool, pages, start, block, split, num_splits, interpret)
+  sizes = _Sizes(pool.shape[1], block, split, window)
+  parts = _run(blocks, pool, pages, start, sizes, num_splits, interpret)
   return _unfold(_join(*parts), q, block).astype(q.dtype)
 
 
@@ -84,13 +87,21 @@ def _unfold(
   return mixed[:, :length, :, : heads // num_kv_heads].reshape(q.shape)
 
 
+class _Sizes(NamedTuple):
+  """Of a page, a block of tokens, a program's share of the places, the window."""
+
+  page: int
+  block: int
+  split: int
+  window: int
+
+
 def _run(
     q: Float[Array, 'B K blocks rows H'],
     pool: Float[Array, 'slots P heads H'],
     pages: Int[Array, 'B p'],
     start: Int[Array, ' B'],
-    block: int,
-    split: int,
+    sizes: _Sizes,
     num_splits: int,
     interpret: bool,
 ) -> Any:
@@ -98,9 +109,7 @@ def _run(
   from jax.experimental import pallas as pl
   from jax.experimental.pallas import triton
 
-  kernel = functools.partial(
-      _kernel, page_size=pool.shape[1], block=block, split=split
-  )
+  kernel = functools.partial(_kernel, sizes=sizes)
   *grid, height, dim = q.shape
   of_block = pl.BlockSpec((None, None, None, height, dim), lambda *at: (*at[:3], 0, 0))
   whole = pl.BlockSpec((None,) * 4 + (height, dim), lambda *at: (*at, 0, 0))
@@ -131,13 +140,12 @@ def _kernel(
     top_ref: Any,  # [rows]
     total_ref: Any,  # [rows]
     *,
-    page_size: int,
-    block: int,
-    split: int,
+    sizes: _Sizes,
 ) -> None:
   from jax.experimental import pallas as pl
 
   row, head = pl.program_id(0), pl.program_id(1)
+  page_size, block, split, window = sizes
   first = start_ref[row] + pl.program_id(2) * block  # the first query's own place
   q = q_ref[...]
   height, dim = q.shape
@@ -145,6 +153,9 @@ def _kernel(
   low = pl.program_id(3) * split
   end = jnp.minimum(first + block, pages_ref.shape[1] * page_size)
   end = jnp.minimum(end, low + split)
+  if window:  # whole steps behind the window of the first query
+    behind = jnp.maximum(first - window + 1 - low, 0)
+    low += jax.lax.div(behind, _BLOCK_PLACES) * _BLOCK_PLACES
   num_steps = pl.cdiv(jnp.maximum(end - low, 0), _BLOCK_PLACES)
 
   def step(index: Array, so_far: tuple[Array, Array, Array]) -> Any:
@@ -154,6 +165,8 @@ def _kernel(
     slots = page * page_size + jax.lax.rem(real, page_size)
     k, v = pool_ref[slots, 2 * head, :], pool_ref[slots, 2 * head + 1, :]
     seen = places[None] <= jnp.minimum(own, end - 1)[:, None]
+    if window:
+      seen &= own[:, None] - places[None] < window
     return _mix_in(so_far, q, k, v, seen)
 
   nothing = (

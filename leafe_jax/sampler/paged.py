@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import layers, model, sharding
+from leafe_jax.policy import kinds, layers, model, rope, sharding, stacks
 from leafe_jax.sampler import drawing, ragged, reading
 from leafe_jax.sampler import turn as turn_lib
 
@@ -112,23 +112,24 @@ def _read(
   x = layers.embed(params, tokens, config)
   x = sharding.constrain(x, ('batch', 'length', None))
   positions = rows.start[:, None] + jnp.arange(tokens.shape[1])
-  angles = layers.rope_angles(positions, config)
+  angles = rope.all_angles(positions, config)
 
   def layer(
-      carry: tuple[Array, Array], of_layer: tuple[Array, model.Params]
+      kind: kinds.Kind, carry: tuple[Array, Array], weights: model.Params, index: Array
   ) -> tuple[tuple[Array, Array], None]:
-    (x, pool), (index, weights) = carry, of_layer
-    normed = layers.rms_norm(x, weights['attn_norm_ld'], config.norm_eps)
-    k, v = layers.key_value(normed, weights, angles, config)
-    q = layers.query(normed, weights, angles, config)
+    x, pool = carry
+    normed = layers.norm(x, weights, 'attn_norm_ld', config)
+    k, v = layers.key_value(normed, weights, angles.get(kind.rope), config)
+    q = layers.query(normed, weights, angles.get(kind.rope), config)
     pool, mixed = ragged.write_and_attend(
-        pool, config.num_layers, index, rows, q, k, v
+        pool, config.num_layers, index, rows, q, k, v, kind.window
     )
-    x = layers.conclude(x, mixed, weights, config)
+    mixed = layers.project_out(mixed, weights)
+    x = layers.conclude(x, mixed, weights, kind, config)
     return (sharding.constrain(x, ('batch', 'length', None)), pool), None
 
-  xs = (jnp.arange(config.num_layers), model.stacks(params))
-  (x, pool), _ = jax.lax.scan(layer, (x, pool), xs)
+  order = {'attention': jnp.arange(config.num_layers)}
+  (x, pool), _ = stacks.scan(config, layer, (x, pool), params, order)
   return x, pool
 
 

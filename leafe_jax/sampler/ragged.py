@@ -129,6 +129,7 @@ def write_and_attend(
     q: Float[Array, 'B N T H'],
     k: Float[Array, 'B K T H'],
     v: Float[Array, 'B K T H'],
+    window: int = 0,
 ) -> tuple[Array, Float[Array, 'B N T H']]:
   """Puts keys and values into a layer's pages; causal attention over them.
 
@@ -140,11 +141,12 @@ def write_and_attend(
     q: queries of the tokens, not scaled.
     k: their keys.
     v: their values.
+    window: places that a query sees, its own included; 0: all before it.
 
   Returns:
     The pool and the mixed values.
   """
-  run = functools.partial(_write_and_attend, num_layers)
+  run = functools.partial(_write_and_attend, num_layers, window)
   pool, mixed = _by_device(
       run, pool, layer, (*rows, q.swapaxes(1, 2), _join_heads(k, v, pool))
   )
@@ -198,6 +200,7 @@ def _own(
 
 def _write_and_attend(
     num_layers: int,
+    window: int,
     pool: Float[Array, 'slots P heads H'],
     layer: Array,
     shard: Array,
@@ -218,7 +221,34 @@ def _write_and_attend(
   flat = flat.at[slot.reshape(-1)].set(new.reshape(-1, heads, dim), mode='drop')
   pool = flat.reshape(pool.shape)
   pages, _ = _own(table, shard, num_pages)
-  return pool, attend(q, pool, layer * num_pages + pages, start)
+  if window:
+    pages, start = _near(pages, start, page_size, window, q.shape[1])
+  return pool, attend(q, pool, layer * num_pages + pages, start, window)
+
+
+def _near(
+    pages: Int[Array, 'B p'],
+    start: Int[Array, ' B'],
+    page_size: int,
+    window: int,
+    length: int,
+) -> tuple[Int[Array, 'B q'], Int[Array, ' B']]:
+  """The pages that a row's windows reach, and `start` counted from their first.
+
+  Args:
+    pages: all pages of the rows.
+    start: places before a row's first query.
+    page_size: P.
+    window: places that a query sees.
+    length: queries of a row.
+  """
+  first = jnp.maximum(start - window + 1, 0) // page_size
+  # Wherever in a page the first of these places lies.
+  count = (window + length - 2) // page_size + 2
+  if count >= pages.shape[1]:
+    return pages, start
+  places = first[:, None] + jnp.arange(count)
+  return jnp.take_along_axis(pages, places, axis=1, mode='clip'), start - first * page_size
 
 
 def attend(
@@ -226,16 +256,22 @@ def attend(
     pool: Float[Array, 'slots P heads H'],
     pages: Int[Array, 'B p'],
     start: Int[Array, ' B'],
+    window: int = 0,
 ) -> Float[Array, 'B T N H']:
   """Query t of a row over the first start + t + 1 places of its pages.
+
+  With a window, over the last ones of them alone.
 
   A Pallas kernel on TPUs and on GPUs; a gather and plain products elsewhere.
   """
   run = {'tpu': _attend_on_tpu, 'gpu': flash.attend}
-  return run.get(sharding.target_platform(), _attend_gathered)(q, pool, pages, start)
+  run = run.get(sharding.target_platform(), _attend_gathered)
+  return run(q, pool, pages, start, window)
 
 
-def _attend_on_tpu(q: Array, pool: Array, pages: Array, start: Array) -> Array:
+def _attend_on_tpu(
+    q: Array, pool: Array, pages: Array, start: Array, window: int
+) -> Array:
   from jax.experimental.pallas.ops.tpu import ragged_paged_attention as ragged
 
   rows, length, heads, dim = q.shape
@@ -246,6 +282,7 @@ def _attend_on_tpu(q: Array, pool: Array, pages: Array, start: Array) -> Array:
       q.reshape(rows * length, heads, dim), pool, start + length, pages,
       jnp.arange(rows + 1, dtype=jnp.int32) * length, jnp.full(1, rows, jnp.int32),
       sm_scale=dim**-0.5,
+      sliding_window=window or None,
       num_kv_pages_per_block=max(1, min(block, pages.shape[1])),
       num_queries_per_block=min(block_queries(length, heads), rows * length),
   )
@@ -264,7 +301,9 @@ def block_queries(length: int, heads: int) -> int:
   return max(_DECODE_QUERIES, min(128, _BLOCK_HEADS // heads // 8 * 8))
 
 
-def _attend_gathered(q: Array, pool: Array, pages: Array, start: Array) -> Array:
+def _attend_gathered(
+    q: Array, pool: Array, pages: Array, start: Array, window: int
+) -> Array:
   rows, length, heads, dim = q.shape
   k, v = (
       pool[pages, :, of::2].reshape(rows, -1, pool.shape[2] // 2, dim)
@@ -274,6 +313,8 @@ def _attend_gathered(q: Array, pool: Array, pages: Array, start: Array) -> Array
   scores = products.einsum('btkgh,bskh->bkgts', q, k, jnp.float32)
   last = start[:, None] + jnp.arange(length)
   seen = jnp.arange(k.shape[1]) <= last[:, :, None]
+  if window:
+    seen &= last[:, :, None] - jnp.arange(k.shape[1]) < window
   scores = jnp.where(seen[:, None, None], scores, attention.MASKED)
   weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
   mixed = products.einsum('bkgts,bskh->btkgh', weights, v)

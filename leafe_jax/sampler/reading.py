@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,12 +19,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import layers, model, products, sharding
+from leafe_jax.policy import kinds, layers, model, products, rope, sharding, stacks
 from leafe_jax.policy.attention import MASKED
 from leafe_jax.sampler.cache import KV, Layers
 
 QUERIES = 64  # at a time: what a long prefill scores should stay in the VMEM of a TPU
 
+# Window -> what the tokens see of each part, through it.
+Masks = Mapping[int, Sequence[Bool[Array, '#B t S']]]
 # A layer's caches, its new keys and values -> parts to attend to, what to keep.
 Keep = Callable[[Sequence[KV], KV], tuple[list[KV], KV]]
 
@@ -49,17 +51,16 @@ class LayeredPolicy:
   @functools.cached_property
   def layers(self) -> list[model.Params]:
     """Layers apart: slicing stacked weights in a loop copies them every step."""
-    count = self.config.num_layers
-    return [model.layer_weights(self.params, i) for i in range(count)]
+    return stacks.apart(self.params, self.config)
 
 
 def read(
     policy: LayeredPolicy,
     tokens: Int[Array, 'B T'],
-    angles: layers.Angles,
+    angles: rope.AllAngles,
     caches: Sequence[Layers],
     keep: Keep,
-    masks: Sequence[Bool[Array, '#B t S']],
+    masks: Masks,
     last: Int[Array, ' B'] | None,
 ) -> tuple[Float[Array, 'B V'] | None, Layers]:
   """Runs tokens through the layers.
@@ -70,7 +71,7 @@ def read(
     angles: of their places in the transcript.
     caches: keys and values of all layers, by part.
     keep: says what a layer attends to and which keys and values come out.
-    masks: what the tokens see of each part; t = T, or 1: all the same.
+    masks: by window; t = T, or 1: all the same.
     last: the place of each row whose logits are wanted; None: no logits.
 
   Returns:
@@ -87,10 +88,10 @@ def read(
 class _Wanted(NamedTuple):
   """What `read` is asked for, but for the tokens."""
 
-  angles: layers.Angles
+  angles: rope.AllAngles
   caches: Sequence[Layers]
   keep: Keep
-  masks: Sequence[Array]
+  masks: Masks
   last: Int[Array, ' B'] | None
 
 
@@ -103,8 +104,10 @@ def _unroll(
   only these places go through the rest of it.
   """
   config, kept = policy.config, []
-  angles, masks, last = wanted.angles, wanted.masks, wanted.last
-  for index, weights in enumerate(policy.layers):
+  last = wanted.last
+  every = zip(kinds.of_layers(config), policy.layers, strict=True)
+  for index, (kind, weights) in enumerate(every):
+    angles, masks = wanted.angles.get(kind.rope), wanted.masks[kind.window]
     of_layer = [part[index] for part in wanted.caches if isinstance(part, list)]
     normed, parts, grown = _look(config, x, angles, weights, of_layer, wanted.keep)
     kept.append(grown)
@@ -112,42 +115,41 @@ def _unroll(
       if last is None:
         break
       x, normed = pick(x, last), pick(normed, last)
-      angles = layers.Angles(*(pick(a, last, axis=2) for a in angles))
+      angles = jax.tree.map(lambda a: pick(a, last, axis=2), angles)
       masks = [pick(mask, last) for mask in masks]
-    x = _think(config, x, normed, angles, weights, parts, masks)
+    x = _think(config, x, normed, angles, weights, kind, parts, masks)
   return x, kept
 
 
 def _scan(
     policy: LayeredPolicy, x: Float[Array, 'B T D'], wanted: _Wanted
 ) -> tuple[Float[Array, 'B 1 D'], Layers]:
-  """The layers as one loop: a deep model compiles like one layer."""
+  """The layers as loops: a deep model compiles like one layer of each kind."""
   config = policy.config
-  angles, masks = wanted.angles, wanted.masks
 
   def layer(
-      x: Array, of_layer: tuple[model.Params, Sequence[KV]]
+      kind: kinds.Kind, x: Array, weights: model.Params, caches: Sequence[KV]
   ) -> tuple[Array, KV]:
-    weights, caches = of_layer
+    angles, masks = wanted.angles.get(kind.rope), wanted.masks[kind.window]
     normed, parts, kept = _look(config, x, angles, weights, caches, wanted.keep)
-    x = _think(config, x, normed, angles, weights, parts, masks)
+    x = _think(config, x, normed, angles, weights, kind, parts, masks)
     return sharding.constrain(x, ('batch', 'length', None)), kept
 
-  stacks: Any = (model.stacks(policy.params), tuple(wanted.caches))
-  x, kept = jax.lax.scan(layer, x, stacks)
-  return x if wanted.last is None else pick(x, wanted.last), kept
+  caches: Any = {'attention': tuple(wanted.caches)}
+  x, kept = stacks.scan(config, layer, x, policy.params, caches)
+  return x if wanted.last is None else pick(x, wanted.last), kept['attention']
 
 
 def _look(
     config: config_lib.Policy,
     x: Float[Array, 'B T D'],
-    angles: layers.Angles,
+    angles: rope.Angles | None,
     weights: layers.Weights,
     caches: Sequence[KV],
     keep: Keep,
 ) -> tuple[Array, list[KV], KV]:
   """Normed inputs of a layer, what to attend to, and what to keep."""
-  normed = layers.rms_norm(x, weights['attn_norm_ld'], config.norm_eps)
+  normed = layers.norm(x, weights, 'attn_norm_ld', config)
   k, v = layers.key_value(normed, weights, angles, config)
   return normed, *keep(caches, KV(k.transpose(0, 1, 3, 2), v))
 
@@ -156,14 +158,16 @@ def _think(
     config: config_lib.Policy,
     x: Float[Array, 'B T D'],
     normed: Float[Array, 'B T D'],
-    angles: layers.Angles,
+    angles: rope.Angles | None,
     weights: layers.Weights,
+    kind: kinds.Kind,
     parts: Sequence[KV],
     masks: Sequence[Array],
 ) -> Float[Array, 'B T D']:
   """The rest of a layer: attention over the parts, and the MLP."""
   q = layers.query(normed, weights, angles, config)
-  return layers.conclude(x, attend(q, parts, masks), weights, config)
+  mixed = layers.project_out(attend(q, parts, masks), weights)
+  return layers.conclude(x, mixed, weights, kind, config)
 
 
 def pick(x: Array, place: Int[Array, ' B'], axis: int = 1) -> Array:

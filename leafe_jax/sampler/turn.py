@@ -30,7 +30,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import layers, model
+from leafe_jax.policy import kinds, model, rope
 from leafe_jax.sampler import cache, choices, drawing, reading
 from leafe_jax.sampler.cache import KV, Layers
 
@@ -173,10 +173,20 @@ def _read_prompt(
   order = jnp.arange(batch.tokens.shape[1])
   angles = _angles(policy, batch.prefix_length + batch.offset, order)
   causal = order <= order[:, None]
+  known = _known(past, batch, page_size, batch.offset)
+  start = batch.prefix_length + batch.offset
+  places = _places(past, batch, page_size)
+
+  def masks(window: int) -> list[Array]:
+    if not window:
+      return [known, causal[None]]
+    near = start[:, None, None] + order[:, None] - places[:, None] < window
+    return [known & near, (causal & (order[:, None] - order < window))[None]]
+
   logits, new = reading.read(
       policy, batch.tokens, angles, [past],
       lambda caches, new: ([*caches, new], new),
-      [_known(past, batch, page_size, batch.offset), causal[None]],
+      {window: masks(window) for window in kinds.windows(policy.config)},
       batch.num_new - 1 if want_logits else None,
   )
   place = batch.prefix_pages.shape[1] * page_size + batch.offset
@@ -187,9 +197,9 @@ def _read_prompt(
 
 def _angles(
     policy: reading.LayeredPolicy, start: Int[Array, ' B'], order: Int[Array, ' T']
-) -> layers.Angles:
+) -> rope.AllAngles:
   """Of places in their order behind each row's start."""
-  return layers.rope_angles(start[:, None] + order, policy.config)
+  return rope.all_angles(start[:, None] + order, policy.config)
 
 
 def _known(
@@ -200,6 +210,14 @@ def _known(
   behind = place - batch.prefix_pages.shape[1] * page_size
   in_prefix = place < batch.prefix_length[:, None]
   return (in_prefix | ((behind >= 0) & (behind < end[:, None])))[:, None]
+
+
+def _places(past: Layers, batch: Batch, page_size: int) -> Int[Array, 'B S']:
+  """Which place of the transcript each place of the past is, where it is known."""
+  place = jnp.arange(cache.length_of(past))
+  prefix = batch.prefix_pages.shape[1] * page_size
+  behind = batch.prefix_length[:, None] + place - prefix
+  return jnp.where(place < prefix, place, behind)
 
 
 def _decode(
@@ -222,6 +240,15 @@ def _decode(
   # Of all steps at once: XLA would compute them again for every head and layer.
   angles = _angles(policy, batch.prefix_length + end, order)
 
+  start, places = batch.prefix_length + end, _places(past, batch, page_size)
+
+  def masks(window: int, place: Array) -> list[Array]:
+    before = order <= place
+    if not window:
+      return [known, before[None, None]]
+    near = ((start + place)[:, None] - places < window)[:, None]
+    return [known & near, (before & (place - order < window))[None, None]]
+
   def step(carry: tuple[Said, Layers]) -> tuple[Said, Layers]:
     said, spoken = carry
     place = said.index - 1
@@ -231,10 +258,13 @@ def _decode(
       spoken = cache.put_all(spoken, new, place)
       return [past, spoken], new if stacked else spoken
 
-    now = [jax.lax.dynamic_index_in_dim(a, place, axis=2) for a in angles]
+    now = jax.tree.map(
+        lambda a: jax.lax.dynamic_index_in_dim(a, place, axis=2), angles
+    )
     logits, kept = reading.read(
-        policy, said.token[:, None], layers.Angles(*now), [past, spoken],
-        keep, [known, (order <= place)[None, None]], jnp.zeros_like(end),
+        policy, said.token[:, None], now, [past, spoken], keep,
+        {window: masks(window, place) for window in kinds.windows(policy.config)},
+        jnp.zeros_like(end),
     )
     assert logits is not None  # asked for: `last` is given
     if stacked:  # written for all layers at once

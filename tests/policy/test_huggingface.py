@@ -15,7 +15,7 @@ import safetensors.numpy
 from leafe_jax import settings
 from leafe_jax.config import Experiment, Mesh, Policy
 from leafe_jax.learner import checkpoints
-from leafe_jax.policy import hf_export, huggingface, layers, model, sharding
+from leafe_jax.policy import hf_export, huggingface, model, rope, sharding
 from leafe_jax.text import tokenizers
 from tools import check_parity, export_hf, import_hf
 
@@ -279,7 +279,7 @@ def test_llama3_rope_keeps_fast_turns_and_slows_down_slow_ones():
   one = jnp.ones((1, 1), jnp.int32)
   angle, slowed = (
       np.arctan2(*(np.asarray(part).ravel() for part in reversed(angles)))
-      for angles in (layers.rope_angles(one, plain), layers.rope_angles(one, scaled))
+      for angles in (rope.angles(one, plain), rope.angles(one, scaled))
   )
   turns = 512 * angle / (2 * np.pi)
   np.testing.assert_allclose(slowed[turns > 4], angle[turns > 4], rtol=1e-6)

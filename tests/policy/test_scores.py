@@ -10,7 +10,7 @@ import pytest
 
 from leafe_jax import config as config_lib
 from leafe_jax.learner import losses
-from leafe_jax.policy import attention, layers, lora, model, scores, sharding
+from leafe_jax.policy import attention, layers, lora, model, scores, sharding, stacks
 
 VOCAB = 37
 CONFIG = config_lib.Policy(
@@ -47,7 +47,7 @@ def loss_of(params, batch, config, forward):
 def test_chunks_change_neither_the_loss_nor_gradients(params, tied):
   """7 does not divide the 26 places: the last chunk is padded."""
   config = dataclasses.replace(CONFIG, tie_embeddings=tied, num_layers=1)
-  params = {k: v[:1] if k in model.stacks(params) else v for k, v in params.items()}
+  params = {k: v[:1] if k in stacks.stacked(params) else v for k, v in params.items()}
   batch = make_batch(2, 26)
   grad = jax.jit(jax.grad(loss_of, has_aux=True), static_argnums=(2, 3))
   expected = grad(params, batch, config, model.forward)
@@ -118,7 +118,7 @@ def test_memory_of_a_gradient_grows_with_the_length_not_its_square(
   config = dataclasses.replace(
       CONFIG, scan_layers=True, remat='full', logit_chunk=128, num_layers=1
   )
-  one = {k: v[:1] if k in model.stacks(params) else v for k, v in params.items()}
+  one = {k: v[:1] if k in stacks.stacked(params) else v for k, v in params.items()}
 
   def temporary(length):
     batch = make_batch(1, length)

@@ -1,0 +1,154 @@
+"""Families of models: what Hugging Face's classes are made of, as a table.
+
+A row says which parts of ours a class has (`facts`, options of the policy), where its
+config.json differs from a Llama's, and how its tensors are called. Reading
+(`hf_config`, `hf_rope`, `hf_layers`), writing (`hf_export`) and the names of tensors
+(`hf_names`) all follow the table; a family that is made of known parts is one more
+row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from leafe_jax import config as config_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+  """One class of transformers.
+
+  Attributes:
+    model_type: as config.json names it.
+    facts: options of the policy that are the same in all of its checkpoints.
+    missing: what a field of config.json is where it is missing (not null), and
+      differs from `hf_config.FIELDS`.
+    longest: positions where config.json does not say.
+    head_dim: where config.json does not say; 0: width / heads.
+    bias: what `attention_bias` may say: 'none' (there is no such field), 'refused',
+      or 'llama' (it may, with zeros on the output).
+    scalars: option of the policy -> the field that holds it.
+    gemma_scalars: whether embeddings count sqrt(width) times, and scores
+      1 / sqrt(query_pre_attn_scalar) times.
+    activation: the field that names it.
+    pattern: how config.json says which layers differ, a row of `hf_layers.READERS`.
+    rope_by_kind: whether layers with and without a window have a rope of their own.
+    names: weight -> its tensor, where a Llama's is called otherwise.
+    holders: classes that hold this one as their text part, and images beside it.
+  """
+
+  model_type: str
+  facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  missing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  longest: int = 2048
+  head_dim: int = 0
+  bias: str = 'llama'
+  scalars: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  gemma_scalars: bool = False
+  activation: str = 'hidden_act'
+  pattern: str = 'uniform'
+  rope_by_kind: bool = False
+  names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  holders: tuple[str, ...] = ()
+
+
+_GRANITE_SCALARS = {
+    'embed_scale': 'embedding_multiplier',
+    'residual_scale': 'residual_multiplier',
+    'attention_scale': 'attention_multiplier',
+    'logits_divisor': 'logits_scaling',
+}
+_GEMMA_NORMS = {
+    'attn_post_norm_ld': 'post_attention_layernorm.weight',
+    'mlp_norm_ld': 'pre_feedforward_layernorm.weight',
+    'mlp_post_norm_ld': 'post_feedforward_layernorm.weight',
+}
+
+FAMILIES: Mapping[str, Family] = {
+    'Qwen2ForCausalLM': Family(
+        'qwen2', {'qkv_bias': True}, {'num_key_value_heads': 32},
+        longest=32_768, bias='none', pattern='max_window_layers',
+    ),
+    'Qwen3ForCausalLM': Family(
+        'qwen3', {'qk_norm': True}, {'num_key_value_heads': 32},
+        longest=32_768, head_dim=128, bias='refused', pattern='max_window_layers',
+    ),
+    'LlamaForCausalLM': Family('llama'),
+    'MistralForCausalLM': Family(
+        'mistral', missing={'num_key_value_heads': 8, 'sliding_window': 4096},
+        longest=131_072, bias='none', pattern='all_sliding',
+    ),
+    'SmolLM3ForCausalLM': Family(
+        'smollm3',
+        missing={
+            'num_key_value_heads': 4, 'rope_theta': 2e6, 'tie_word_embeddings': True,
+        },
+        longest=32_768, pattern='no_rope_layers',
+    ),
+    'GraniteForCausalLM': Family('granite', scalars=_GRANITE_SCALARS),
+    'Gemma3ForCausalLM': Family(
+        'gemma3_text',
+        {
+            'qk_norm': True, 'norm_plus_one': True, 'post_norms': True,
+            'activation': 'gelu_tanh',
+        },
+        {
+            'num_key_value_heads': 4, 'head_dim': 256, 'tie_word_embeddings': True,
+            'rope_theta': 1e6, 'sliding_window': 4096, 'num_attention_heads': 8,
+            'hidden_size': 2304, 'intermediate_size': 9216, 'num_hidden_layers': 26,
+            'vocab_size': 262_208,
+        },
+        longest=131_072, bias='refused', gemma_scalars=True,
+        activation='hidden_activation', pattern='sliding_window_pattern',
+        rope_by_kind=True, names=_GEMMA_NORMS, holders=('Gemma3ForConditionalGeneration',),
+    ),
+}  # fmt: skip
+
+# Options of the policy that a class has as its facts, or in its config.json.
+PARTS = ('qkv_bias', 'qk_norm', 'norm_plus_one', 'post_norms', 'activation')
+SCALARS = tuple(_GRANITE_SCALARS)
+
+
+def holder_of(name: str) -> str:
+  """The class of the text part of a model of text and images; '' for others."""
+  held = {holder: text for text, row in FAMILIES.items() for holder in row.holders}
+  return held.get(name, '')
+
+
+def tensor_names(policy: config_lib.Policy) -> Mapping[str, str]:
+  """Weight -> its tensor, where a policy's class calls it otherwise than a Llama."""
+  fitting = (row for name, row in FAMILIES.items() if not refusal(policy, name))
+  return next(fitting, FAMILIES['LlamaForCausalLM']).names
+
+
+def facts(name: str) -> dict[str, Any]:
+  """All parts of a family, those of a Llama where it says nothing."""
+  neutral = config_lib.Policy()
+  return {part: getattr(neutral, part) for part in PARTS} | dict(FAMILIES[name].facts)
+
+
+def refusal(policy: config_lib.Policy, name: str) -> str:
+  """Which option of a policy a class cannot hold; '' where it can hold all.
+
+  Layers that differ are apart, see `hf_layers.refusal`.
+  """
+  family, neutral = FAMILIES[name], config_lib.Policy()
+  wanted = facts(name)
+  if family.bias == 'llama':  # has biases or not, as config.json says
+    del wanted['qkv_bias']
+  free = set(family.scalars)
+  if family.gemma_scalars:
+    free.add('attention_scale')
+    wanted['embed_scale'] = policy.embed_dim**0.5
+  else:
+    fixed = [scalar for scalar in SCALARS if scalar not in free]
+    wanted |= {scalar: getattr(neutral, scalar) for scalar in fixed}
+  return next(
+      (
+          f'{option}={getattr(policy, option)}'
+          for option, value in wanted.items() if getattr(policy, option) != value
+      ),
+      '',
+  )

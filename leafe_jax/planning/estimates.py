@@ -92,7 +92,7 @@ def freezing(target: Target) -> tuple[Part, ...]:
   Those before it are quantised by then, but they are the smaller ones.
   """
   base = target.base()
-  widest = max(_numbers([base[name]]) for name in layers.INPUTS)
+  widest = max(_numbers([base[name]]) for name in layers.INPUTS if name in base)
   wide = 2 * widest * _WORD if target.policy.quantize != 'none' else 0
   return Part('weights', size(base), True), Part('widened', wide, False)
 
@@ -185,7 +185,7 @@ def _copies(target: Target, job: Job) -> int:
     value = kept[name]
     return not isinstance(value, jax.ShapeDtypeStruct) or value.dtype != dtype
 
-  layer = _numbers([base[name] for name in layers.INPUTS if is_copied(name)])
+  layer = _numbers([base[name] for name in layers.INPUTS if name in base and is_copied(name)])
   table = 'embed_vd' if policy.tie_embeddings else 'head_weight_dv'
   whole = _numbers([base[table]]) if is_copied(table) else 0
   copied = dtype.itemsize * (layer // policy.num_layers + whole)

@@ -164,6 +164,38 @@ def _put_out(
   return layers.project('btwj,wjd->btd', gated.astype(x.dtype), weights, 'out_weight_lwjd')
 
 
+def spreads(config: config_lib.Policy) -> dict[str, float | None]:
+  """Every weight of these layers and what it starts from, see `model.Weight`."""
+  into = config.embed_dim**-0.5
+  width = config.delta_value_heads * config.delta_value_dim
+  return {
+      'mix_weight_ldp': into,
+      'taps_lpc': config.delta_taps**-0.5,
+      'z_weight_ldwj': into,
+      'fade_weight_ldw': into,
+      'beta_weight_ldw': into,
+      'fade_log_lw': 2.0,  # heads that forget at once, and over hundreds of tokens
+      'fade_bias_lw': 0.0,
+      'out_norm_lj': None,
+      'out_weight_lwjd': (2 * config.num_layers * width) ** -0.5,
+  }
+
+
+def axis_sizes(config: config_lib.Policy) -> dict[str, int]:
+  """By letter. ValueError: key heads that do not divide the value heads."""
+  if config.delta_value_heads % config.delta_key_heads:
+    raise ValueError(
+        f'delta_key_heads {config.delta_key_heads} does not divide'
+        f' delta_value_heads {config.delta_value_heads}'
+    )
+  return {
+      'p': channels(config),
+      'c': config.delta_taps,
+      'w': config.delta_value_heads,
+      'j': config.delta_value_dim,
+  }
+
+
 def channels(config: config_lib.Policy) -> int:
   """P: queries, keys and values side by side."""
   keys = config.delta_key_heads * config.delta_key_dim

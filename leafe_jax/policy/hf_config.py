@@ -110,6 +110,7 @@ def policy_options(
       tie_embeddings=value(fields, 'tie_word_embeddings'),
       **facts,
       **_scalars(fields, name),
+      **_sizes(fields, family),
       **hf_layers.options(fields, family),
       **hf_rope.options(fields, family, longest(fields)),
   )
@@ -150,6 +151,17 @@ def _scalars(fields: Fields, name: str) -> dict[str, float]:
   if FAMILIES[name].gemma_scalars:
     found['embed_scale'] = value(fields, 'hidden_size') ** 0.5
     found['attention_scale'] = value(fields, 'query_pre_attn_scalar') ** -0.5
+  return found
+
+
+def _sizes(fields: Fields, family: families.Family) -> dict[str, int]:
+  """Sizes that only layers of some kinds have."""
+  found = {option: value(fields, field) for option, field in family.sizes.items()}
+  if found and found['delta_value_heads'] % found['delta_key_heads']:
+    raise UnsupportedCheckpoint(
+        f'{CONFIG}: linear_num_key_heads is {found["delta_key_heads"]}; it must divide '
+        f'linear_num_value_heads, {found["delta_value_heads"]}'
+    )
   return found
 
 

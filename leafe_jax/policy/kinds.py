@@ -36,10 +36,13 @@ NAMES: Mapping[str, Kind] = {
     'full': Kind(),
     'sliding': Kind(window=1, rope='local'),  # as wide as `policy.window`
     'no_rope': Kind(rope=''),
+    'delta': Kind(mixer='delta', rope=''),  # Gated DeltaNet, see `delta`
 }
 # Whose weights they are, by the first word of their names; others are every layer's.
 OWNERS: Mapping[str, str] = {
     'q': 'attention', 'k': 'attention', 'v': 'attention', 'o': 'attention',
+    'mix': 'delta', 'taps': 'delta', 'z': 'delta', 'fade': 'delta', 'beta': 'delta',
+    'out': 'delta',
     'gate': 'dense', 'up': 'dense', 'down': 'dense',
 }  # fmt: skip
 

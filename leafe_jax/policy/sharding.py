@@ -36,6 +36,8 @@ LOGICAL_RULES: Mapping[str, tuple[str, ...]] = {
     'head_dim': (),
     'mlp': ('tensor',),
     'rank': (),
+    'channels': (),
+    'taps': (),
     'pages': (),
 }
 

@@ -120,11 +120,11 @@ def _read(
     x, pool = carry
     normed = layers.norm(x, weights, 'attn_norm_ld', config)
     k, v = layers.key_value(normed, weights, angles.get(kind.rope), config)
-    q = layers.query(normed, weights, angles.get(kind.rope), config)
+    q, gate = layers.query(normed, weights, angles.get(kind.rope), config)
     pool, mixed = ragged.write_and_attend(
         pool, config.num_layers, index, rows, q, k, v, kind.window
     )
-    mixed = layers.project_out(mixed, weights)
+    mixed = layers.project_out(mixed, gate, weights)
     x = layers.conclude(x, mixed, weights, kind, config)
     return (sharding.constrain(x, ('batch', 'length', None)), pool), None
 

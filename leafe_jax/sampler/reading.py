@@ -165,8 +165,8 @@ def _think(
     masks: Sequence[Array],
 ) -> Float[Array, 'B T D']:
   """The rest of a layer: attention over the parts, and the MLP."""
-  q = layers.query(normed, weights, angles, config)
-  mixed = layers.project_out(attend(q, parts, masks), weights)
+  q, gate = layers.query(normed, weights, angles, config)
+  mixed = layers.project_out(attend(q, parts, masks), gate, weights)
   return layers.conclude(x, mixed, weights, kind, config)
 
 

@@ -115,7 +115,8 @@ FAMILIES: Mapping[str, Family] = {
         },
         longest=131_072, bias='refused', gemma_scalars=True,
         activation='hidden_activation', pattern='sliding_window_pattern',
-        rope_by_kind=True, names=_GEMMA_NORMS, holders=('Gemma3ForConditionalGeneration',),
+        rope_by_kind=True, names=_GEMMA_NORMS,
+        holders=('Gemma3ForConditionalGeneration',),
     ),
     'Qwen3_5ForCausalLM': Family(
         'qwen3_5_text',

@@ -23,7 +23,6 @@ from leafe_jax.policy.families import FAMILIES
 from leafe_jax.policy.hf_files import UnsupportedCheckpoint, read_fields
 from leafe_jax.policy.model import Params, param_shardings, weight_table
 
-
 # Beginnings of the names of tensors: of a text part, as transformers 5 and as older
 # versions have it, and of the same model without the rest.
 _TEXT_PART: Mapping[str, str] = {

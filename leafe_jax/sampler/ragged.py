@@ -248,7 +248,8 @@ def _near(
   if count >= pages.shape[1]:
     return pages, start
   places = first[:, None] + jnp.arange(count)
-  return jnp.take_along_axis(pages, places, axis=1, mode='clip'), start - first * page_size
+  near = jnp.take_along_axis(pages, places, axis=1, mode='clip')
+  return near, start - first * page_size
 
 
 def attend(

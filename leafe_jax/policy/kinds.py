@@ -94,6 +94,11 @@ def layers_with(name: str, config: config_lib.Policy) -> tuple[int, ...]:
   return tuple(i for i, kind in enumerate(of_layers(config)) if has(kind, name))
 
 
+def count(mixer: str, config: config_lib.Policy) -> int:
+  """How many layers have a kind of mixer."""
+  return sum(kind.mixer == mixer for kind in of_layers(config))
+
+
 def mixers(config: config_lib.Policy) -> tuple[str, ...]:
   """The kinds of mixers that there are, in the order of their first layers."""
   return tuple(dict.fromkeys(kind.mixer for kind in of_layers(config)))

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import kinds, layers, model, products, rope, sharding, stacks
+from leafe_jax.policy import delta, kinds, layers, model, products, rope, sharding, stacks
 from leafe_jax.policy.attention import MASKED
+from leafe_jax.sampler import recall
 from leafe_jax.sampler.cache import KV, Layers
 
 QUERIES = 64  # at a time: what a long prefill scores should stay in the VMEM of a TPU
@@ -62,7 +63,8 @@ def read(
     keep: Keep,
     masks: Masks,
     last: Int[Array, ' B'] | None,
-) -> tuple[Float[Array, 'B V'] | None, Layers]:
+    recalled: Recalled | None = None,
+) -> tuple[Float[Array, 'B V'] | None, Layers, recall.Layers]:
   """Runs tokens through the layers.
 
   Args:
@@ -73,16 +75,31 @@ def read(
     keep: says what a layer attends to and which keys and values come out.
     masks: by window; t = T, or 1: all the same.
     last: the place of each row whose logits are wanted; None: no logits.
+    recalled: what recurrent layers know; None without such layers.
 
   Returns:
-    The logits, and the kept keys and values of all layers.
+    The logits, the kept keys and values of all layers with attention, and what the
+    others know now.
   """
   x = layers.embed(policy.params, tokens, policy.config)
   run = _scan if policy.config.scan_layers else _unroll
-  x, kept = run(policy, x, _Wanted(angles, caches, keep, masks, last))
+  wanted = _Wanted(angles, caches, keep, masks, last, recalled)
+  x, kept, memory = run(policy, x, wanted)
   if last is None:
-    return None, kept
-  return layers.unembed(policy.params, x[:, 0], policy.config), kept
+    return None, kept, memory
+  return layers.unembed(policy.params, x[:, 0], policy.config), kept, memory
+
+
+class Recalled(NamedTuple):
+  """What recurrent layers know before some tokens.
+
+  Attributes:
+    layers: their memories.
+    known: [B, T] which tokens are to be remembered, the first of every row.
+  """
+
+  layers: recall.Layers
+  known: Array
 
 
 class _Wanted(NamedTuple):
@@ -93,51 +110,88 @@ class _Wanted(NamedTuple):
   keep: Keep
   masks: Masks
   last: Int[Array, ' B'] | None
+  recalled: Recalled | None
+
+  def memory(self, rank: int) -> delta.Memory:
+    """Of one of the recurrent layers, where they stand one by one."""
+    assert self.recalled is not None  # given where there are such layers
+    return self.recalled.layers[rank]  # type: ignore[return-value]
 
 
 def _unroll(
     policy: LayeredPolicy, x: Float[Array, 'B T D'], wanted: _Wanted
-) -> tuple[Float[Array, 'B 1 D'], Layers]:
+) -> tuple[Float[Array, 'B 1 D'], Layers, recall.Layers]:
   """Layer by layer.
 
   Of the last layer nothing but keys and values is needed, except at `last`:
   only these places go through the rest of it.
   """
-  config, kept = policy.config, []
+  config, kept, memories = policy.config, [], []
   last = wanted.last
   every = zip(kinds.of_layers(config), policy.layers, strict=True)
   for index, (kind, weights) in enumerate(every):
+    final = index == config.num_layers - 1
+    if kind.mixer == 'delta':
+      memory = wanted.memory(len(memories))
+      mixed, memory = _remember(config, x, weights, memory, wanted)
+      memories.append(memory)
+      if final and last is None:
+        break
+      if final:
+        x, mixed = pick(x, last), pick(mixed, last)
+      x = layers.conclude(x, mixed, weights, kind, config)
+      continue
     angles, masks = wanted.angles.get(kind.rope), wanted.masks[kind.window]
-    of_layer = [part[index] for part in wanted.caches if isinstance(part, list)]
+    of_layer = [part[len(kept)] for part in wanted.caches if isinstance(part, list)]
     normed, parts, grown = _look(config, x, angles, weights, of_layer, wanted.keep)
     kept.append(grown)
-    if index == config.num_layers - 1:
+    if final:
       if last is None:
         break
       x, normed = pick(x, last), pick(normed, last)
       angles = jax.tree.map(lambda a: pick(a, last, axis=2), angles)
       masks = [pick(mask, last) for mask in masks]
     x = _think(config, x, normed, angles, weights, kind, parts, masks)
-  return x, kept
+  return x, kept, memories
 
 
 def _scan(
     policy: LayeredPolicy, x: Float[Array, 'B T D'], wanted: _Wanted
-) -> tuple[Float[Array, 'B 1 D'], Layers]:
+) -> tuple[Float[Array, 'B 1 D'], Layers, recall.Layers]:
   """The layers as loops: a deep model compiles like one layer of each kind."""
   config = policy.config
 
   def layer(
-      kind: kinds.Kind, x: Array, weights: model.Params, caches: Sequence[KV]
-  ) -> tuple[Array, KV]:
+      kind: kinds.Kind, x: Array, weights: model.Params, caches: Any
+  ) -> tuple[Array, KV | delta.Memory]:
+    if kind.mixer == 'delta':
+      mixed, memory = _remember(config, x, weights, caches, wanted)
+      x = layers.conclude(x, mixed, weights, kind, config)
+      return sharding.constrain(x, ('batch', 'length', None)), memory
     angles, masks = wanted.angles.get(kind.rope), wanted.masks[kind.window]
     normed, parts, kept = _look(config, x, angles, weights, caches, wanted.keep)
     x = _think(config, x, normed, angles, weights, kind, parts, masks)
     return sharding.constrain(x, ('batch', 'length', None)), kept
 
   caches: Any = {'attention': tuple(wanted.caches)}
+  if wanted.recalled is not None:
+    caches['delta'] = wanted.recalled.layers
   x, kept = stacks.scan(config, layer, x, policy.params, caches)
-  return x if wanted.last is None else pick(x, wanted.last), kept['attention']
+  x = x if wanted.last is None else pick(x, wanted.last)
+  return x, kept['attention'], kept.get('delta', [])
+
+
+def _remember(
+    config: config_lib.Policy,
+    x: Float[Array, 'B T D'],
+    weights: layers.Weights,
+    memory: delta.Memory,
+    wanted: _Wanted,
+) -> tuple[Float[Array, 'B T D'], delta.Memory]:
+  """What a recurrent layer adds, and what it knows after the tokens."""
+  assert wanted.recalled is not None  # given where there are such layers
+  normed = layers.norm(x, weights, 'attn_norm_ld', config)
+  return delta.mix(normed, weights, config, memory, known=wanted.recalled.known)
 
 
 def _look(

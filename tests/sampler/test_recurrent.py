@@ -93,7 +93,7 @@ def test_a_branch_equals_a_fresh_prefill_and_costs_none(sampler, length):
   sampler.forget()
   direct = ask(sampler, sampler.extend(sampler.empty(), text + more))
   assert forked.tokens == direct.tokens
-  np.testing.assert_allclose(forked.logprobs, direct.logprobs, atol=1e-5)
+  np.testing.assert_allclose(forked.logprobs, direct.logprobs, atol=5e-5)
 
 
 def test_a_rollback_reads_nothing_again(sampler):
@@ -128,7 +128,7 @@ def test_a_prompt_given_anew_goes_on_from_the_last_memory(sampler):
   for other, tokens in ((found, whole), (cut, [*text[:18], 1])):
     fresh = ask(sampler, sampler.extend(sampler.empty(), tokens))
     assert other.tokens == fresh.tokens
-    np.testing.assert_allclose(other.logprobs, fresh.logprobs, atol=1e-5)
+    np.testing.assert_allclose(other.logprobs, fresh.logprobs, atol=5e-5)
 
 
 def test_few_memories_cost_reading_not_rightness(mesh, params, logprobs_of):

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from leafe_jax import files
 from leafe_jax.config import Experiment, Policy, Sampler, Training
+from leafe_jax.policy import kinds
 
 # Turns that a word-level policy has marks for, but the one of the last observation.
 MAX_HORIZON = 63
@@ -59,6 +60,15 @@ def _of_sizes(policy: Policy) -> Iterator[str]:
         f'policy.rope_low_freq_factor={low:g} must be below '
         f'policy.rope_high_freq_factor={high:g}'
     )
+  slow, fast = policy.rope_beta_slow, policy.rope_beta_fast
+  if policy.rope_type == 'yarn' and slow >= fast:
+    yield (
+        f'policy.rope_beta_slow={slow:g} must be below policy.rope_beta_fast={fast:g}'
+    )
+  try:
+    kinds.of_layers(policy)
+  except ValueError as error:
+    yield str(error)
 
 
 def _of_marks(config: Experiment) -> Iterator[str]:

@@ -73,11 +73,7 @@ _DELTA_SIZES = {
     'delta_value_dim': 'linear_value_head_dim',
     'delta_taps': 'linear_conv_kernel_dim',
 }
-_GEMMA_NORMS = {
-    'attn_post_norm_ld': 'post_attention_layernorm.weight',
-    'mlp_norm_ld': 'pre_feedforward_layernorm.weight',
-    'mlp_post_norm_ld': 'post_feedforward_layernorm.weight',
-}
+_GEMMA_NORMS = {'mlp_norm_ld': 'pre_feedforward_layernorm.weight'}
 
 FAMILIES: Mapping[str, Family] = {
     'Qwen2ForCausalLM': Family(
@@ -101,6 +97,14 @@ FAMILIES: Mapping[str, Family] = {
         longest=32_768, pattern='no_rope_layers',
     ),
     'GraniteForCausalLM': Family('granite', scalars=_GRANITE_SCALARS),
+    'Olmo3ForCausalLM': Family(
+        'olmo3', {'qk_norm_wide': True, 'pre_norms': False, 'post_norms': True},
+        {
+            'rms_norm_eps': 1e-5, 'rope_theta': 5e5, 'rope_local_base_freq': 5e5,
+            'sliding_window': 4096, 'sliding_window_pattern': 4,
+        },
+        pattern='sliding_window_pattern', rope_by_kind=True,
+    ),
     'Gemma3ForCausalLM': Family(
         'gemma3_text',
         {
@@ -134,7 +138,10 @@ FAMILIES: Mapping[str, Family] = {
 }  # fmt: skip
 
 # Options of the policy that a class has as its facts, or in its config.json.
-PARTS = ('qkv_bias', 'qk_norm', 'norm_plus_one', 'post_norms', 'output_gate', 'activation')
+PARTS = (
+    'qkv_bias', 'qk_norm', 'qk_norm_wide', 'norm_plus_one', 'pre_norms', 'post_norms',
+    'output_gate', 'activation',
+)  # fmt: skip
 SCALARS = tuple(_GRANITE_SCALARS)
 
 

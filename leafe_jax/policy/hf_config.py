@@ -112,12 +112,24 @@ def policy_options(
       **_scalars(fields, name),
       **_sizes(fields, family),
       **hf_layers.options(fields, family),
-      **hf_rope.options(fields, family, longest(fields)),
+      **hf_rope.options(fields, family, _positions(fields)),
   )
 
 
 def longest(fields: Fields) -> int:
-  """Tokens that the positions of a checkpoint were made for."""
+  """Tokens that the positions of a checkpoint were made for.
+
+  With YaRN it is what they are stretched to: Qwen2.5 leaves max_position_embeddings as
+  it was before.
+  """
+  found = _positions(fields)
+  rope = hf_rope.options(fields, FAMILIES[architecture(fields)], found)
+  if rope['rope_type'] != 'yarn':
+    return found
+  return max(found, int(rope['rope_factor'] * rope['rope_original_length']))
+
+
+def _positions(fields: Fields) -> int:
   found = value(fields, 'max_position_embeddings')
   return found or FAMILIES[architecture(fields)].longest
 

@@ -55,12 +55,12 @@ def _uniform(fields: Fields, count: int) -> Layers:
   """Llama and what is like it: a field that says otherwise is refused."""
   if value(fields, 'use_sliding_window'):
     raise UnsupportedCheckpoint(
-        f'{CONFIG}: use_sliding_window is true; this architecture has no window'
+        f'{CONFIG}: use_sliding_window is true; this architecture has no sliding window'
     )
   names = _listed(fields, count) or ['full'] * count
   if set(names) != {'full'}:
     raise UnsupportedCheckpoint(
-        f'{CONFIG}: layer_types has sliding_attention; this architecture has none'
+        f'{CONFIG}: layer_types has a sliding window; this architecture has none'
     )
   return Layers(names, 0)
 
@@ -88,7 +88,7 @@ def _max_window_layers(fields: Fields, count: int) -> Layers:
 
 
 def _sliding_window_pattern(fields: Fields, count: int) -> Layers:
-  """Gemma 3: every sixth layer is full."""
+  """Gemma 3: every sixth layer is full. OLMo 3: every fourth."""
   period = value(fields, 'sliding_window_pattern')
   names = ['sliding' if (i + 1) % period else 'full' for i in range(count)]
   window = value(fields, 'sliding_window') or 0

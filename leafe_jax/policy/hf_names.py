@@ -46,9 +46,11 @@ _LAYER: Mapping[str, Place] = {
     'v_bias_lkh': Place('self_attn.v_proj.bias', 'kh'),
     'q_norm_lh': Place('self_attn.q_norm.weight', 'h'),
     'k_norm_lh': Place('self_attn.k_norm.weight', 'h'),
-    'attn_post_norm_ld': Place('', 'd'),  # its name is the family's
+    'q_norm_lnh': Place('self_attn.q_norm.weight', 'nh'),
+    'k_norm_lkh': Place('self_attn.k_norm.weight', 'kh'),
+    'attn_post_norm_ld': Place('post_attention_layernorm.weight', 'd'),
     'mlp_norm_ld': Place('post_attention_layernorm.weight', 'd'),
-    'mlp_post_norm_ld': Place('', 'd'),
+    'mlp_post_norm_ld': Place('post_feedforward_layernorm.weight', 'd'),
     'mix_weight_ldp': Place('linear_attn.in_proj_qkv.weight', 'p d'),
     'taps_lpc': Place('linear_attn.conv1d.weight', 'p 1 c'),
     'z_weight_ldwj': Place('linear_attn.in_proj_z.weight', 'wj d'),

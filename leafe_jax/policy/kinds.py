@@ -94,9 +94,14 @@ def layers_with(name: str, config: config_lib.Policy) -> tuple[int, ...]:
   return tuple(i for i, kind in enumerate(of_layers(config)) if has(kind, name))
 
 
+def layers_of(mixer: str, config: config_lib.Policy) -> tuple[int, ...]:
+  """The layers that have a mixer, in order."""
+  return tuple(i for i, kind in enumerate(of_layers(config)) if kind.mixer == mixer)
+
+
 def count(mixer: str, config: config_lib.Policy) -> int:
-  """How many layers have a kind of mixer."""
-  return sum(kind.mixer == mixer for kind in of_layers(config))
+  """How many layers have a mixer."""
+  return len(layers_of(mixer, config))
 
 
 def mixers(config: config_lib.Policy) -> tuple[str, ...]:

@@ -58,6 +58,13 @@ def norm(
   return rms_norm(x, scale, config.norm_eps)
 
 
+def enter(
+    x: Float[Array, 'B T D'], weights: Weights, name: str, config: config_lib.Policy
+) -> Float[Array, 'B T D']:
+  """What a mixer or an MLP sees of the residual stream."""
+  return norm(x, weights, name, config) if config.pre_norms else x
+
+
 class Query(NamedTuple):
   """What attention is asked, and the gate on what it gives; None without one."""
 
@@ -77,6 +84,8 @@ def query(
     q = q + weights['q_bias_lnh'].astype(x.dtype)[None, :, None]
   if config.qk_norm:
     q = norm(q, weights, 'q_norm_lh', config)
+  if config.qk_norm_wide:
+    q = _norm_heads(q, weights, 'q_norm_lnh', config)
   return Query(rotate(q, angles, _query_scale(config)), gate)
 
 
@@ -108,7 +117,19 @@ def key_value(
     v = v + weights['v_bias_lkh'].astype(x.dtype)[None, :, None]
   if config.qk_norm:
     k = norm(k, weights, 'k_norm_lh', config)
+  if config.qk_norm_wide:
+    k = _norm_heads(k, weights, 'k_norm_lkh', config)
   return rotate(k, angles), v
+
+
+def _norm_heads(
+    x: Float[Array, 'B N T H'], weights: Weights, name: str, config: config_lib.Policy
+) -> Float[Array, 'B N T H']:
+  """RMSNorm over all heads of a place together."""
+  wide = x.astype(jnp.float32)
+  mean = jnp.mean(wide * wide, axis=(1, 3), keepdims=True)
+  scale = weights[name].astype(jnp.float32)[:, None]
+  return (wide * jax.lax.rsqrt(mean + config.norm_eps) * scale).astype(x.dtype)
 
 
 def _project_heads(
@@ -162,7 +183,7 @@ def conclude(
 ) -> Float[Array, 'B T D']:
   """A layer's end: the mixer's output and the MLP join the residual stream."""
   x = _join(x, mixed, weights, 'attn_post_norm_ld', config)
-  normed = norm(x, weights, 'mlp_norm_ld', config)
+  normed = enter(x, weights, 'mlp_norm_ld', config)
   added = MLPS[kind.mlp](normed, weights, config)
   return _join(x, added, weights, 'mlp_post_norm_ld', config)
 

@@ -100,12 +100,12 @@ def _spreads(config: config_lib.Policy) -> dict[str, float | None]:
   depth = (2 * config.num_layers) ** -0.5
   stds: dict[str, float | None] = {
       'embed_vd': into,
-      'attn_norm_ld': None,
+      **({'attn_norm_ld': None} if config.pre_norms else {}),
       'q_weight_ldnh': into,
       'k_weight_ldkh': into,
       'v_weight_ldkh': into,
       'o_weight_lnhd': depth * heads**-0.5,
-      'mlp_norm_ld': None,
+      **({'mlp_norm_ld': None} if config.pre_norms else {}),
       'gate_weight_ldf': into,
       'up_weight_ldf': into,
       'down_weight_lfd': depth * config.mlp_dim**-0.5,
@@ -119,6 +119,8 @@ def _spreads(config: config_lib.Policy) -> dict[str, float | None]:
     stds['q_weight_ldnx'] = stds.pop('q_weight_ldnh')
   if 'delta' in kinds.mixers(config):
     stds |= delta.spreads(config)
+  if config.qk_norm_wide:
+    stds |= {'q_norm_lnh': None, 'k_norm_lkh': None}
   if config.post_norms:
     stds |= {'attn_post_norm_ld': None, 'mlp_post_norm_ld': None}
   if not config.tie_embeddings:
@@ -288,7 +290,7 @@ def hidden(
         static_argnums=0,
     )
   if config.scan_layers:
-    return stacks.scan(config, layer, x, params)[0]
+    return stacks.scan(config, layer, x, params, differentiable=True)[0]
   own = stacks.unstack(params, config)
   for kind, weights in zip(kinds.of_layers(config), own, strict=True):
     x = run(kind, x, weights)
@@ -314,7 +316,7 @@ def _layer(
     x: Array,
     weights: Params,
 ) -> Array:
-  normed = layers.norm(x, weights, 'attn_norm_ld', config)
+  normed = layers.enter(x, weights, 'attn_norm_ld', config)
   mixed = MIXERS[kind.mixer](config, places, kind, normed, weights)
   x = layers.conclude(x, mixed, weights, kind, config)
   return sharding.constrain(x, ('batch', 'length', None))

@@ -8,8 +8,8 @@ that spell every layer out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +71,8 @@ def scan(
     carry: Any,
     params: Params,
     states: Mapping[str, Any] | None = None,
+    *,
+    differentiable: bool = False,
 ) -> tuple[Any, dict[str, Any]]:
   """Goes through all layers, in loops.
 
@@ -80,41 +82,67 @@ def scan(
     carry: what goes from layer to layer.
     params: weights.
     states: by kind of mixer, arrays with an axis of its layers in front.
+    differentiable: cut the stacks into those of each loop, a copy of all weights
+      where there are several. Else layers are read where they lie, but the gradient
+      of a stack would be added up over all of it for every layer.
 
   Returns:
     The last carry and, by kind of mixer, what its layers kept, stacked.
   """
-  own, states = stacked(params), states or {}
   every = kinds.of_layers(config)
+  own = {
+      name: _Stack(stack, kinds.layers_with(name, config))
+      for name, stack in stacked(params).items()
+  }
+  held = {
+      mixer: _Stack(state, kinds.layers_of(mixer, config))
+      for mixer, state in (states or {}).items()
+  }
   kept: dict[str, list[Any]] = {}
   for span in kinds.spans(every):
-    cut = {
-        name: _cut(stack, kinds.layers_with(name, config), span)
-        for name, stack in own.items()
-    }
-    held = {
-        mixer: _cut(state, _layers_of(mixer, every), span)
-        for mixer, state in states.items()
-    }
-    carry, found = _scan_span(step, span, carry, cut, held)
+    found: dict[str, Any]
+    if len(span.kinds) == 1 and span.repeats == len(every):
+      carry, found = _scan_alike(step, span.kinds[0], carry, own, held)
+    else:
+      carry, found = _scan_span(step, span, carry, own, held, differentiable)
     for mixer, values in found.items():
       kept.setdefault(mixer, []).append(values)
   return carry, {mixer: _join(parts) for mixer, parts in kept.items()}
 
 
-def _layers_of(mixer: str, every: tuple[kinds.Kind, ...]) -> tuple[int, ...]:
-  return tuple(i for i, kind in enumerate(every) if kind.mixer == mixer)
+class _Stack(NamedTuple):
+  """Arrays with an axis of layers in front, and which layers these are."""
+
+  whole: Any
+  layers: tuple[int, ...]
+
+  def places(self, span: kinds.Span) -> tuple[int, int]:
+    """The first place of a span in the stack, and how many each period has."""
+    before = sum(layer < span.start for layer in self.layers)
+    inside = sum(span.start <= layer < span.stop for layer in self.layers)
+    return before, inside // span.repeats
+
+  def cut(self, span: kinds.Span) -> Any:
+    """The part of a span, with an axis of periods in front."""
+    before, count = self.places(span)
+
+    def part(x: Array) -> Array:
+      if count * span.repeats < x.shape[0]:
+        x = x[before : before + count * span.repeats]
+      return x.reshape(span.repeats, count, *x.shape[1:])
+
+    return jax.tree.map(part, self.whole)
+
+  def read(self, span: kinds.Span, period: Array, rank: int) -> Any:
+    """One layer of a period, from where it lies in the stack."""
+    before, count = self.places(span)
+    place = before + period * count + rank
+    return jax.tree.map(
+        lambda x: jax.lax.dynamic_index_in_dim(x, place, keepdims=False), self.whole
+    )
 
 
-def _cut(stack: Any, layers: tuple[int, ...], span: kinds.Span) -> Any:
-  """The part of a stack that belongs to a span; None where it has none."""
-  before = sum(layer < span.start for layer in layers)
-  count = sum(span.start <= layer < span.stop for layer in layers)
-  if not count:
-    return None
-  if count == len(layers):
-    return stack
-  return jax.tree.map(lambda x: x[before : before + count], stack)
+_Stacks = Mapping[str, _Stack]
 
 
 def _join(parts: list[Any]) -> Any:
@@ -123,22 +151,47 @@ def _join(parts: list[Any]) -> Any:
   return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 
 
+def _scan_alike(
+    step: Step, kind: kinds.Kind, carry: Any, own: _Stacks, held: _Stacks
+) -> tuple[Any, dict[str, Any]]:
+  """One loop over layers that are all of one kind."""
+  weights = {name: stack.whole for name, stack in own.items()}
+  state = held[kind.mixer].whole if kind.mixer in held else None
+  carry, kept = jax.lax.scan(
+      lambda carry, layer: step(kind, carry, *layer), carry, (weights, state)
+  )
+  return carry, {kind.mixer: kept}
+
+
 def _scan_span(
-    step: Step, span: kinds.Span, carry: Any, own: Params, states: dict[str, Any]
+    step: Step,
+    span: kinds.Span,
+    carry: Any,
+    own: _Stacks,
+    held: _Stacks,
+    differentiable: bool,
 ) -> tuple[Any, dict[str, Any]]:
   """One loop over the periods of a span; what its layers kept, stacked."""
-  if len(span.kinds) == 1:
-    [kind] = span.kinds
-    weights = {name: stack for name, stack in own.items() if stack is not None}
-    carry, kept = jax.lax.scan(
-        lambda carry, layer: step(kind, carry, *layer),
-        carry, (weights, states.get(kind.mixer)),
-    )
-    return carry, {kind.mixer: kept}
+  cuts: Any = None
+  if differentiable:
+    cuts = {
+        name: stack.cut(span)
+        for name, stack in {**own, **held}.items() if stack.places(span)[1]
+    }
 
-  def period(carry: Any, part: Any) -> tuple[Any, dict[str, Any]]:
+  def period(carry: Any, at: tuple[Array, Any]) -> tuple[Any, dict[str, Any]]:
+    index, parts = at
+
+    def read(name: str, stack: _Stack, rank: int) -> Any:
+      if parts is None:
+        return stack.read(span, index, rank)
+      return jax.tree.map(lambda x: x[rank], parts[name])
+
     kept: dict[str, list[Any]] = {}
-    for weights, state, kind in _of_period(span, *part):
+    for kind, ranks, rank in _of_period(span.kinds, own):
+      weights = {name: read(name, own[name], i) for name, i in ranks.items()}
+      state = held.get(kind.mixer)
+      state = None if state is None else read(kind.mixer, state, rank)
       carry, found = step(kind, carry, weights, state)
       kept.setdefault(kind.mixer, []).append(found)
     return carry, {
@@ -146,31 +199,18 @@ def _scan_span(
         for mixer, found in kept.items()
     }
 
-  by_period = jax.tree.map(
-      lambda x: x.reshape(span.repeats, -1, *x.shape[1:]), (own, states)
-  )
-  carry, kept = jax.lax.scan(period, carry, by_period)
+  carry, kept = jax.lax.scan(period, carry, (jnp.arange(span.repeats), cuts))
   return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), kept)
 
 
 def _of_period(
-    span: kinds.Span, own: Params, states: dict[str, Any]
-) -> list[tuple[Params, Any, kinds.Kind]]:
-  """Weights and state of every layer of a period, from its part of the stacks."""
-  taken: dict[str, int] = {}  # how many layers so far had a weight
-
-  def take(name: str, stack: Any) -> Any:
-    rank = taken[name] = taken.get(name, -1) + 1
-    return jax.tree.map(lambda x: x[rank], stack)
-
-  found = []
-  for kind in span.kinds:
-    weights = {
-        name: take(name, stack) for name, stack in own.items()
-        if stack is not None and kinds.has(kind, name)
+    period: tuple[kinds.Kind, ...], names: Iterable[str]
+) -> Iterator[tuple[kinds.Kind, dict[str, int], int]]:
+  """Of every layer its kind, and how many before it have each weight and its mixer."""
+  for place, kind in enumerate(period):
+    before = period[:place]
+    ranks = {
+        name: sum(kinds.has(other, name) for other in before)
+        for name in names if kinds.has(kind, name)
     }
-    state = states.get(kind.mixer)
-    if state is not None:
-      state = take(f'state of {kind.mixer}', state)
-    found.append((weights, state, kind))
-  return found
+    yield kind, ranks, sum(other.mixer == kind.mixer for other in before)

@@ -132,7 +132,7 @@ def _read(
       kind: kinds.Kind, carry: tuple[Array, Array], weights: model.Params, own: Any
   ) -> tuple[tuple[Array, Array], delta.Memory | None]:
     (x, pool), known = carry, None
-    normed = layers.norm(x, weights, 'attn_norm_ld', config)
+    normed = layers.enter(x, weights, 'attn_norm_ld', config)
     if kind.mixer == 'delta':
       mixed, known = delta.mix(normed, weights, config, own, known=kept)
     else:

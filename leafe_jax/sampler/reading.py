@@ -190,7 +190,7 @@ def _remember(
 ) -> tuple[Float[Array, 'B T D'], delta.Memory]:
   """What a recurrent layer adds, and what it knows after the tokens."""
   assert wanted.recalled is not None  # given where there are such layers
-  normed = layers.norm(x, weights, 'attn_norm_ld', config)
+  normed = layers.enter(x, weights, 'attn_norm_ld', config)
   return delta.mix(normed, weights, config, memory, known=wanted.recalled.known)
 
 
@@ -203,7 +203,7 @@ def _look(
     keep: Keep,
 ) -> tuple[Array, list[KV], KV]:
   """Normed inputs of a layer, what to attend to, and what to keep."""
-  normed = layers.norm(x, weights, 'attn_norm_ld', config)
+  normed = layers.enter(x, weights, 'attn_norm_ld', config)
   k, v = layers.key_value(normed, weights, angles, config)
   return normed, *keep(caches, KV(k.transpose(0, 1, 3, 2), v))
 

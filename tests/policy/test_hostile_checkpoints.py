@@ -124,12 +124,14 @@ def test_what_transformers_reads_is_read_alike(tmp_path, name):
 WRONG_SIZES = ([32], -32, 0, 32.0, '32', True, {'a': 1})
 SIZES = ('vocab_size', 'hidden_size', 'intermediate_size', 'num_hidden_layers',
          'num_attention_heads', 'num_key_value_heads', 'head_dim')
-YARN = {'rope_type': 'yarn', 'factor': 4.0, 'original_max_position_embeddings': 16}
+DYNAMIC = {'rope_type': 'dynamic', 'factor': 4.0}
 
 REFUSED = {
-    'yarn over parameters': (edit(rope_scaling=YARN), "'yarn' (rope_scaling)"),
-    'linear, as it was called': (
-        edit(rope_scaling={'type': 'linear', 'factor': 2.0}), "'linear'"
+    'dynamic over parameters': (
+        edit(rope_scaling=DYNAMIC), "'dynamic' (rope_scaling)"
+    ),
+    'dynamic, as it was called': (
+        edit(rope_scaling={'type': 'dynamic', 'factor': 2.0}), "'dynamic'"
     ),
     'a null type': (edit(rope_scaling={'rope_type': None, 'factor': 2}), 'type None'),
     'rope by layers': (

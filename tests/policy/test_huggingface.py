@@ -41,8 +41,8 @@ LLAMA3 = {
     'high_freq_factor': 4.0,
     'original_max_position_embeddings': 16,
 }
-OLD_LINEAR_ROPE = {'rope_scaling': {'type': 'linear'}, 'rope_parameters': None}
-SLIDING = {'layer_types': ['full_attention', 'sliding_attention']}
+OLD_DYNAMIC_ROPE = {'rope_scaling': {'type': 'dynamic'}, 'rope_parameters': None}
+SLIDING = {'layer_types': ['full_attention', 'sliding_attention'] * 2}
 PARTIAL_ROPE = {'rope_parameters': {'partial_rotary_factor': 0.5}}
 # As Qwen2.5-0.5B: seven query heads for each of two.
 SEVEN_GROUPS = {'hidden_size': 112, 'num_attention_heads': 14, 'head_dim': 8}
@@ -296,11 +296,11 @@ def test_llama3_rope_keeps_fast_turns_and_slows_down_slow_ones():
         ('MixtralForCausalLM', {}, 'MixtralForCausalLM'),
         ('Qwen2ForCausalLM', {'use_sliding_window': True}, 'sliding window'),
         ('LlamaForCausalLM', {'quantization_config': {}}, 'quantised'),
-        ('Qwen2ForCausalLM', SLIDING, 'sliding window'),
-        ('LlamaForCausalLM', {'rope_parameters': {'rope_type': 'yarn'}}, 'yarn'),
+        ('LlamaForCausalLM', SLIDING, 'sliding window'),
+        ('LlamaForCausalLM', {'rope_parameters': {'rope_type': 'yarn'}}, 'factor'),
         ('LlamaForCausalLM', {'rope_parameters': {'rope_type': 'llama3'}}, 'factor'),
         ('LlamaForCausalLM', PARTIAL_ROPE, 'part of each head'),
-        ('LlamaForCausalLM', OLD_LINEAR_ROPE, 'linear'),
+        ('LlamaForCausalLM', OLD_DYNAMIC_ROPE, 'dynamic'),
         ('LlamaForCausalLM', {'attention_bias': True}, 'biases on attention'),
         ('LlamaForCausalLM', {'hidden_act': 'gelu'}, 'gelu'),
     ],

@@ -185,7 +185,8 @@ def _copies(target: Target, job: Job) -> int:
     value = kept[name]
     return not isinstance(value, jax.ShapeDtypeStruct) or value.dtype != dtype
 
-  layer = _numbers([base[name] for name in layers.INPUTS if name in base and is_copied(name)])
+  matrices = [name for name in layers.INPUTS if name in base]
+  layer = _numbers([base[name] for name in matrices if is_copied(name)])
   table = 'embed_vd' if policy.tie_embeddings else 'head_weight_dv'
   whole = _numbers([base[table]]) if is_copied(table) else 0
   copied = dtype.itemsize * (layer // policy.num_layers + whole)

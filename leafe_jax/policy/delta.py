@@ -159,9 +159,11 @@ def _put_out(
 ) -> Float[Array, 'B T D']:
   """Norm and gate of every head, and the projection back to the stream."""
   gate = layers.project('btd,dwj->btwj', x, weights, 'z_weight_ldwj')
-  normed = layers.rms_norm(out.astype(x.dtype), weights['out_norm_lj'], config.norm_eps)
+  out = out.astype(x.dtype)
+  normed = layers.rms_norm(out, weights['out_norm_lj'], config.norm_eps)
   gated = normed.astype(jnp.float32) * jax.nn.silu(gate.astype(jnp.float32))
-  return layers.project('btwj,wjd->btd', gated.astype(x.dtype), weights, 'out_weight_lwjd')
+  gated = gated.astype(x.dtype)
+  return layers.project('btwj,wjd->btd', gated, weights, 'out_weight_lwjd')
 
 
 def spreads(config: config_lib.Policy) -> dict[str, float | None]:

@@ -133,7 +133,8 @@ FAMILIES: Mapping[str, Family] = {
         longest=32_768, bias='refused', pattern='full_attention_interval',
         sizes=_DELTA_SIZES, partial_rope=True,
         # Heads that guess several tokens, and eyes.
-        left_out=('mtp.', 'model.visual.'), holders=('Qwen3_5ForConditionalGeneration',),
+        left_out=('mtp.', 'model.visual.'),
+        holders=('Qwen3_5ForConditionalGeneration',),
     ),
 }  # fmt: skip
 

@@ -21,7 +21,8 @@ THEIR_KINDS: Mapping[str, str] = {
 }  # fmt: skip
 _DELTA_KINDS = {'full_attention': 'full', 'linear_attention': 'delta'}
 _THEIRS = {
-    'full': 'full_attention', 'sliding': 'sliding_attention', 'delta': 'linear_attention',
+    'full': 'full_attention', 'sliding': 'sliding_attention',
+    'delta': 'linear_attention',
 }  # fmt: skip
 
 

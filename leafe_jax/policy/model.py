@@ -23,7 +23,16 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import attention, delta, kinds, layers, rope, scores, sharding, stacks
+from leafe_jax.policy import (
+  attention,
+  delta,
+  kinds,
+  layers,
+  rope,
+  scores,
+  sharding,
+  stacks,
+)  # fmt: skip
 from leafe_jax.policy.stacks import Params
 
 _AXIS_OF_SUFFIX = {

@@ -239,10 +239,12 @@ def _fill_row(
   batch.tokens[place, : row.num_new] = state.pending[: row.num_new]
   batch.num_new[place] = row.num_new
   batch.write_pages[place, : len(fresh.pages)] = [page.id for page in fresh.pages]
-  if batch.memory is not None and fresh.memory is not None:
+  if batch.memory is not None and batch.write_memory is not None:
+    known = state.lease.node.memory if state.lease is not None else None
+    assert fresh.memory is not None  # taken with the pages
     batch.write_memory[place] = fresh.memory.id
-    if state.cached:  # a row without one would not be `ready`
-      batch.memory[place] = state.lease.node.memory.id
+    if known is not None:
+      batch.memory[place] = known.id
 
 
 def _drawing(rows: Sequence[Row], places: Sequence[int], count: int) -> Drawing:

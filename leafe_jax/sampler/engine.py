@@ -100,7 +100,9 @@ class Engine:
     self._idle_since: float | None = None
     self._turn = turn_program(policy_config, sampler_config, mesh, form, drawable)
     self._write = write_program(self._pool.sharding)
-    self._remember = jax.jit(functools.partial(recall.write), donate_argnums=0)
+    self._remember: Any = jax.jit(
+        functools.partial(recall.write), donate_argnums=0
+    )
 
   def load(self, params: model.Params) -> None:
     """Takes new weights; what passed since the last program was not idling."""

@@ -55,7 +55,8 @@ def abstract_pool(
 ) -> jax.ShapeDtypeStruct:
   """Shape, type and sharding of a pool, nothing allocated."""
   heads = 2 * _pool_heads(policy, mesh)
-  shape = (kinds.count('attention', policy) * num_pages, page_size, heads, policy.head_dim)
+  slots = kinds.count('attention', policy) * num_pages
+  shape = (slots, page_size, heads, policy.head_dim)
   place: Any = NamedSharding(mesh, _pool_spec(shape, mesh))
   return jax.ShapeDtypeStruct(shape, jnp.dtype(policy.dtype), sharding=place)
 

@@ -19,7 +19,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import delta, kinds, layers, model, products, rope, sharding, stacks
+from leafe_jax.policy import (
+  delta,
+  kinds,
+  layers,
+  model,
+  products,
+  rope,
+  sharding,
+  stacks,
+)  # fmt: skip
 from leafe_jax.policy.attention import MASKED
 from leafe_jax.sampler import recall
 from leafe_jax.sampler.cache import KV, Layers
@@ -135,9 +144,9 @@ def _unroll(
       memory = wanted.memory(len(memories))
       mixed, memory = _remember(config, x, weights, memory, wanted)
       memories.append(memory)
-      if final and last is None:
-        break
       if final:
+        if last is None:
+          break
         x, mixed = pick(x, last), pick(mixed, last)
       x = layers.conclude(x, mixed, weights, kind, config)
       continue

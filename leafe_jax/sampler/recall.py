@@ -20,9 +20,10 @@ from jaxtyping import Array, Int
 from leafe_jax import config as config_lib
 from leafe_jax.policy import delta, kinds, sharding
 
-_AXES = delta.Memory(
-    state=('batch', 'layers', 'heads', None, None), tail=('batch', 'layers', None, None)
-)
+# Of the pool's two arrays, state and tail.
+_AXES: tuple[tuple[str | None, ...], ...] = (
+    ('batch', 'layers', 'heads', None, None), ('batch', 'layers', None, None),
+)  # fmt: skip
 # A list of layers, or one memory whose arrays have a leading layer axis.
 Layers = list[delta.Memory] | delta.Memory
 
@@ -61,7 +62,7 @@ def abstract_pool(
   depth = kinds.count('delta', policy)
   one = jax.eval_shape(lambda: delta.nothing_read(policy, 1))
 
-  def describe(x: Any, axes: tuple[str | None, ...]) -> jax.ShapeDtypeStruct:
+  def describe(x: Any, axes: tuple[str | None, ...]) -> Any:
     shape = (count, depth, *x.shape[1:])
     place: Any = NamedSharding(mesh, sharding.partition_spec(axes, shape, mesh))
     return jax.ShapeDtypeStruct(shape, x.dtype, sharding=place)

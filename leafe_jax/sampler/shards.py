@@ -12,8 +12,8 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterable, Iterator, Sequence
 
-from leafe_jax.sampler.batching import Buckets, Row
 from leafe_jax.sampler import memories
+from leafe_jax.sampler.batching import Buckets, Row
 from leafe_jax.sampler.memories import Memories
 from leafe_jax.sampler.pages import Fresh, PagePool
 from leafe_jax.sampler.radix import Lease, Node, RadixTree

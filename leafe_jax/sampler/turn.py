@@ -142,7 +142,8 @@ def turn(
 
   Returns:
     Pages for batch.write_pages (see `cache.write`), the responses (None when R is 0),
-    and memories for batch.write_memory (see `recall.write`). The last token of a response is never read: it stays pending.
+    and memories for batch.write_memory (see `recall.write`). The last token of a
+    response is never read: it stays pending.
   """
   policy = reading.LayeredPolicy.prepare(config, params)
   num_new, num_write = batch.tokens.shape[1], batch.write_pages.shape[1]

@@ -1,4 +1,4 @@
-"""Gated DeltaNet: chunks equal steps, rows that are packed know nothing of each other."""
+"""Gated DeltaNet: chunks equal steps, and packed rows know nothing of each other."""
 
 import dataclasses
 
@@ -85,7 +85,7 @@ def test_one_token_at_a_time_equals_all_at_once():
   whole, after = _read(tokens, jnp.zeros((1, 19), jnp.int32), state)
   outs, step = [], jax.jit(delta.step)
   for t in range(19):
-    out, state = step(jax.tree.map(lambda x: x[:, t : t + 1], tokens), state)
+    out, state = step(delta.Tokens(*(x[:, t : t + 1] for x in tokens)), state)
     outs.append(out)
   np.testing.assert_allclose(jnp.concatenate(outs, axis=1), whole, atol=1e-5)
   np.testing.assert_allclose(state, after, atol=1e-5)
@@ -174,7 +174,7 @@ def test_places_that_do_not_count_leave_the_memory_as_it_is(length):
   known = jnp.arange(length) < counts[:, None]
   _, after = mix(x, weights, memory, known=known)
   for row, count in enumerate(counts):
-    own = jax.tree.map(lambda y: y[row : row + 1], memory)
+    own = delta.Memory(*(y[row : row + 1] for y in memory))
     if count:
       _, own = mix(x[row : row + 1, :count], weights, own)
     for one, other in zip(own, after):

@@ -40,6 +40,8 @@ from leafe_jax import config as config_lib
 from leafe_jax.policy import layers
 
 CHUNK = 64  # tokens of a chunk; a power of two
+# Weights of a head that are exponents: never rounded to halves to save a cast.
+WIDE = ('fade_log_lw', 'fade_bias_lw')
 _EPS = 1e-6  # of the norm of queries and keys, whatever the policy's
 _PRECISE = jax.lax.Precision.HIGHEST
 

@@ -98,7 +98,7 @@ def _prepare(
   """
 
   def prepare(name: str, value: Any) -> Any:
-    if not isinstance(value, jax.Array):
+    if not isinstance(value, jax.Array) or name in delta.WIDE:
       return value  # quantised: spelt out where it is used
     value = value.astype(config.dtype)
     axes = model.logical_axes(name)

@@ -53,7 +53,8 @@ class LayeredPolicy:
     """Casts what is scanned once: a loop would cast (and gather) at every step."""
     if config.scan_layers:
       params = {
-          name: value.astype(config.dtype) if isinstance(value, jax.Array) else value
+          name: value.astype(config.dtype)
+          if isinstance(value, jax.Array) and name not in delta.WIDE else value
           for name, value in params.items()
       }
     return cls(config, params)

@@ -17,11 +17,18 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 
 from leafe_jax import config as config_lib
 from leafe_jax.files import PARTIAL, replace
-from leafe_jax.policy import families, hf_config, hf_layers, hf_names, hf_rope, lora
+from leafe_jax.policy import (
+  families,
+  hf_config,
+  hf_files,
+  hf_layers,
+  hf_names,
+  hf_rope,
+  lora,
+)
 from leafe_jax.policy.huggingface import Shape
 from leafe_jax.policy.model import Params, Weight, weight_table
 
@@ -111,8 +118,7 @@ def write_adapter(
   }
   with written_whole(pathlib.Path(directory)) as partial:
     (partial / 'adapter_config.json').write_text(json.dumps(config, indent=2) + '\n')
-    file = partial / 'adapter_model.safetensors'
-    safetensors.numpy.save_file(tensors, file, metadata={'format': 'pt'})
+    hf_files.write(tensors, partial / 'adapter_model.safetensors')
 
 
 @contextlib.contextmanager
@@ -242,8 +248,7 @@ def _write_weights(
     if len(shards) > 1:
       file = f'model-{number:05d}-of-{len(shards):05d}.safetensors'
     content = {name: next(tensors)[1] for name in names}
-    # transformers refuses files that do not say so.
-    safetensors.numpy.save_file(content, directory / file, metadata={'format': 'pt'})
+    hf_files.write(content, directory / file)
     weight_map |= dict.fromkeys(names, file)
   if len(shards) > 1:
     total = sum(sizes.values())

@@ -98,8 +98,7 @@ def test_a_branch_samples_what_a_fresh_prefill_does(mesh):
   np.testing.assert_allclose(again.logprobs, branch.logprobs, atol=1e-5)
 
 
-@pytest.mark.parametrize('length', [1, 5])
-@pytest.mark.parametrize('window', [1, 6, 40])
+@pytest.mark.parametrize(('length', 'window'), [(1, 1), (5, 6), (1, 40)])
 def test_pages_behind_the_window_are_not_read(length, window):
   rng = np.random.default_rng(0)
   page, count = 4, 16
@@ -110,7 +109,8 @@ def test_pages_behind_the_window_are_not_read(length, window):
   whole = ragged.attend(q, pool, pages, start, window)
   near, begins = ragged._near(pages, start, page, window, length)
   assert near.shape[1] <= min(count, (window + length - 2) // page + 2)
-  np.testing.assert_allclose(ragged.attend(q, pool, near, begins, window), whole)
+  found = ragged.attend(q, pool, near, begins, window)
+  np.testing.assert_allclose(found, whole, atol=1e-6)
   fused = flash.attend(q, pool, near, begins, window, interpret=True)
   np.testing.assert_allclose(fused, whole, atol=2e-5)
 

@@ -65,6 +65,17 @@ def _of_sizes(policy: Policy) -> Iterator[str]:
     yield (
         f'policy.rope_beta_slow={slow:g} must be below policy.rope_beta_fast={fast:g}'
     )
+  turned = policy.head_dim * policy.rope_share
+  if policy.rope_share < 1 and turned % 2:
+    yield (
+        f'policy.rope_share={policy.rope_share:g} of policy.head_dim='
+        f'{policy.head_dim} is {turned:g}; rotary positions need an even number'
+    )
+  if 'delta' in policy.layer_kinds and policy.delta_value_heads % policy.delta_key_heads:
+    yield (
+        f'policy.delta_key_heads={policy.delta_key_heads} must divide '
+        f'policy.delta_value_heads={policy.delta_value_heads}'
+    )
   try:
     kinds.of_layers(policy)
   except ValueError as error:

@@ -72,7 +72,7 @@ def options(fields: Fields, family: Family, longest: int) -> dict[str, Any]:
   section, local = _sections(fields, family)
   _refuse(section, local)
   share = _share(fields, section)
-  if share != 1 and not family.partial_rope:
+  if not family.partial_rope and share != 1:
     raise UnsupportedCheckpoint(
         f'{CONFIG}: not supported: rope on a part of each head ({share})'
     )

@@ -71,10 +71,10 @@ def _of_sizes(policy: Policy) -> Iterator[str]:
         f'policy.rope_share={policy.rope_share:g} of policy.head_dim='
         f'{policy.head_dim} is {turned:g}; rotary positions need an even number'
     )
-  if 'delta' in policy.layer_kinds and policy.delta_value_heads % policy.delta_key_heads:
+  values, keys = policy.delta_value_heads, policy.delta_key_heads
+  if 'delta' in policy.layer_kinds and values % keys:
     yield (
-        f'policy.delta_key_heads={policy.delta_key_heads} must divide '
-        f'policy.delta_value_heads={policy.delta_value_heads}'
+        f'policy.delta_key_heads={keys} must divide policy.delta_value_heads={values}'
     )
   try:
     kinds.of_layers(policy)

@@ -11,7 +11,7 @@ import dataclasses
 from typing import Any
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import families, hf_layers, hf_rope
+from leafe_jax.policy import families, hf_layers, hf_rope, rope
 from leafe_jax.policy.families import FAMILIES
 from leafe_jax.policy.hf_fields import Fields, value
 from leafe_jax.policy.hf_files import CONFIG, UnsupportedCheckpoint, short
@@ -98,7 +98,7 @@ def policy_options(
   heads = value(fields, 'num_attention_heads')
   facts = families.facts(name)
   facts['qkv_bias'] |= biased
-  return dataclasses.replace(
+  found = dataclasses.replace(
       options,
       num_layers=value(fields, 'num_hidden_layers'),
       embed_dim=value(fields, 'hidden_size'),
@@ -114,6 +114,13 @@ def policy_options(
       **hf_layers.options(fields, family),
       **hf_rope.options(fields, family, _positions(fields)),
   )
+  turned = rope.turned_dim(found)
+  if turned % 2 or not turned:
+    raise UnsupportedCheckpoint(
+        f'{CONFIG}: partial_rotary_factor is {found.rope_share} of head_dim, '
+        f'{found.head_dim}; rotary positions need an even number, not {turned}'
+    )
+  return found
 
 
 def longest(fields: Fields) -> int:

@@ -123,6 +123,7 @@ def test_the_text_part_is_read_without_eyes_and_without_heads_that_guess(
         ({'attention_bias': True}, 'attention_bias'),
         ({'linear_conv_kernel_dim': 0}, 'linear_conv_kernel_dim is 0'),
         ({'rope_parameters': {'partial_rotary_factor': -1}}, 'partial_rotary_factor'),
+        ({'rope_parameters': {'partial_rotary_factor': 0.2}}, 'an even number, not 3'),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(tmp_path, changes, named):

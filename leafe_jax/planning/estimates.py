@@ -179,7 +179,7 @@ def _delta_width(target: Target) -> int:
   policy = target.policy
   words = _WORD // _computed(target).itemsize
   heads = _share(target, 'heads', policy.delta_value_heads)
-  of_head = 4 * policy.delta_key_dim + 4 * policy.delta_value_dim + 4 * delta.CHUNK
+  of_head = 4 * policy.delta_key_dim + 4 * policy.delta_value_dim + 4 * delta_rule.CHUNK
   return 4 * policy.embed_dim + 3 * delta.channels(policy) + words * heads * of_head
 
 

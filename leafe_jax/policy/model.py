@@ -356,7 +356,7 @@ def _remember(
 ) -> Float[Array, 'B T D']:
   del kind
   empty = delta.nothing_read(config, normed.shape[0])
-  runs = delta.runs_of(places.segment_ids)
+  runs = delta_rule.runs_of(places.segment_ids)
   return delta.mix(normed, weights, config, empty, runs)[0]
 
 

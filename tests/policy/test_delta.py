@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import delta
+from leafe_jax.policy import delta, delta_rule
 
 POLICY = config_lib.Policy(
     embed_dim=20, delta_key_heads=3, delta_value_heads=6, delta_key_dim=6,
@@ -50,7 +50,7 @@ def draw_tokens(seed, length, alike=0.0, groups=2, heads=4, key=5, value=3):
       rng.uniform(size=(1, length, heads)),
   ]
   state = rng.normal(size=(1, heads, key, value))
-  return delta.Tokens(*map(jnp.float32, arrays)), jnp.float32(state)
+  return delta_rule.Tokens(*map(jnp.float32, arrays)), jnp.float32(state)
 
 
 @settings(deadline=None, max_examples=40)
@@ -74,7 +74,7 @@ def test_chunks_equal_steps_whatever_their_size_and_where_runs_begin(
 
 
 # Compiling takes longer than all that is computed here.
-_read = jax.jit(delta.read_chunks, static_argnums=3)
+_read = jax.jit(delta_rule.read_chunks, static_argnums=3)
 mix = jax.jit(
     lambda x, weights, *rest, **more: delta.mix(x, weights, POLICY, *rest, **more)
 )
@@ -83,9 +83,9 @@ mix = jax.jit(
 def test_one_token_at_a_time_equals_all_at_once():
   tokens, state = draw_tokens(3, 19)
   whole, after = _read(tokens, jnp.zeros((1, 19), jnp.int32), state)
-  outs, step = [], jax.jit(delta.step)
+  outs, step = [], jax.jit(delta_rule.step)
   for t in range(19):
-    out, state = step(delta.Tokens(*(x[:, t : t + 1] for x in tokens)), state)
+    out, state = step(delta_rule.Tokens(*(x[:, t : t + 1] for x in tokens)), state)
     outs.append(out)
   np.testing.assert_allclose(jnp.concatenate(outs, axis=1), whole, atol=1e-5)
   np.testing.assert_allclose(state, after, atol=1e-5)
@@ -108,7 +108,7 @@ def test_strong_fading_gives_finite_gradients():
   runs = jnp.asarray(np.repeat([1, 2, 3, 4], 10)[None])
 
   def total(tokens):
-    return jnp.sum(delta.read_chunks(tokens, runs, state)[0] ** 2)
+    return jnp.sum(delta_rule.read_chunks(tokens, runs, state)[0] ** 2)
 
   for gradient in jax.jit(jax.grad(total))(tokens):
     assert np.isfinite(gradient).all()
@@ -134,7 +134,7 @@ def draw_inputs(rows, length, seed=1):
 def test_packed_runs_equal_runs_alone_and_know_nothing_of_each_other():
   weights, x = draw_weights(), draw_inputs(1, 47)
   segments = jnp.asarray([[1] * 11 + [2] * 2 + [3] * 30 + [0] * 4])
-  runs, empty = delta.runs_of(segments), delta.nothing_read(POLICY, 1)
+  runs, empty = delta_rule.runs_of(segments), delta.nothing_read(POLICY, 1)
 
   def pack(x):
     return mix(x, weights, empty, runs)[0]

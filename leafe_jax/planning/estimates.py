@@ -22,6 +22,7 @@ from leafe_jax.planning.programs import Target
 from leafe_jax.policy import (
   attention,
   delta,
+  delta_rule,
   kinds,
   layers,
   scores,

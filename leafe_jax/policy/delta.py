@@ -12,9 +12,9 @@ use for any other length of the transcript.
 
 Reading one token takes the rule as it stands (`delta_rule.step`). Many are read in
 chunks (`delta_rule.read_chunks`): within a chunk the replacements are a triangular
-system, between chunks one product carries S on. Runs of tokens that know nothing of each other,
-as in packed rows, are told apart by `runs`: neither S nor the convolution passes
-from one to the next.
+system, between chunks one product carries S on. Runs of tokens that know nothing of
+each other, as in packed rows, are told apart by `runs`: neither S nor the convolution
+passes from one to the next.
 
 Letters of the weights, beside those of `model`:
 

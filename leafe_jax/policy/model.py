@@ -26,6 +26,7 @@ from leafe_jax import config as config_lib
 from leafe_jax.policy import (
   attention,
   delta,
+  delta_rule,
   kinds,
   layers,
   rope,

@@ -41,6 +41,7 @@ class Mesh:
 class Sampler:
   page_size: int = option(16, 'tokens per KV page', at_least=1)
   num_pages: int = option(24_576, 'KV pages in the pool, on all shards of data and fsdp together', at_least=1)
+  num_memories: int = option(512, "kept states of recurrent layers (Qwen3.5's delta layers), on all shards together, one at each point that is gone on from; less: more is read again", at_least=2)
   max_rows: int = option(256, 'episodes in progress at a time', at_least=1)
   dispatch_rows: int = option(64, 'rows of one device program; more rows take several', at_least=1)
   prefill_buckets: tuple[int, ...] = option((16, 32, 64), 'new prompt tokens per row and dispatch, padded to one of these', at_least=1)

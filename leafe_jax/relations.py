@@ -65,6 +65,17 @@ def _of_sizes(policy: Policy) -> Iterator[str]:
     yield (
         f'policy.rope_beta_slow={slow:g} must be below policy.rope_beta_fast={fast:g}'
     )
+  turned = policy.head_dim * policy.rope_share
+  if policy.rope_share < 1 and turned % 2:
+    yield (
+        f'policy.rope_share={policy.rope_share:g} of policy.head_dim='
+        f'{policy.head_dim} is {turned:g}; rotary positions need an even number'
+    )
+  values, keys = policy.delta_value_heads, policy.delta_key_heads
+  if 'delta' in policy.layer_kinds and values % keys:
+    yield (
+        f'policy.delta_key_heads={keys} must divide policy.delta_value_heads={values}'
+    )
   try:
     kinds.of_layers(policy)
   except ValueError as error:

@@ -23,7 +23,7 @@ from leafe_jax.rollout.episode import Player
 from leafe_jax.sampler import Sampler
 from leafe_jax.sampler.batching import Buckets, Row
 from leafe_jax.sampler.engine import Dispatch
-from leafe_jax.sampler.pages import Page
+from leafe_jax.sampler.pages import Fresh
 from leafe_jax.sampler.scheduler import Scheduler
 from leafe_jax.sampler.shards import Shards
 from leafe_jax.sampler.state import Stats
@@ -134,7 +134,7 @@ class Engine:
     """There is no pool."""
 
   def launch(
-      self, rows: Sequence[Row], fresh: Sequence[tuple[Page, ...]], num_decode: int
+      self, rows: Sequence[Row], fresh: Sequence[Fresh], num_decode: int
   ) -> Dispatch:
     """Fills a batch as for a device, and says what its rows say."""
     start = time.perf_counter()

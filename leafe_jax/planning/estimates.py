@@ -19,7 +19,16 @@ import jax.numpy as jnp
 
 from leafe_jax.planning.jobs import Job
 from leafe_jax.planning.programs import Target
-from leafe_jax.policy import attention, kinds, layers, scores, sharding, stacks
+from leafe_jax.policy import (
+  attention,
+  delta,
+  delta_rule,
+  kinds,
+  layers,
+  scores,
+  sharding,
+  stacks,
+)  # fmt: skip
 from leafe_jax.sampler import engine, reading
 
 _WORD = 4  # bytes of int32 and float32
@@ -161,6 +170,8 @@ def _layer_width(target: Target) -> int:
   heads = _share(target, 'heads', policy.num_heads)
   kv_heads = _share(target, 'kv_heads', policy.num_kv_heads)
   width = 4 * policy.embed_dim + 2 * (heads + kv_heads) * policy.head_dim
+  if kinds.count('delta', policy):
+    width = max(width, _delta_width(target))
   return width + max(_mlp_width(target, kind) for kind in kinds.mlps(policy))
 
 
@@ -176,6 +187,15 @@ def _mlp_width(target: Target, kind: str) -> int:
   copies = policy.experts_per_token * target.mesh.shape['expert']
   inside = 4 * policy.embed_dim + 3 * _share(target, 'mlp', policy.expert_dim)
   return copies * inside + 2 * policy.num_experts
+
+
+def _delta_width(target: Target) -> int:
+  """The same of a recurrent layer: what is float32 in it counts in words."""
+  policy = target.policy
+  words = _WORD // _computed(target).itemsize
+  heads = _share(target, 'heads', policy.delta_value_heads)
+  of_head = 4 * policy.delta_key_dim + 4 * policy.delta_value_dim + 4 * delta_rule.CHUNK
+  return 4 * policy.embed_dim + 3 * delta.channels(policy) + words * heads * of_head
 
 
 def _logits(target: Target, job: Job) -> int:
@@ -199,8 +219,8 @@ def _copies(target: Target, job: Job) -> int:
     value = kept[name]
     return not isinstance(value, jax.ShapeDtypeStruct) or value.dtype != dtype
 
-  own = [name for name in layers.INPUTS if name in base]
-  layer = _numbers([base[name] for name in own if is_copied(name)])
+  matrices = [name for name in layers.INPUTS if name in base]
+  layer = _numbers([base[name] for name in matrices if is_copied(name)])
   table = 'embed_vd' if policy.tie_embeddings else 'head_weight_dv'
   whole = _numbers([base[table]]) if is_copied(table) else 0
   copied = dtype.itemsize * (layer // policy.num_layers + whole)
@@ -238,7 +258,17 @@ def _paged_rows(target: Target) -> int:
   rows, new = _share(target, 'batch', buckets.rows), buckets.new_tokens[-1]
   inside = rows * new * _layer_width(target) * jnp.dtype(policy.dtype).itemsize
   logits = 3 * rows * _share(target, 'vocab', target.vocab_size) * _WORD
-  return _cast_weights(target, gathered) + max(inside, logits)
+  return _cast_weights(target, gathered) + max(inside, logits) + _recalled(target)
+
+
+def _recalled(target: Target) -> int:
+  """Memories of the rows of a dispatch: as they come, and from step to step."""
+  kept = target.memories()
+  if kept is None:
+    return 0
+  rows = _share(target, 'batch', target.buckets.rows)
+  own = kept.state.sharding.shard_shape(kept.state.shape)[0]
+  return 3 * rows * size(kept) // own
 
 
 def _dense_rows(target: Target) -> int:
@@ -254,12 +284,13 @@ def _dense_rows(target: Target) -> int:
   kv_heads = _share(target, 'kv_heads', policy.num_kv_heads)
   new = buckets.new_tokens[-1]
   places = buckets.lengths[-1] + new + 2 * target.num_decode + buckets.page_size
-  dense = rows * places * policy.num_layers * 2 * kv_heads * policy.head_dim * item
+  depth = kinds.count('attention', policy)
+  dense = rows * places * depth * 2 * kv_heads * policy.head_dim * item
   queries = min(new, reading.QUERIES)
   heads = _share(target, 'heads', policy.num_heads)
   scores = rows * heads * queries * places * _WORD
   logits = 3 * rows * _share(target, 'vocab', target.vocab_size) * _WORD
-  total = 3 * dense // 2 + max(scores, logits)
+  total = 3 * dense // 2 + max(scores, logits) + _recalled(target)
   if not policy.scan_layers:
     return engine.MAX_UNDER_WAY * total
   return total + _cast_weights(target, 1)

@@ -24,7 +24,7 @@ from leafe_jax.planning.programs import Target
 from leafe_jax.policy import sharding
 from leafe_jax.sampler import engine
 
-POOL = 'KV pages'
+POOL, MEMORIES = 'KV pages', 'memories'
 SAMPLING, FREEZING = 'sampling', 'freezing'
 
 
@@ -60,11 +60,15 @@ class Plan:
     moments: of the run.
     page: bytes of one KV page, shared out among the devices.
     num_pages: pages of the pool, on all devices together.
+    memory: bytes of one memory of the recurrent layers, likewise; 0: there are none.
+    num_memories: of them.
   """
 
   moments: tuple[Moment, ...]
   page: int
   num_pages: int
+  memory: int = 0
+  num_memories: int = 0
 
   def moment(self, name: str) -> Moment:
     """StopIteration where the run has no such moment."""
@@ -119,19 +123,23 @@ def plan(
       found.append(_rollouts(target, platform, job))
   num_pages = engine.num_pages(target.config.sampler, target.mesh)
   page = estimates.size([target.pool(platform)]) // num_pages
-  return Plan(tuple(found), page, num_pages)
+  kept = target.memories()
+  if kept is None:
+    return Plan(tuple(found), page, num_pages)
+  count = kept.state.shape[0]
+  return Plan(tuple(found), page, num_pages, estimates.size(kept) // count, count)
 
 
 def _sampling(target: Target, platform: str) -> Moment:
   trained = target.trained(jobs.distillation(target.config))
   return Moment(SAMPLING, (
-      *estimates.weights(trained, target.frozen()), _pool(target, platform),
+      *estimates.weights(trained, target.frozen()), *_pools(target, platform),
       estimates.rows(target, platform),
   ))
 
 
 def _training(target: Target, platform: str, job: Job) -> Moment:
-  pool = (_pool(target, platform),) if job.plays else ()
+  pool = _pools(target, platform) if job.plays else ()
   return Moment(job.name, (
       *estimates.kept(target, job), *pool, estimates.batch(target, job),
       *estimates.update(target, platform, job),
@@ -140,13 +148,17 @@ def _training(target: Target, platform: str, job: Job) -> Moment:
 
 def _rollouts(target: Target, platform: str, job: Job) -> Moment:
   return Moment(f'{job.name} rollouts', (
-      *estimates.kept(target, job), _pool(target, platform),
+      *estimates.kept(target, job), *_pools(target, platform),
       estimates.rows(target, platform),
   ))
 
 
-def _pool(target: Target, platform: str) -> Part:
-  return Part(POOL, estimates.size([target.pool(platform)]), True)
+def _pools(target: Target, platform: str) -> tuple[Part, ...]:
+  pages = Part(POOL, estimates.size([target.pool(platform)]), True)
+  kept = target.memories()
+  return (pages,) if kept is None else (
+      pages, Part(MEMORIES, estimates.size(kept), True)
+  )
 
 
 def check(
@@ -204,6 +216,11 @@ def table(plan: Plan, limit: float) -> str:
   if any(moment.part(POOL) for moment in plan.moments):
     fitting = plan.pages_that_fit(limit)
     lines.append(f'KV pages: {plan.num_pages} asked for, room for {fitting}')
+  if plan.memory:
+    lines.append(
+        f'memories of recurrent layers: {plan.num_memories} (sampler.num_memories), '
+        f'{plan.memory / 1e6:.3g} MB a device each'
+    )
   return '\n'.join(lines)
 
 

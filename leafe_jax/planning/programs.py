@@ -18,8 +18,8 @@ from leafe_jax.config import Experiment, Policy
 from leafe_jax.learner.update import TrainState, abstract_state, make_update
 from leafe_jax.planning import jobs
 from leafe_jax.planning.jobs import Job
-from leafe_jax.policy import lora, model, sharding
-from leafe_jax.sampler import engine, ragged
+from leafe_jax.policy import kinds, lora, model, sharding
+from leafe_jax.sampler import engine, ragged, recall
 from leafe_jax.sampler.batching import Buckets
 
 Name = Literal['train', 'prefill', 'decode']
@@ -45,7 +45,10 @@ class Target:
   @property
   def buckets(self) -> Buckets:
     shards = sharding.num_row_shards(self.mesh)
-    return Buckets(self.config.sampler, self.policy.max_length, shards)
+    return Buckets(
+        self.config.sampler, self.policy.max_length, shards,
+        recurrent=kinds.count('delta', self.policy) > 0,
+    )
 
   @property
   def num_decode(self) -> int:
@@ -103,6 +106,10 @@ class Target:
     form = self.sampler_attention(platform)
     return engine.abstract_pool(self.policy, self.config.sampler, self.mesh, form)
 
+  def memories(self) -> Any:
+    """Of recurrent layers, as `pool`; None without such layers."""
+    return recall.abstract_pool(self.policy, self.config.sampler, self.mesh)
+
 
 def trace(target: Target, name: Name, job: Job | None = None) -> Any:
   """The traced program (`jax.stages.Traced`): `.jaxpr`, `.lower().compile()`.
@@ -156,7 +163,9 @@ def _trace_turn(target: Target, num_decode: int) -> Any:
       target.policy, sampler, mesh, target.sampler_attention()
   )
   with jax.set_mesh(mesh):
-    return program.trace(num_decode, target.params(), target.pool(), batch)
+    return program.trace(
+        num_decode, target.params(), target.pool(), batch, target.memories()
+    )
 
 
 def _abstract(arrays: Any, places: Any) -> Any:

@@ -36,6 +36,9 @@ class Family:
     pattern: how config.json says which layers differ, a row of `hf_layers.READERS`.
     rope_by_kind: whether layers with and without a window have a rope of their own.
     names: weight -> its tensor, where a Llama's is called otherwise.
+    sizes: option of the policy -> the field that holds it.
+    partial_rope: whether rope may turn a part of each head.
+    left_out: beginnings of the names of tensors that ours does without.
     holders: classes that hold this one as their text part, and images beside it.
   """
 
@@ -51,6 +54,9 @@ class Family:
   pattern: str = 'uniform'
   rope_by_kind: bool = False
   names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  sizes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  partial_rope: bool = False
+  left_out: tuple[str, ...] = ()
   holders: tuple[str, ...] = ()
 
 
@@ -61,6 +67,13 @@ _GRANITE_SCALARS = {
     'logits_divisor': 'logits_scaling',
 }
 _QWEN_MISSING = {'num_key_value_heads': 32, 'sliding_window': 4096}
+_DELTA_SIZES = {
+    'delta_key_heads': 'linear_num_key_heads',
+    'delta_value_heads': 'linear_num_value_heads',
+    'delta_key_dim': 'linear_key_head_dim',
+    'delta_value_dim': 'linear_value_head_dim',
+    'delta_taps': 'linear_conv_kernel_dim',
+}
 _GEMMA_NORMS = {'mlp_norm_ld': 'pre_feedforward_layernorm.weight'}
 
 FAMILIES: Mapping[str, Family] = {
@@ -114,12 +127,26 @@ FAMILIES: Mapping[str, Family] = {
         rope_by_kind=True, names=_GEMMA_NORMS,
         holders=('Gemma3ForConditionalGeneration',),
     ),
+    'Qwen3_5ForCausalLM': Family(
+        'qwen3_5_text',
+        {'qk_norm': True, 'norm_plus_one': True, 'output_gate': True},
+        {
+            'vocab_size': 248_320, 'hidden_size': 4096, 'intermediate_size': 12_288,
+            'num_hidden_layers': 32, 'num_attention_heads': 16,
+            'num_key_value_heads': 4, 'head_dim': 256, 'partial_rotary_factor': 0.25,
+        },
+        longest=32_768, bias='refused', pattern='full_attention_interval',
+        sizes=_DELTA_SIZES, partial_rope=True,
+        # Heads that guess several tokens, and eyes.
+        left_out=('mtp.', 'model.visual.'),
+        holders=('Qwen3_5ForConditionalGeneration',),
+    ),
 }  # fmt: skip
 
 # Options of the policy that a class has as its facts, or in its config.json.
 PARTS = (
     'qkv_bias', 'qk_norm', 'qk_norm_wide', 'norm_plus_one', 'pre_norms', 'post_norms',
-    'activation',
+    'output_gate', 'activation',
 )  # fmt: skip
 SCALARS = tuple(_GRANITE_SCALARS)
 
@@ -151,6 +178,8 @@ def refusal(policy: config_lib.Policy, name: str) -> str:
   wanted = facts(name)
   if family.bias == 'llama':  # has biases or not, as config.json says
     del wanted['qkv_bias']
+  if not family.partial_rope:
+    wanted['rope_share'] = 1.0
   free = set(family.scalars)
   if family.gemma_scalars:
     free.add('attention_scale')

@@ -11,7 +11,7 @@ import dataclasses
 from typing import Any
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import families, hf_experts, hf_layers, hf_rope
+from leafe_jax.policy import families, hf_experts, hf_layers, hf_rope, rope
 from leafe_jax.policy.families import FAMILIES
 from leafe_jax.policy.hf_fields import Fields, value
 from leafe_jax.policy.hf_files import CONFIG, UnsupportedCheckpoint, short
@@ -98,7 +98,7 @@ def policy_options(
   heads = value(fields, 'num_attention_heads')
   facts = families.facts(name)
   facts['qkv_bias'] |= biased
-  return dataclasses.replace(
+  found = dataclasses.replace(
       options,
       num_layers=value(fields, 'num_hidden_layers'),
       embed_dim=value(fields, 'hidden_size'),
@@ -110,10 +110,18 @@ def policy_options(
       tie_embeddings=value(fields, 'tie_word_embeddings'),
       **facts,
       **_scalars(fields, name),
+      **_sizes(fields, family),
       **hf_layers.options(fields, family),
       **hf_experts.options(fields, family),
       **hf_rope.options(fields, family, _positions(fields)),
   )
+  turned = rope.turned_dim(found)
+  if turned % 2 or not turned:
+    raise UnsupportedCheckpoint(
+        f'{CONFIG}: partial_rotary_factor is {found.rope_share} of head_dim, '
+        f'{found.head_dim}; rotary positions need an even number, not {turned}'
+    )
+  return found
 
 
 def longest(fields: Fields) -> int:
@@ -163,6 +171,17 @@ def _scalars(fields: Fields, name: str) -> dict[str, float]:
   if FAMILIES[name].gemma_scalars:
     found['embed_scale'] = value(fields, 'hidden_size') ** 0.5
     found['attention_scale'] = value(fields, 'query_pre_attn_scalar') ** -0.5
+  return found
+
+
+def _sizes(fields: Fields, family: families.Family) -> dict[str, int]:
+  """Sizes that only layers of some kinds have."""
+  found = {option: value(fields, field) for option, field in family.sizes.items()}
+  if found and found['delta_value_heads'] % found['delta_key_heads']:
+    raise UnsupportedCheckpoint(
+        f'{CONFIG}: linear_num_key_heads is {found["delta_key_heads"]}; it must divide '
+        f'linear_num_value_heads, {found["delta_value_heads"]}'
+    )
   return found
 
 

@@ -96,6 +96,7 @@ def write_adapter(
   Raises:
     FileExistsError: `directory` holds something.
   """
+  targets = lora.targets(policy)
   config = {
       'peft_type': 'LORA',
       'task_type': 'CAUSAL_LM',
@@ -104,7 +105,7 @@ def write_adapter(
       'lora_alpha': policy.lora_alpha,
       'lora_dropout': 0.0,
       'target_modules': [
-          hf_names.their_module(lora.TARGETS[name]) for name in policy.lora_targets
+          hf_names.their_module(targets[name]) for name in policy.lora_targets
       ],
       'bias': 'none',
       'fan_in_fan_out': False,
@@ -197,6 +198,7 @@ def config_fields(shape: Shape, name: str) -> dict[str, Any]:
       'tie_word_embeddings': policy.tie_embeddings,
       **biases,
       **_scalars(policy, family),
+      **{field: getattr(policy, name) for name, field in family.sizes.items()},
       **hf_layers.written(policy, family),
       **hf_experts.written(policy),
       **hf_rope.written(policy, family),

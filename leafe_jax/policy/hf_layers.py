@@ -19,7 +19,11 @@ from leafe_jax.policy.hf_files import CONFIG, UnsupportedCheckpoint, short
 THEIR_KINDS: Mapping[str, str] = {
     'full_attention': 'full', 'sliding_attention': 'sliding',
 }  # fmt: skip
-_THEIRS = {'full': 'full_attention', 'sliding': 'sliding_attention'}
+_DELTA_KINDS = {'full_attention': 'full', 'linear_attention': 'delta'}
+_THEIRS = {
+    'full': 'full_attention', 'sliding': 'sliding_attention',
+    'delta': 'linear_attention',
+}  # fmt: skip
 
 
 class Layers(NamedTuple):
@@ -127,20 +131,29 @@ def _experts(fields: Fields, count: int) -> Layers:
   ], 0)
 
 
-def _listed(fields: Fields, count: int) -> list[str]:
+def _full_attention_interval(fields: Fields, count: int) -> Layers:
+  """Qwen3.5: every fourth layer is full, the others remember."""
+  period = value(fields, 'full_attention_interval')
+  names = ['delta' if (i + 1) % period else 'full' for i in range(count)]
+  return Layers(_listed(fields, count, _DELTA_KINDS) or names, 0)
+
+
+def _listed(
+    fields: Fields, count: int, known: Mapping[str, str] = THEIR_KINDS
+) -> list[str]:
   """`layer_types` in our names; empty where it is missing."""
   listed = value(fields, 'layer_types')
-  unknown = [kind for kind in listed if kind not in THEIR_KINDS]
+  unknown = [kind for kind in listed if kind not in known]
   if unknown:
     raise UnsupportedCheckpoint(
         f'{CONFIG}: not supported: layers of type {short(unknown[0])} (layer_types); '
-        f'supported: {", ".join(THEIR_KINDS)}'
+        f'supported: {", ".join(known)}'
     )
   if listed and len(listed) < count:
     raise UnsupportedCheckpoint(
         f'{CONFIG}: layer_types names {len(listed)} layers of {count}'
     )
-  return [THEIR_KINDS[kind] for kind in listed[:count]]
+  return [known[kind] for kind in listed[:count]]
 
 
 READERS: Mapping[str, Callable[[Fields, int], Layers]] = {
@@ -150,6 +163,7 @@ READERS: Mapping[str, Callable[[Fields, int], Layers]] = {
     'sliding_window_pattern': _sliding_window_pattern,
     'no_rope_layers': _no_rope_layers,
     'experts': _experts,
+    'full_attention_interval': _full_attention_interval,
 }
 
 
@@ -172,6 +186,8 @@ def written(policy: config_lib.Policy, family: Family) -> dict[str, Any]:
     return {'sliding_window': window if 'sliding' in names else None}
   if family.pattern == 'sliding_window_pattern':
     return {'sliding_window': window or 1, 'layer_types': types}
+  if family.pattern == 'full_attention_interval':
+    return {'layer_types': types}
   if family.pattern == 'no_rope_layers':
     return {
         'use_sliding_window': False,
@@ -192,6 +208,7 @@ def refusal(policy: config_lib.Policy, family: Family) -> str:
       'uniform': [{'full'}],
       'all_sliding': [{'full'}, {'sliding'}],
       'experts': [{'experts'}, {'full', 'experts'}],
+      'full_attention_interval': [{'full'}, {'delta'}, {'full', 'delta'}],
       'no_rope_layers': [{'full'}, {'no_rope'}, {'full', 'no_rope'}],
   }.get(family.pattern, [{'full'}, {'sliding'}, {'full', 'sliding'}])
   if names not in allowed:

@@ -22,7 +22,7 @@ class Place(NamedTuple):
   Attributes:
     theirs: name of the tensor, within its layer for weights that have layers.
     axes: its dimensions in the letters of our names; 'nh d' is a matrix whose
-      first dimension is heads times head_dim.
+      first dimension is heads times head_dim, 1 one of a single place.
   """
 
   theirs: str
@@ -37,6 +37,7 @@ _GLOBAL: Mapping[str, Place] = {
 _LAYER: Mapping[str, Place] = {
     'attn_norm_ld': Place('input_layernorm.weight', 'd'),
     'q_weight_ldnh': Place('self_attn.q_proj.weight', 'nh d'),
+    'q_weight_ldnx': Place('self_attn.q_proj.weight', 'nx d'),
     'k_weight_ldkh': Place('self_attn.k_proj.weight', 'kh d'),
     'v_weight_ldkh': Place('self_attn.v_proj.weight', 'kh d'),
     'o_weight_lnhd': Place('self_attn.o_proj.weight', 'd nh'),
@@ -50,6 +51,15 @@ _LAYER: Mapping[str, Place] = {
     'attn_post_norm_ld': Place('post_attention_layernorm.weight', 'd'),
     'mlp_norm_ld': Place('post_attention_layernorm.weight', 'd'),
     'mlp_post_norm_ld': Place('post_feedforward_layernorm.weight', 'd'),
+    'mix_weight_ldp': Place('linear_attn.in_proj_qkv.weight', 'p d'),
+    'taps_lpc': Place('linear_attn.conv1d.weight', 'p 1 c'),
+    'z_weight_ldwj': Place('linear_attn.in_proj_z.weight', 'wj d'),
+    'fade_weight_ldw': Place('linear_attn.in_proj_a.weight', 'w d'),
+    'beta_weight_ldw': Place('linear_attn.in_proj_b.weight', 'w d'),
+    'fade_log_lw': Place('linear_attn.A_log', 'w'),
+    'fade_bias_lw': Place('linear_attn.dt_bias', 'w'),
+    'out_norm_lj': Place('linear_attn.norm.weight', 'j'),
+    'out_weight_lwjd': Place('linear_attn.out_proj.weight', 'd wj'),
     'gate_weight_ldf': Place('mlp.gate_proj.weight', 'f d'),
     'up_weight_ldf': Place('mlp.up_proj.weight', 'f d'),
     'down_weight_lfd': Place('mlp.down_proj.weight', 'd f'),
@@ -113,7 +123,7 @@ def their_shape(ours: str, shape: Sequence[int]) -> tuple[int, ...]:
   """Shape of a tensor, from that of our weight without its stacked axes."""
   sizes = dict(zip(_letters(ours), shape, strict=True))
   return tuple(
-      math.prod(sizes[letter] for letter in group)
+      math.prod(sizes[letter] for letter in group.strip('1'))
       for group in _place(ours).axes.split()
   )
 
@@ -135,6 +145,9 @@ def their_part(
   cuts = dict(zip(_letters(ours), part, strict=True))
   found = []
   for first, *rest in _place(ours).axes.split():
+    if first == '1':
+      found.append(slice(None))
+      continue
     whole = {letter: (0, sizes[letter], 1) for letter in rest}
     if any(cuts[letter].indices(sizes[letter]) != whole[letter] for letter in rest):
       raise ValueError(f'{ours} is cut within its axes {"".join(rest)}')
@@ -151,7 +164,7 @@ def to_ours(ours: str, tensor: np.ndarray, shape: Sequence[int]) -> np.ndarray:
   """
   letters = _letters(ours)
   sizes = dict(zip(letters, shape, strict=True))
-  order = _place(ours).axes.replace(' ', '')
+  order = _place(ours).axes.replace(' ', '').replace('1', '')
   apart = tensor.reshape([sizes[letter] for letter in order])
   return apart.transpose([order.index(letter) for letter in letters])
 
@@ -159,7 +172,7 @@ def to_ours(ours: str, tensor: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 def to_theirs(ours: str, array: np.ndarray) -> np.ndarray:
   """Inverse of `to_ours`; contiguous, since safetensors writes raw memory."""
   letters = _letters(ours)
-  order = _place(ours).axes.replace(' ', '')
+  order = _place(ours).axes.replace(' ', '').replace('1', '')
   turned = array.transpose([letters.index(letter) for letter in order])
   return np.ascontiguousarray(turned.reshape(their_shape(ours, array.shape)))
 

@@ -70,9 +70,15 @@ def options(fields: Fields, family: Family, longest: int) -> dict[str, Any]:
     UnsupportedCheckpoint: names the field.
   """
   section, local = _sections(fields, family)
-  _refuse(fields, section, local)
+  _refuse(section, local)
+  share = _share(fields, section)
+  if not family.partial_rope and share != 1:
+    raise UnsupportedCheckpoint(
+        f'{CONFIG}: not supported: rope on a part of each head ({share})'
+    )
   neutral = config_lib.Policy()
   found = {name: getattr(neutral, name) for name in _PLAIN_OPTIONS}
+  found['rope_share'] = share
   found['rope_theta'] = section.number('rope_theta') or value(fields, 'rope_theta')
   if local is not None:
     found['rope_local_theta'] = (
@@ -144,7 +150,14 @@ def _sections(fields: Fields, family: Family) -> tuple[_Section, _Section | None
   return _Section(name, full), local
 
 
-def _refuse(fields: Fields, section: _Section, local: _Section | None) -> None:
+def _share(fields: Fields, section: _Section) -> float:
+  """Which part of each head is turned."""
+  if 'partial_rotary_factor' in section.fields:
+    return section.number('partial_rotary_factor')
+  return value(fields, 'partial_rotary_factor')
+
+
+def _refuse(section: _Section, local: _Section | None) -> None:
   for part in filter(None, (section, local)):
     allowed = ('default',) if part is local else rope.TYPES
     if part.type not in allowed:
@@ -157,13 +170,6 @@ def _refuse(fields: Fields, section: _Section, local: _Section | None) -> None:
       raise UnsupportedCheckpoint(
           f'{CONFIG}: not supported: rope by kind of layer ({part.name})'
       )
-    partial = part.number('partial_rotary_factor')
-    if 'partial_rotary_factor' not in part.fields:
-      partial = value(fields, 'partial_rotary_factor')
-    if partial != 1:
-      raise UnsupportedCheckpoint(
-          f'{CONFIG}: not supported: rope on a part of each head ({partial})'
-      )
 
 
 def written(policy: config_lib.Policy, family: Family) -> dict[str, Any]:
@@ -174,6 +180,8 @@ def written(policy: config_lib.Policy, family: Family) -> dict[str, Any]:
   """
   scaling = _scaling(policy)
   whole = {'rope_theta': policy.rope_theta, **(scaling or {'rope_type': 'default'})}
+  if family.partial_rope:
+    whole['partial_rotary_factor'] = policy.rope_share
   old = {'rope_theta': policy.rope_theta, 'rope_scaling': scaling}
   if not family.rope_by_kind:
     return {'rope_parameters': whole, **old}

@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from leafe_jax import config as config_lib
 from leafe_jax.policy import hf_config, hf_experts, hf_files, hf_names
+from leafe_jax.policy.families import FAMILIES
 from leafe_jax.policy.hf_files import UnsupportedCheckpoint, read_fields
 from leafe_jax.policy.model import Params, param_shardings, weight_table
 
@@ -114,7 +115,10 @@ def _find(
 ) -> dict[str, hf_files.Tensor]:
   named = hf_config.value(fields, 'transformers_weights')
   found = hf_files.find(directory, named)
-  return text_tensors(found) if hf_config.is_part(fields) else found
+  if hf_config.is_part(fields):
+    return text_tensors(found)
+  left_out = FAMILIES[hf_config.architecture(fields)].left_out
+  return {name: x for name, x in found.items() if not name.startswith(left_out)}
 
 
 def text_tensors(

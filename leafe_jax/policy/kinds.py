@@ -36,11 +36,14 @@ NAMES: Mapping[str, Kind] = {
     'full': Kind(),
     'sliding': Kind(window=1, rope='local'),  # as wide as `policy.window`
     'no_rope': Kind(rope=''),
+    'delta': Kind(mixer='delta', rope=''),  # Gated DeltaNet, see `delta`
     'experts': Kind(mlp='experts'),
 }
 # Whose weights they are, by the first word of their names; others are every layer's.
 OWNERS: Mapping[str, str] = {
     'q': 'attention', 'k': 'attention', 'v': 'attention', 'o': 'attention',
+    'mix': 'delta', 'taps': 'delta', 'z': 'delta', 'fade': 'delta', 'beta': 'delta',
+    'out': 'delta',
     'gate': 'dense', 'up': 'dense', 'down': 'dense',
     'router': 'experts', 'egate': 'experts', 'eup': 'experts', 'edown': 'experts',
 }  # fmt: skip
@@ -96,6 +99,11 @@ def layers_with(name: str, config: config_lib.Policy) -> tuple[int, ...]:
 def layers_of(mixer: str, config: config_lib.Policy) -> tuple[int, ...]:
   """The layers that have a mixer, in order."""
   return tuple(i for i, kind in enumerate(of_layers(config)) if kind.mixer == mixer)
+
+
+def count(mixer: str, config: config_lib.Policy) -> int:
+  """How many layers have a mixer."""
+  return len(layers_of(mixer, config))
 
 
 def mixers(config: config_lib.Policy) -> tuple[str, ...]:

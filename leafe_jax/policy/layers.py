@@ -8,7 +8,8 @@ training and sampling meet both here and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,13 @@ INPUTS: Mapping[str, str] = {
     'q_weight_ldnh': 'd',
     'k_weight_ldkh': 'd',
     'v_weight_ldkh': 'd',
+    'q_weight_ldnx': 'd',
     'o_weight_lnhd': 'nh',
+    'mix_weight_ldp': 'd',
+    'z_weight_ldwj': 'd',
+    'fade_weight_ldw': 'd',
+    'beta_weight_ldw': 'd',
+    'out_weight_lwjd': 'wj',
     'gate_weight_ldf': 'd',
     'up_weight_ldf': 'd',
     'down_weight_lfd': 'f',
@@ -59,21 +66,37 @@ def enter(
   return norm(x, weights, name, config) if config.pre_norms else x
 
 
+class Query(NamedTuple):
+  """What attention is asked, and the gate on what it gives; None without one."""
+
+  q: Float[Array, 'B N T H']
+  gate: Float[Array, 'B N T H'] | None
+
+
 def query(
     x: Float[Array, 'B T D'],
     weights: Weights,
     angles: Angles | None,
     config: config_lib.Policy,
-) -> Float[Array, 'B N T H']:
+) -> Query:
   """Query heads of normed inputs, heads leading; `angles` is None without rope."""
-  q = _project_heads(x, weights, 'q_weight_ldnh')
+  q, gate = _project_queries(x, weights, config)
   if config.qkv_bias:
     q = q + weights['q_bias_lnh'].astype(x.dtype)[None, :, None]
   if config.qk_norm:
     q = norm(q, weights, 'q_norm_lh', config)
   if config.qk_norm_wide:
     q = _norm_heads(q, weights, 'q_norm_lnh', config)
-  return rotate(q, angles, _query_scale(config))
+  return Query(rotate(q, angles, _query_scale(config)), gate)
+
+
+def _project_queries(
+    x: Float[Array, 'B T D'], weights: Weights, config: config_lib.Policy
+) -> tuple[Array, Array | None]:
+  if not config.output_gate:
+    return _project_heads(x, weights, 'q_weight_ldnh'), None
+  q, gate = jnp.split(_project_heads(x, weights, 'q_weight_ldnx'), 2, axis=-1)
+  return q, gate
 
 
 def _query_scale(config: config_lib.Policy) -> float:
@@ -115,17 +138,19 @@ def _project_heads(
 ) -> Float[Array, 'B N T H']:
   # Transposed apart: asked for heads first, einsum puts the weight on the left
   # and XLA on CPU copies it, transposed, at every step of a decode loop.
-  axes = name.rsplit('_l', 1)[1]  # dnh or dkh
-  heads = _project(f'btd,{axes}->bt{axes[1:]}', x, weights, name)
+  axes = name.rsplit('_l', 1)[1]  # dnh, dnx or dkh
+  heads = project(f'btd,{axes}->bt{axes[1:]}', x, weights, name)
   return heads.transpose(0, 2, 1, 3)
 
 
 def project_out(
-    mixed: Float[Array, 'B N T H'], weights: Weights
+    mixed: Float[Array, 'B N T H'], gate: Array | None, weights: Weights
 ) -> Float[Array, 'B T D']:
-  """Attention output back to the residual stream."""
+  """Attention output, through its gate, back to the residual stream."""
+  if gate is not None:
+    mixed = mixed * jax.nn.sigmoid(gate)
   heads_inside = mixed.transpose(0, 2, 1, 3)
-  return _project('btnh,nhd->btd', heads_inside, weights, 'o_weight_lnhd')
+  return project('btnh,nhd->btd', heads_inside, weights, 'o_weight_lnhd')
 
 
 _ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
@@ -138,10 +163,10 @@ def feed_forward(
     x: Float[Array, 'B T D'], weights: Weights, config: config_lib.Policy
 ) -> Float[Array, 'B T D']:
   """A gated MLP: SwiGLU or GeGLU (arXiv 2002.05202)."""
-  gate = _project('btd,df->btf', x, weights, 'gate_weight_ldf')
-  up = _project('btd,df->btf', x, weights, 'up_weight_ldf')
+  gate = project('btd,df->btf', x, weights, 'gate_weight_ldf')
+  up = project('btd,df->btf', x, weights, 'up_weight_ldf')
   inside = _ACTIVATIONS[config.activation](gate) * up
-  return _project('btf,fd->btd', inside, weights, 'down_weight_lfd')
+  return project('btf,fd->btd', inside, weights, 'down_weight_lfd')
 
 
 def _think(
@@ -191,7 +216,7 @@ def adapter_names(weight: str) -> tuple[str, str]:
   return f'{kind}_lora_a_l{inputs}r', f'{kind}_lora_b_lr{outputs}'
 
 
-def _project(form: str, x: Array, weights: Weights, name: str) -> Array:
+def project(form: str, x: Array, weights: Weights, name: str) -> Array:
   """Product with a matrix, plus that with its adapter where there is one."""
   weight = weights[name]
   if quantize.is_quantized(weight):

@@ -21,14 +21,19 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import experts, kinds, layers, model, quantize
+from leafe_jax.policy import experts, layers, model, quantize
 from leafe_jax.policy.model import Params, Weight
 
 DTYPE = 'float32'
-# Option -> matrix: 'q' -> 'q_weight_ldnh'.
-TARGETS: Mapping[str, str] = {
-    name.split('_')[0]: name for name in layers.INPUTS if name not in experts.INPUTS
-}
+
+
+def targets(config: config_lib.Policy) -> dict[str, str]:
+  """The matrices that may have adapters, by option: 'q' -> 'q_weight_ldnh'."""
+  table = model.weight_table(config, 1)
+  return {
+      name.split('_')[0]: name for name in layers.INPUTS
+      if name in table and name not in experts.INPUTS
+  }
 
 
 def check(config: config_lib.Policy) -> None:
@@ -38,22 +43,14 @@ def check(config: config_lib.Policy) -> None:
     ValueError: names the option, its value and the choices, or the package
       that is missing.
   """
-  unknown = [name for name in config.lora_targets if name not in TARGETS]
+  known = targets(config)
+  unknown = [name for name in config.lora_targets if name not in known]
   if unknown or (config.lora_rank and not config.lora_targets):
+    hint = ' (experts get no adapters): --config.policy.lora_targets=' + ','.join(known)
     raise ValueError(
         f'policy.lora_targets is {",".join(unknown) or "empty"}; choose from '
-        + ', '.join(TARGETS)
-    )
-  missing = [
-      name for name in config.lora_targets
-      if not kinds.layers_with(TARGETS[name], config)
-  ]
-  if config.lora_rank and missing:
-    found = [n for n in TARGETS if kinds.layers_with(TARGETS[n], config)]
-    raise ValueError(
-        f'policy.lora_targets has {",".join(missing)}, which no layer of this policy '
-        f'has (experts get no adapters); give --config.policy.lora_targets='
-        + ','.join(found)
+        + ', '.join(known)
+        + (hint if config.num_experts else '')
     )
   if config.lora_rank < 0:
     raise ValueError(f'policy.lora_rank is {config.lora_rank}; it is at least 0')
@@ -69,9 +66,9 @@ def table(config: config_lib.Policy, vocab_size: int) -> dict[str, Weight]:
   """Every adapter by name. ValueError: see `check`."""
   check(config)
   stds: dict[str, float | None] = {}
-  base = model.weight_table(config, vocab_size)
+  base, known = model.weight_table(config, vocab_size), targets(config)
   for target in config.lora_targets:
-    weight = TARGETS[target]
+    weight = known[target]
     into, out_of = layers.adapter_names(weight)
     width = _size(weight, base[weight].shape, layers.INPUTS[weight])
     # The spread of peft's initial values, whose learning rates are well known.

@@ -6,7 +6,8 @@ graph on every call costs more than a small update does. Weights of all layers
 are stacked along a leading axis l; the suffix of a name spells its axes:
 
     l layer, d embed, n query head, k KV head, h head_dim, f mlp, v vocabulary,
-    r rank of an adapter, e expert, m mlp of an expert
+    r rank of an adapter, e expert, m mlp of an expert, x queries and gates; those of
+    `delta` are told there
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from jaxtyping import Array, Float, Int
 from leafe_jax import config as config_lib
 from leafe_jax.policy import (
   attention,
+  delta,
+  delta_rule,
   experts,
   kinds,
   layers,
@@ -32,7 +35,7 @@ from leafe_jax.policy import (
   scores,
   sharding,
   stacks,
-)
+)  # fmt: skip
 from leafe_jax.policy.stacks import Params
 
 _AXIS_OF_SUFFIX = {
@@ -46,6 +49,11 @@ _AXIS_OF_SUFFIX = {
     'm': 'mlp',
     'v': 'vocab',
     'r': 'rank',
+    'x': 'head_dim',
+    'p': 'channels',
+    'c': 'taps',
+    'w': 'heads',
+    'j': 'head_dim',
 }
 # Under remat 'dots' the products with weights are kept, those of attention not.
 _KEPT = {
@@ -86,7 +94,10 @@ def weight_table(config: config_lib.Policy, vocab_size: int) -> dict[str, Weight
   """
   stds = {name: std for name, std in _spreads(config).items() if _is_part(name, config)}
   if config.norm_plus_one:  # the scale of a norm that starts at 1
-    stds = {name: 0.0 if std is None else std for name, std in stds.items()}
+    stds = {
+        name: 0.0 if std is None and name != 'out_norm_lj' else std
+        for name, std in stds.items()
+    }
   return make_table(stds, config, vocab_size)
 
 
@@ -118,6 +129,10 @@ def _spreads(config: config_lib.Policy) -> dict[str, float | None]:
     stds |= {'q_bias_lnh': 0.0, 'k_bias_lkh': 0.0, 'v_bias_lkh': 0.0}
   if config.qk_norm:
     stds |= {'q_norm_lh': None, 'k_norm_lh': None}
+  if config.output_gate:
+    stds['q_weight_ldnx'] = stds.pop('q_weight_ldnh')
+  if 'delta' in kinds.mixers(config):
+    stds |= delta.spreads(config)
   if config.qk_norm_wide:
     stds |= {'q_norm_lnh': None, 'k_norm_lkh': None}
   if 'experts' in kinds.mlps(config):
@@ -156,6 +171,8 @@ def _axis_sizes(config: config_lib.Policy, vocab_size: int) -> dict[str, int]:
       'm': config.expert_dim,
       'v': vocab_size,
       'r': config.lora_rank,
+      'x': 2 * config.head_dim,
+      **delta.axis_sizes(config),
   }
 
 
@@ -355,16 +372,31 @@ def _attend(
     weights: Params,
 ) -> Float[Array, 'B T D']:
   angles = places.angles.get(kind.rope)
-  q = layers.query(normed, weights, angles, config)
+  q, gate = layers.query(normed, weights, angles, config)
   k, v = layers.key_value(normed, weights, angles, config)
   mixed = attention.attend(
       q, k, v, places.segment_ids, config.attention, kind.window
   )
-  return layers.project_out(mixed, weights)
+  return layers.project_out(mixed, gate, weights)
+
+
+def _remember(
+    config: config_lib.Policy,
+    places: Places,
+    kind: kinds.Kind,
+    normed: Float[Array, 'B T D'],
+    weights: Params,
+) -> Float[Array, 'B T D']:
+  del kind
+  empty = delta.nothing_read(config, normed.shape[0])
+  runs = delta_rule.runs_of(places.segment_ids)
+  return delta.mix(normed, weights, config, empty, runs)[0]
 
 
 # Kind of mixer -> what passes between places in training, see `_attend`.
-MIXERS: Mapping[str, Callable[..., Array]] = {'attention': _attend}
+MIXERS: Mapping[str, Callable[..., Array]] = {
+    'attention': _attend, 'delta': _remember
+}
 
 
 def token_scores(

@@ -68,13 +68,18 @@ def default_attention_factor(factor: float, mscale: float = 1.0) -> float:
   return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
+def turned_dim(config: config_lib.Policy) -> int:
+  """How many of a head's places are turned, the first ones."""
+  return int(config.head_dim * config.rope_share)
+
+
 def frequencies(config: config_lib.Policy, name: str = 'global') -> Float[Array, ' F']:
   """Radians per position.
 
   Raises:
     ValueError: an unknown `rope_type`.
   """
-  half = config.head_dim // 2
+  half = turned_dim(config) // 2
   theta = config.rope_local_theta if name == 'local' else config.rope_theta
   plain = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
   if name == 'local' or config.rope_type == 'default':
@@ -129,8 +134,9 @@ def rotate(
   """
   wide = x.astype(jnp.float32)
   if angles is not None:
-    left, right = jnp.split(wide, 2, axis=-1)
     cos, sin = angles
+    half = cos.shape[-1]
+    left, right, rest = jnp.split(wide, (half, 2 * half), axis=-1)
     turned = (left * cos - right * sin, right * cos + left * sin)
-    wide = jnp.concatenate(turned, axis=-1)
+    wide = jnp.concatenate((*turned, rest) if rest.shape[-1] else turned, axis=-1)
   return (wide if scale == 1 else wide * scale).astype(x.dtype)

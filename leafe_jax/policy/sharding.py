@@ -38,6 +38,8 @@ LOGICAL_RULES: Mapping[str, tuple[str, ...]] = {
     'head_dim': (),
     'mlp': ('tensor',),
     'rank': (),
+    'channels': (),
+    'taps': (),
     'pages': (),
 }
 

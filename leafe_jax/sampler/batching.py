@@ -16,12 +16,13 @@ import numpy as np
 from leafe_jax import config as config_lib
 from leafe_jax.sampler.choices import Trie
 from leafe_jax.sampler.drawing import Filters
-from leafe_jax.sampler.pages import Page
+from leafe_jax.sampler.pages import Fresh
 from leafe_jax.sampler.state import MAX_STOP_IDS, Rules, State
 from leafe_jax.sampler.turn import Batch, Drawing
 
 _MIN_RESPONSE = 8
 _MIN_ROWS = 2
+_NO_MEMORY = 2**30  # out of range: read as nothing, written nowhere
 _NO_STOPS = (-1,) * MAX_STOP_IDS
 
 
@@ -62,6 +63,7 @@ class Buckets:
     num_shards: of the pool; the rows of a dispatch are cut likewise.
     few_rows: whether a dispatch of few rows has a program of its own, a quarter
       as wide: for a large policy it saves more than it takes to compile.
+    recurrent: whether the policy has layers with memories.
   """
 
   def __init__(
@@ -70,7 +72,9 @@ class Buckets:
       max_length: int,
       num_shards: int = 1,
       few_rows: bool = False,
+      recurrent: bool = False,
   ):
+    self.recurrent = recurrent
     self.page_size = config.page_size
     self.new_tokens = tuple(sorted(config.prefill_buckets))
     longest = self._round_up(max_length)
@@ -158,7 +162,7 @@ class Buckets:
   def fill(
       self,
       rows: Sequence[Row],
-      fresh: Sequence[tuple[Page, ...]],
+      fresh: Sequence[Fresh],
       num_decode: int,
       num_pages: int,
   ) -> Batch:
@@ -166,7 +170,7 @@ class Buckets:
 
     Args:
       rows: from `split`.
-      fresh: pages that each row writes.
+      fresh: what each row writes.
       num_decode: room for responses, 0 to read only.
       num_pages: size of the pool; as an id it means 'write nowhere'.
     """
@@ -176,8 +180,8 @@ class Buckets:
     batch = self.blank(num_new, num_prefix, num_decode, num_pages, count)
     places = self.places(rows)
     batch.active[places] = True
-    for place, row, pages in zip(places, rows, fresh, strict=True):
-      _fill_row(batch, place, row, pages, self.page_size)
+    for place, row, written in zip(places, rows, fresh, strict=True):
+      _fill_row(batch, place, row, written, self.page_size)
     if num_decode:
       return batch._replace(drawing=_drawing(rows, places, count))
     return batch
@@ -212,13 +216,15 @@ class Buckets:
         num_new=np.ones(rows, np.int32),
         write_pages=np.full((rows, num_write), num_pages, np.int32),
         active=np.zeros(rows, bool),
+        memory=np.full(rows, _NO_MEMORY, np.int32) if self.recurrent else None,
+        write_memory=np.full(rows, _NO_MEMORY, np.int32) if self.recurrent else None,
     )
     drawing = _drawing([Row(0, State(0), 1)], [0], rows) if num_decode else None
     return Batch(**arrays, drawing=drawing)
 
 
 def _fill_row(
-    batch: Batch, place: int, row: Row, fresh: tuple[Page, ...], page_size: int
+    batch: Batch, place: int, row: Row, fresh: Fresh, page_size: int
 ) -> None:
   state = row.state
   full, offset = divmod(state.cached, page_size)
@@ -232,7 +238,13 @@ def _fill_row(
     batch.offset[place] = offset
   batch.tokens[place, : row.num_new] = state.pending[: row.num_new]
   batch.num_new[place] = row.num_new
-  batch.write_pages[place, : len(fresh)] = [page.id for page in fresh]
+  batch.write_pages[place, : len(fresh.pages)] = [page.id for page in fresh.pages]
+  if batch.memory is not None and batch.write_memory is not None:
+    known = state.lease.node.memory if state.lease is not None else None
+    assert fresh.memory is not None  # taken with the pages
+    batch.write_memory[place] = fresh.memory.id
+    if known is not None:
+      batch.memory[place] = known.id
 
 
 def _drawing(rows: Sequence[Row], places: Sequence[int], count: int) -> Drawing:

@@ -25,11 +25,11 @@ from jaxtyping import Bool
 
 from leafe_jax import config as config_lib
 from leafe_jax import hosts
-from leafe_jax.policy import model, sharding
-from leafe_jax.sampler import cache, paged, ragged
+from leafe_jax.policy import kinds, model, sharding
+from leafe_jax.sampler import cache, paged, ragged, recall
 from leafe_jax.sampler import turn as turn_lib
 from leafe_jax.sampler.batching import Buckets, Row
-from leafe_jax.sampler.pages import Page
+from leafe_jax.sampler.pages import Fresh
 from leafe_jax.sampler.state import Stats
 
 MAX_UNDER_WAY = 4  # dispatches that read the pool at the same time
@@ -41,13 +41,13 @@ class Dispatch(NamedTuple):
 
   Attributes:
     rows: what it reads.
-    fresh: pages that each row writes.
+    fresh: what each row writes.
     pages: what goes into them; None where the program wrote them in place.
     response: what was sampled; None if it only reads.
   """
 
   rows: Sequence[Row]
-  fresh: Sequence[tuple[Page, ...]]
+  fresh: Sequence[Fresh]
   pages: jax.Array | None
   response: turn_lib.Response | None
 
@@ -80,7 +80,11 @@ class Engine:
     self.params: model.Params = {}
     shards = sharding.num_row_shards(mesh)
     few_rows = _is_large(policy_config)
-    self.buckets = Buckets(sampler_config, policy_config.max_length, shards, few_rows)
+    self.num_memories = recall.num_memories(policy_config, sampler_config, mesh)
+    self.buckets = Buckets(
+        sampler_config, policy_config.max_length, shards, few_rows,
+        recurrent=self.num_memories > 0,
+    )
     self.stats = Stats()
     self._mesh = mesh
     form = ragged.choose_form(
@@ -88,48 +92,53 @@ class Engine:
     )
     self._in_place = form == 'paged'
     self._make_pool = _pool_maker(policy_config, sampler_config, mesh, form)
-    self._pool = self._make_pool()
+    self._pool, self._memories = self._make_pool()
     self._num_pages = num_pages(sampler_config, mesh)
-    self._unstored: list[tuple[jax.Array, jax.Array]] = []  # ids, pages
+    self._unstored: list[tuple[turn_lib.Batch, jax.Array, Any]] = []
     self._due = False  # whether pages not stored yet may be read by a launch
     self._under_way = 0
     self._idle_since: float | None = None
     self._turn = turn_program(policy_config, sampler_config, mesh, form, drawable)
     self._write = write_program(self._pool.sharding)
+    self._remember: Any = jax.jit(
+        functools.partial(recall.write), donate_argnums=0
+    )
 
   def load(self, params: model.Params) -> None:
     """Takes new weights; what passed since the last program was not idling."""
     self.params = params
     self._idle_since = None
     if self._pool.is_deleted():
-      self._pool = self._make_pool()
+      self._pool, self._memories = self._make_pool()
 
   def release(self) -> None:
     """Lets go of weights and pages, until the next `load`; nothing is under way."""
     self.params = {}
     self._unstored.clear()
     self._due = False
-    self._pool.delete()
+    for array in jax.tree.leaves((self._pool, self._memories)):
+      array.delete()
 
   def wipe(self) -> None:
     """Zeroes the pool; nothing is under way. NaN would leak through masks."""
     self._unstored.clear()
     self._due = False
-    self._pool = self._make_pool()
+    self._pool, self._memories = self._make_pool()
 
   @property
   def num_programs(self) -> int:
     """Device programs compiled so far."""
-    return self._turn._cache_size() + self._write._cache_size()
+    programs = (self._turn, self._write, self._remember)
+    return sum(program._cache_size() for program in programs)
 
   def launch(
-      self, rows: Sequence[Row], fresh: Sequence[tuple[Page, ...]], num_decode: int
+      self, rows: Sequence[Row], fresh: Sequence[Fresh], num_decode: int
   ) -> Dispatch:
     """Starts a program; returns at once.
 
     Args:
       rows: at most a dispatch of them.
-      fresh: pages that each row writes.
+      fresh: what each row writes.
       num_decode: room for responses; 0 reads only.
     """
     if self._due:
@@ -155,11 +164,13 @@ class Engine:
     if self._mesh.size > 1:  # jit itself puts arrays on one device 20 times faster
       batch = sharding.place(batch, row_shardings(self._mesh, batch))
     with jax.set_mesh(self._mesh):
-      found, response = self._turn(num_decode, self.params, self._pool, batch)
+      found, response, memory = self._turn(
+          num_decode, self.params, self._pool, batch, self._memories
+      )
     if self._in_place:
-      self._pool = found
+      self._pool, self._memories = found, memory
       return None, response
-    self._unstored.append((batch.write_pages, found))
+    self._unstored.append((batch, found, memory))
     return found, response
 
   def fetch(self, dispatch: Dispatch) -> turn_lib.Response | None:
@@ -175,7 +186,7 @@ class Engine:
       self.stats.decode_seconds += end - start
     self._under_way -= 1
     self._idle_since = end
-    self._due |= any(dispatch.pages is pages for _, pages in self._unstored)
+    self._due |= any(dispatch.pages is pages for _, pages, _ in self._unstored)
     places = self.buckets.places(dispatch.rows)
     return jax.tree.map(lambda array: array[places], response)
 
@@ -183,8 +194,11 @@ class Engine:
     """Puts all pages written so far into the pool, in the order of launches."""
     start = time.perf_counter()
     with jax.set_mesh(self._mesh):
-      for ids, pages in self._unstored:
-        self._pool = self._write(self._pool, ids, pages)
+      for batch, pages, memory in self._unstored:
+        self._pool = self._write(self._pool, batch.write_pages, pages)
+        if memory is not None:
+          ids = batch.write_memory
+          self._memories = self._remember(self._memories, ids, memory)
     self._unstored.clear()
     self._due = False
     self.stats.host_seconds += time.perf_counter() - start
@@ -234,13 +248,13 @@ def turn_program(
     form: str,
     drawable: Bool[np.ndarray, ' V'] | None = None,
 ) -> Any:
-  """jit of (num_decode, params, pool, batch), see `turn.turn`.
+  """jit of (num_decode, params, pool, batch, memories), see `turn.turn`.
 
   Args:
     policy: sizes of the policy.
     sampler: sizes of pages.
     mesh: of the weights.
-    form: 'dense', or 'paged', which donates the pool (`paged.turn`).
+    form: 'dense', or 'paged', which donates the pools (`paged.turn`).
     drawable: tokens that may be drawn; None: all.
   """
   # Every process reads all responses.
@@ -249,14 +263,17 @@ def turn_program(
     run = functools.partial(
         turn_lib.turn, policy, sampler.page_size, drawable=drawable
     )
-    return jax.jit(run, static_argnums=0, out_shardings=(None, responses))
+    return jax.jit(run, static_argnums=0, out_shardings=(None, responses, None))
   run = functools.partial(
       paged.turn, policy, sampler.page_size,
       gather_weights=sampler.gather_weights, drawable=drawable,
   )
   pool = abstract_pool(policy, sampler, mesh, form).sharding
+  memories = recall.abstract_pool(policy, sampler, mesh)
+  places = jax.tree.map(lambda x: x.sharding, memories)
   return jax.jit(
-      run, static_argnums=0, donate_argnums=2, out_shardings=(pool, responses)
+      run, static_argnums=0, donate_argnums=(2, 4),
+      out_shardings=(pool, responses, places),
   )
 
 
@@ -288,7 +305,7 @@ def abstract_pool(
   if form == 'paged':
     return ragged.abstract_pool(policy, count, sampler.page_size, mesh)
   block = policy.head_dim * sampler.page_size
-  shape = (count, policy.num_layers, 2, policy.num_kv_heads, block)
+  shape = (count, kinds.count('attention', policy), 2, policy.num_kv_heads, block)
   place = NamedSharding(mesh, sharding.partition_spec(cache.POOL_AXES, shape, mesh))
   return jax.ShapeDtypeStruct(shape, cache.stored(policy.dtype), sharding=place)
 
@@ -296,7 +313,13 @@ def abstract_pool(
 def _pool_maker(
     policy: config_lib.Policy, sampler: config_lib.Sampler, mesh: Mesh, form: str
 ) -> Any:
-  """jit of (), which makes an empty pool."""
-  target = abstract_pool(policy, sampler, mesh, form)
-  make = functools.partial(jnp.zeros, target.shape, target.dtype)
-  return jax.jit(make, out_shardings=target.sharding)
+  """jit of (), which makes empty pools of pages and of memories."""
+  target = (
+      abstract_pool(policy, sampler, mesh, form),
+      recall.abstract_pool(policy, sampler, mesh),
+  )
+
+  def make() -> Any:
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), target)
+
+  return jax.jit(make, out_shardings=jax.tree.map(lambda x: x.sharding, target))

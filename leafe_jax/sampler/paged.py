@@ -17,8 +17,17 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import experts, kinds, layers, model, rope, sharding, stacks
-from leafe_jax.sampler import drawing, ragged, reading
+from leafe_jax.policy import (
+  delta,
+  experts,
+  kinds,
+  layers,
+  model,
+  rope,
+  sharding,
+  stacks,
+)  # fmt: skip
+from leafe_jax.sampler import drawing, ragged, reading, recall
 from leafe_jax.sampler import turn as turn_lib
 
 # The residual stream, and a number for the experts that its tokens went to.
@@ -32,11 +41,12 @@ def turn(
     params: model.Params,
     pool: Float[Array, 'places P heads H'],
     batch: turn_lib.Batch,
+    memories: delta.Memory | None = None,
     *,
     gather_weights: bool = True,
     drawable: Bool[np.ndarray, ' V'] | None = None,
-) -> tuple[Array, turn_lib.Response | None]:
-  """As `turn.turn`, but returns the pool itself, with the new pages in it.
+) -> tuple[Array, turn_lib.Response | None, delta.Memory | None]:
+  """As `turn.turn`, but returns the pools themselves, with what is new in them.
 
   Args:
     config: sizes and types.
@@ -45,12 +55,13 @@ def turn(
     params: weights.
     pool: see `ragged`; donate it.
     batch: the rows; their max_tokens <= R.
+    memories: see `recall`; donate it.
     gather_weights: bring the FSDP shards of the weights together once, before
       decoding, instead of at every step.
     drawable: tokens that may be drawn; None: all.
   """
   params = _prepare(params, config, gather_weights and num_decode > 0)
-  depth = config.num_layers
+  depth = kinds.count('attention', config)
   num_pages = pool.shape[0] // depth
   # A row goes on in a copy of its half-filled page, which others may share.
   fresh = jnp.where(batch.offset > 0, batch.write_pages[:, 0], num_pages)
@@ -59,15 +70,20 @@ def turn(
   start = batch.prefix_length + batch.offset
   known = jnp.arange(batch.tokens.shape[1]) < batch.num_new[:, None]
   rows = ragged.Rows(table, start, known)
-  stream, pool = _read(params, config, pool, batch.tokens, rows)
+  memory: recall.Layers = []
+  if memories is not None and batch.memory is not None:
+    memory = recall.gather(memories, batch.memory, stacked=True)
+  stream, pool, memory = _read(params, config, pool, memory, batch.tokens, rows, known)
   response = None
   if num_decode:
     found = _next(params, config, stream, batch.num_new - 1)
     rows = ragged.Rows(table, start + batch.num_new, batch.active[:, None])
-    response, pool = _decode(
-        params, config, pool, rows, batch, found, num_decode, drawable
+    response, pool, memory = _decode(
+        params, config, pool, memory, rows, batch, found, num_decode, drawable
     )
-  return pool, response
+  if memories is not None and batch.write_memory is not None:
+    memories = recall.write(memories, batch.write_memory, recall.of_rows(memory))
+  return pool, response, memories
 
 
 def page_table(
@@ -108,35 +124,51 @@ def _read(
     params: model.Params,
     config: config_lib.Policy,
     pool: Array,
+    memory: recall.Layers,
     tokens: Int[Array, 'B T'],
     rows: ragged.Rows,
-) -> tuple[_Stream, Array]:
-  """Runs tokens through the layers and writes their keys and values."""
+    kept: Bool[Array, 'B T'],
+) -> tuple[_Stream, Array, recall.Layers]:
+  """Runs tokens through the layers and writes their keys and values.
+
+  Recurrent layers remember those that are `kept`.
+  """
   x = layers.embed(params, tokens, config)
   x = sharding.constrain(x, ('batch', 'length', None))
   positions = rows.start[:, None] + jnp.arange(tokens.shape[1])
   angles = rope.all_angles(positions, config)
 
+  depth = kinds.count('attention', config)
+
   def layer(
-      kind: kinds.Kind, carry: tuple[_Stream, Array], weights: model.Params,
-      index: Array,
-  ) -> tuple[tuple[_Stream, Array], None]:
-    (x, route), pool = carry
+      kind: kinds.Kind, carry: tuple[_Stream, Array], weights: model.Params, own: Any
+  ) -> tuple[tuple[_Stream, Array], delta.Memory | None]:
+    ((x, route), pool), memory = carry, None
     normed = layers.enter(x, weights, 'attn_norm_ld', config)
-    k, v = layers.key_value(normed, weights, angles.get(kind.rope), config)
-    q = layers.query(normed, weights, angles.get(kind.rope), config)
-    pool, mixed = ragged.write_and_attend(
-        pool, config.num_layers, index, rows, q, k, v, kind.window
-    )
-    mixed = layers.project_out(mixed, weights)
+    if kind.mixer == 'delta':
+      mixed, memory = delta.mix(normed, weights, config, own, known=kept)
+    else:
+      mixed, pool = attend(kind, normed, weights, pool, own)
     x, routes = layers.conclude(x, mixed, weights, kind, config)
     x = sharding.constrain(x, ('batch', 'length', None))
-    return ((x, experts.onward(route, routes)), pool), None
+    return ((x, experts.onward(route, routes)), pool), memory
 
-  order = {'attention': jnp.arange(config.num_layers)}
+  def attend(
+      kind: kinds.Kind, normed: Array, weights: model.Params, pool: Array, index: Array
+  ) -> tuple[Array, Array]:
+    k, v = layers.key_value(normed, weights, angles.get(kind.rope), config)
+    q, gate = layers.query(normed, weights, angles.get(kind.rope), config)
+    pool, mixed = ragged.write_and_attend(
+        pool, depth, index, rows, q, k, v, kind.window
+    )
+    return layers.project_out(mixed, gate, weights), pool
+
+  states: dict[str, Any] = {'attention': jnp.arange(depth)}
+  if memory:
+    states['delta'] = memory
   stream = x, experts.nowhere(tokens, config)
-  (stream, pool), _ = stacks.scan(config, layer, (stream, pool), params, order)
-  return stream, pool
+  (stream, pool), found = stacks.scan(config, layer, (stream, pool), params, states)
+  return stream, pool, found.get('delta', [])
 
 
 def _next(
@@ -152,27 +184,33 @@ def _decode(
     params: model.Params,
     config: config_lib.Policy,
     pool: Array,
+    memory: recall.Layers,
     rows: ragged.Rows,
     batch: turn_lib.Batch,
     found: reading.Next,
     num_decode: int,
     drawable: Bool[np.ndarray, ' V'] | None,
-) -> tuple[turn_lib.Response, Array]:
+) -> tuple[turn_lib.Response, Array, recall.Layers]:
   """Draws, reads, draws, ... until every row has stopped."""
   rules = batch.drawing
   assert rules is not None  # given wherever there is room for a response
 
-  def step(carry: tuple[turn_lib.Said, Array]) -> tuple[turn_lib.Said, Array]:
-    said, pool = carry
+  def step(
+      carry: tuple[turn_lib.Said, Array, recall.Layers]
+  ) -> tuple[turn_lib.Said, Array, recall.Layers]:
+    said, pool, memory = carry
+    kept = turn_lib.going_on(rules, said)[:, None]
     here = rows._replace(start=rows.start + said.index - 1)
-    stream, pool = _read(params, config, pool, said.token[:, None], here)
+    stream, pool, memory = _read(
+        params, config, pool, memory, said.token[:, None], here, kept
+    )
     found = _next(params, config, stream, jnp.zeros_like(rows.start))
-    return turn_lib.draw_next(found, uniform, rules, said, drawable), pool
+    return turn_lib.draw_next(found, uniform, rules, said, drawable), pool, memory
 
   uniform = drawing.uniforms(rules.keys, num_decode, rules.first)
   nothing = turn_lib.nothing_said(batch, num_decode, config)
   first = turn_lib.draw_next(found, uniform, rules, nothing, drawable)
-  said, pool = jax.lax.while_loop(
-      lambda carry: turn_lib.unfinished(batch, carry[0]), step, (first, pool)
+  said, pool, memory = jax.lax.while_loop(
+      lambda carry: turn_lib.unfinished(batch, carry[0]), step, (first, pool, memory)
   )
-  return said.response, pool
+  return said.response, pool, memory

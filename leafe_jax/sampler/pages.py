@@ -1,5 +1,7 @@
 """KV pages on the host: who owns which page of the device pool.
 
+The memories of recurrent layers (`memories`) are pages of a pool of their own.
+
 Invariants:
   1. A page id is either free or held by exactly one living `Page`.
   2. A `Page` is shared by reference: states that share a prefix hold the same
@@ -11,6 +13,8 @@ Invariants:
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 
 class OutOfPages(RuntimeError):
@@ -32,11 +36,35 @@ class Page:
     self._free.append(self.id)
 
 
-class PagePool:
-  """The ids first .. first + num_pages - 1."""
+class Fresh(NamedTuple):
+  """What a row of a dispatch writes.
 
-  def __init__(self, num_pages: int, first: int = 0):
+  Attributes:
+    pages: with its keys and values.
+    memory: of its recurrent layers after the last token; None without such layers.
+  """
+
+  pages: tuple[Page, ...]
+  memory: Page | None = None
+
+
+class PagePool:
+  """The ids first .. first + num_pages - 1.
+
+  Args:
+    num_pages: of the pool.
+    first: id.
+    name: of what a page holds, and of the option that says how many there are.
+  """
+
+  def __init__(
+      self,
+      num_pages: int,
+      first: int = 0,
+      name: tuple[str, str] = ('KV pages', 'num_pages'),
+  ):
     self.num_pages = num_pages
+    self._name = name
     self._free = list(range(first + num_pages - 1, first - 1, -1))
 
   @property
@@ -46,9 +74,10 @@ class PagePool:
   def require(self, count: int) -> None:
     """Raises OutOfPages unless `count` pages are free."""
     if count > len(self._free):
+      what, option = self._name
       raise OutOfPages(
-          f'{count} KV pages wanted, {len(self._free)} of {self.num_pages} free:'
-          ' drop states, sample fewer rows at a time or raise sampler.num_pages'
+          f'{count} {what} wanted, {len(self._free)} of {self.num_pages} free:'
+          f' drop states, sample fewer rows at a time or raise sampler.{option}'
       )
 
   def take(self, count: int) -> tuple[Page, ...]:

@@ -15,7 +15,9 @@ Invariants:
      without users, least recently used first. These go first. Leaves that
      states still point to may be taken too (`put_back`): tokens and parents
      stay with the node, so such a state is read again when it is needed.
-  4. What is found depends on what was read before. A caller that must come out
+  4. With recurrent layers a transcript is gone on from where a memory is
+     (`memories`): what is found ends with a node that has one, whole.
+  5. What is found depends on what was read before. A caller that must come out
      with the same bits again calls `clear` first: from there on everything
      here is a function of the calls made, never of time.
 """
@@ -25,6 +27,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterator, Sequence
 
+from leafe_jax.sampler.memories import Memories
 from leafe_jax.sampler.pages import Page, PagePool
 
 Tokens = tuple[int, ...]
@@ -37,17 +40,19 @@ class Node:
     parent: the page before; None for the root.
     tokens: at most a page of them.
     page: None after it was taken back.
+    memory: of recurrent layers after its last token; None without one.
     children: by their tokens.
     users: living leases.
     used: when it was last leased or read, in launches.
   """
 
-  __slots__ = ('children', 'page', 'parent', 'tokens', 'used', 'users')
+  __slots__ = ('children', 'memory', 'page', 'parent', 'tokens', 'used', 'users')
 
   def __init__(self, parent: Node | None, tokens: Tokens, page: Page | None):
     self.parent = parent
     self.tokens = tokens
     self.page = page
+    self.memory: Page | None = None
     self.children: dict[Tokens, Node] = {}
     self.users = 0
     self.used = 0
@@ -62,6 +67,8 @@ class Lease:
     node.users += 1
     node.used = tree.clock
     tree.idle.pop(node, None)
+    if tree.memories is not None:
+      tree.memories.touch(node)
     self._tree = tree
     self.node = node
 
@@ -73,6 +80,13 @@ class Lease:
   def shard(self) -> int:
     """Of the pool that the pages are in."""
     return self._tree.shard
+
+  @property
+  def ready(self) -> bool:
+    """Whether the transcript can be gone on from as it is."""
+    if self.node.page is None:
+      return False
+    return self._tree.memories is None or self.node.memory is not None
 
   @property
   def lives(self) -> bool:
@@ -96,13 +110,20 @@ class RadixTree:
     shard: its number.
     clock: counts launches, for `used`.
     idle: leaves without users, oldest first (a dict as an ordered set).
+    memories: of recurrent layers; None without such layers.
   """
 
   def __init__(
-      self, pool: PagePool, page_size: int, keep: bool = True, shard: int = 0
+      self,
+      pool: PagePool,
+      page_size: int,
+      keep: bool = True,
+      shard: int = 0,
+      memories: Memories | None = None,
   ):
-    """Args: the pages; tokens a page; whether unused pages stay; its number."""
+    """Args: pages; tokens a page; whether unused pages stay; number; memories."""
     self.shard = shard
+    self.memories = memories
     self._pool = pool
     self._page_size = page_size
     self._keep = keep
@@ -131,13 +152,10 @@ class RadixTree:
 
     The last page may hold more than what was found of it.
     """
-    size, node, length = self._page_size, self._root, 0
-    while length + size <= len(tokens):
-      child = node.children.get(tuple(tokens[length : length + size]))
-      if child is None:
-        break
-      node, length = child, length + size
-    rest = tokens[length : length + size]
+    if self.memories is not None:
+      return self._match_memory(tokens)
+    node, length = self._walk(tokens)
+    rest = tokens[length : length + self._page_size]
     best, reach = node, 0
     for child in node.children.values() if rest else ():
       common = common_length(child.tokens, rest)
@@ -147,8 +165,39 @@ class RadixTree:
       return None, 0
     return Lease(self, best), length + reach
 
+  def _walk(self, tokens: Sequence[int]) -> tuple[Node, int]:
+    """The last of the full pages that `tokens` begin with, and where it ends."""
+    size, node, length = self._page_size, self._root, 0
+    while length + size <= len(tokens):
+      child = node.children.get(tuple(tokens[length : length + size]))
+      if child is None:
+        break
+      node, length = child, length + size
+    return node, length
+
+  def _match_memory(self, tokens: Sequence[int]) -> tuple[Lease | None, int]:
+    """The longest beginning that ends where a memory is."""
+    node, length = self._walk(tokens)
+    while True:
+      rest = tuple(tokens[length : length + self._page_size])
+      whole = [
+          child for child in node.children.values()
+          if child.memory is not None and child.tokens == rest[: len(child.tokens)]
+      ]
+      if whole:
+        best = max(whole, key=lambda child: len(child.tokens))
+        return Lease(self, best), length + len(best.tokens)
+      if node.parent is None:
+        return None, 0
+      node, length = node.parent, length - len(node.tokens)
+
   def insert(
-      self, lease: Lease | None, length: int, tokens: Tokens, pages: Sequence[Page]
+      self,
+      lease: Lease | None,
+      length: int,
+      tokens: Tokens,
+      pages: Sequence[Page],
+      memory: Page | None = None,
   ) -> Lease | None:
     """What a row wrote: `tokens` after the first `length` of a transcript.
 
@@ -157,6 +206,7 @@ class RadixTree:
       length: tokens of the transcript that were in pages before.
       tokens: that are in pages now.
       pages: fresh ones; the first holds the tokens of a half-filled page again.
+      memory: of recurrent layers after the last of the tokens.
     """
     size, node = self._page_size, self._root
     if lease is not None:
@@ -167,6 +217,8 @@ class RadixTree:
         node = node.parent
     for start, page in zip(range(0, len(tokens), size), pages):
       node = self._child(node, tokens[start : start + size], page)
+    if self.memories is not None and memory is not None and node is not self._root:
+      self.memories.keep(node, memory)
     return None if node is self._root else Lease(self, node)
 
   def _child(self, parent: Node, tokens: Tokens, page: Page) -> Node:
@@ -224,7 +276,7 @@ class RadixTree:
 
   def _evict(self, leaf: Node) -> None:
     self.idle.pop(leaf, None)
-    leaf.page = None
+    self._empty(leaf)
     parent = leaf.parent
     assert parent is not None
     del parent.children[leaf.tokens]
@@ -233,10 +285,15 @@ class RadixTree:
       self.idle[parent] = None
       self.idle.move_to_end(parent, last=False)
 
+  def _empty(self, node: Node) -> None:
+    node.page = None
+    if self.memories is not None:
+      self.memories.drop(node)
+
   def clear(self) -> None:
     """Frees every page; states keep their tokens and are read again."""
     for node in list(self.nodes()):
-      node.page = None
+      self._empty(node)
       node.children = {}
     self._root.children = {}
     self.idle.clear()

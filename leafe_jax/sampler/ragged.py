@@ -26,7 +26,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import attention, products, sharding
+from leafe_jax.policy import attention, kinds, products, sharding
 from leafe_jax.sampler import flash
 
 _LANES = 128  # of a TPU's vector unit: the only head_dim of its kernel
@@ -55,7 +55,8 @@ def abstract_pool(
 ) -> jax.ShapeDtypeStruct:
   """Shape, type and sharding of a pool, nothing allocated."""
   heads = 2 * _pool_heads(policy, mesh)
-  shape = (policy.num_layers * num_pages, page_size, heads, policy.head_dim)
+  slots = kinds.count('attention', policy) * num_pages
+  shape = (slots, page_size, heads, policy.head_dim)
   place: Any = NamedSharding(mesh, _pool_spec(shape, mesh))
   return jax.ShapeDtypeStruct(shape, jnp.dtype(policy.dtype), sharding=place)
 

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from leafe_jax import config as config_lib
 from leafe_jax.policy import (
+  delta,
   experts,
   kinds,
   layers,
@@ -28,8 +29,9 @@ from leafe_jax.policy import (
   rope,
   sharding,
   stacks,
-)
+)  # fmt: skip
 from leafe_jax.policy.attention import MASKED
+from leafe_jax.sampler import recall
 from leafe_jax.sampler.cache import KV, Layers
 
 QUERIES = 64  # at a time: what a long prefill scores should stay in the VMEM of a TPU
@@ -78,9 +80,11 @@ class LayeredPolicy:
 def is_cast(name: str, value: Any) -> bool:
   """Whether a weight is brought to the type of the products before they are made.
 
-  A quantised one is spelt out where it is used; a router stays as it is in training.
+  A quantised one is spelt out where it is used; a router, and what decides how fast
+  a layer forgets, stay as they are in training.
   """
-  return isinstance(value, jax.Array) and name != experts.ROUTER
+  wide = (experts.ROUTER, *delta.WIDE)
+  return isinstance(value, jax.Array) and name not in wide
 
 
 def read(
@@ -91,7 +95,8 @@ def read(
     keep: Keep,
     masks: Masks,
     last: Int[Array, ' B'] | None,
-) -> tuple[Next | None, Layers]:
+    recalled: Recalled | None = None,
+) -> tuple[Next | None, Layers, recall.Layers]:
   """Runs tokens through the layers.
 
   Args:
@@ -102,22 +107,37 @@ def read(
     keep: says what a layer attends to and which keys and values come out.
     masks: by window; t = T, or 1: all the same.
     last: the place of each row whose logits are wanted; None: no logits.
+    recalled: what recurrent layers know; None without such layers.
 
   Returns:
-    What follows, and the kept keys and values of all layers.
+    What follows, the kept keys and values of all layers with attention, and what the
+    others know now.
   """
   x = layers.embed(policy.params, tokens, policy.config)
   run = _scan if policy.config.scan_layers else _unroll
   stream = x, experts.nowhere(tokens, policy.config)
-  (x, route), kept = run(policy, stream, _Wanted(angles, caches, keep, masks, last))
+  wanted = _Wanted(angles, caches, keep, masks, last, recalled)
+  (x, route), kept, memory = run(policy, stream, wanted)
   if last is None:
-    return None, kept
+    return None, kept, memory
   logits = layers.unembed(policy.params, x[:, 0], policy.config)
-  return Next(logits, None if route is None else route[:, 0]), kept
+  return Next(logits, None if route is None else route[:, 0]), kept, memory
 
 
 # The residual stream, and a number for the experts that its tokens went to.
 _Stream = tuple[Array, Array | None]
+
+
+class Recalled(NamedTuple):
+  """What recurrent layers know before some tokens.
+
+  Attributes:
+    layers: their memories.
+    known: [B, T] which tokens are to be remembered, the first of every row.
+  """
+
+  layers: recall.Layers
+  known: Array
 
 
 class _Wanted(NamedTuple):
@@ -128,25 +148,44 @@ class _Wanted(NamedTuple):
   keep: Keep
   masks: Masks
   last: Int[Array, ' B'] | None
+  recalled: Recalled | None
+
+  def memory(self, rank: int) -> delta.Memory:
+    """Of one of the recurrent layers, where they stand one by one."""
+    assert self.recalled is not None  # given where there are such layers
+    return self.recalled.layers[rank]  # type: ignore[return-value]
 
 
 def _unroll(
     policy: LayeredPolicy, stream: _Stream, wanted: _Wanted
-) -> tuple[_Stream, Layers]:
+) -> tuple[_Stream, Layers, recall.Layers]:
   """Layer by layer.
 
   Of the last layer nothing but keys and values is needed, except at `last`:
   only these places go through the rest of it.
   """
-  config, kept = policy.config, []
+  config, kept, memories = policy.config, [], []
   (x, route), last = stream, wanted.last
   every = zip(kinds.of_layers(config), policy.layers, strict=True)
   for index, (kind, weights) in enumerate(every):
+    final = index == config.num_layers - 1
+    if kind.mixer == 'delta':
+      memory = wanted.memory(len(memories))
+      mixed, memory = _remember(config, x, weights, memory, wanted)
+      memories.append(memory)
+      if final:
+        if last is None:
+          break
+        x, mixed = pick(x, last), pick(mixed, last)
+        route = None if route is None else pick(route, last)
+      x, routes = layers.conclude(x, mixed, weights, kind, config)
+      route = experts.onward(route, routes)
+      continue
     angles, masks = wanted.angles.get(kind.rope), wanted.masks[kind.window]
-    of_layer = [part[index] for part in wanted.caches if isinstance(part, list)]
+    of_layer = [part[len(kept)] for part in wanted.caches if isinstance(part, list)]
     normed, parts, grown = _look(config, x, angles, weights, of_layer, wanted.keep)
     kept.append(grown)
-    if index == config.num_layers - 1:
+    if final:
       if last is None:
         break
       x, normed = pick(x, last), pick(normed, last)
@@ -155,19 +194,24 @@ def _unroll(
       masks = [pick(mask, last) for mask in masks]
     x, routes = _think(config, x, normed, angles, weights, kind, parts, masks)
     route = experts.onward(route, routes)
-  return (x, route), kept
+  return (x, route), kept, memories
 
 
 def _scan(
     policy: LayeredPolicy, stream: _Stream, wanted: _Wanted
-) -> tuple[_Stream, Layers]:
+) -> tuple[_Stream, Layers, recall.Layers]:
   """The layers as loops: a deep model compiles like one layer of each kind."""
   config = policy.config
 
   def layer(
-      kind: kinds.Kind, stream: _Stream, weights: model.Params, caches: Sequence[KV]
-  ) -> tuple[_Stream, KV]:
+      kind: kinds.Kind, stream: _Stream, weights: model.Params, caches: Any
+  ) -> tuple[_Stream, KV | delta.Memory]:
     x, route = stream
+    if kind.mixer == 'delta':
+      mixed, memory = _remember(config, x, weights, caches, wanted)
+      x, routes = layers.conclude(x, mixed, weights, kind, config)
+      x = sharding.constrain(x, ('batch', 'length', None))
+      return (x, experts.onward(route, routes)), memory
     angles, masks = wanted.angles.get(kind.rope), wanted.masks[kind.window]
     normed, parts, kept = _look(config, x, angles, weights, caches, wanted.keep)
     x, routes = _think(config, x, normed, angles, weights, kind, parts, masks)
@@ -175,11 +219,26 @@ def _scan(
     return (x, experts.onward(route, routes)), kept
 
   caches: Any = {'attention': tuple(wanted.caches)}
+  if wanted.recalled is not None:
+    caches['delta'] = wanted.recalled.layers
   stream, kept = stacks.scan(config, layer, stream, policy.params, caches)
   last = wanted.last
   if last is not None:
     stream = jax.tree.map(lambda x: pick(x, last), stream)
-  return stream, kept['attention']
+  return stream, kept['attention'], kept.get('delta', [])
+
+
+def _remember(
+    config: config_lib.Policy,
+    x: Float[Array, 'B T D'],
+    weights: layers.Weights,
+    memory: delta.Memory,
+    wanted: _Wanted,
+) -> tuple[Float[Array, 'B T D'], delta.Memory]:
+  """What a recurrent layer adds, and what it knows after the tokens."""
+  assert wanted.recalled is not None  # given where there are such layers
+  normed = layers.enter(x, weights, 'attn_norm_ld', config)
+  return delta.mix(normed, weights, config, memory, known=wanted.recalled.known)
 
 
 def _look(
@@ -207,8 +266,8 @@ def _think(
     masks: Sequence[Array],
 ) -> tuple[Float[Array, 'B T D'], experts.Routes | None]:
   """The rest of a layer: attention over the parts, and the MLP."""
-  q = layers.query(normed, weights, angles, config)
-  mixed = layers.project_out(attend(q, parts, masks), weights)
+  q, gate = layers.query(normed, weights, angles, config)
+  mixed = layers.project_out(attend(q, parts, masks), gate, weights)
   return layers.conclude(x, mixed, weights, kind, config)
 
 

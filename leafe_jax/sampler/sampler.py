@@ -69,7 +69,10 @@ class Sampler:
     self._drawable = None if drawable is None or drawable.all() else drawable
     self._engine = Engine(policy_config, sampler_config, mesh, self._drawable)
     reuse = sampler_config.prefix_reuse
-    self._shards = Shards(self._engine.buckets, sampler_config.num_pages, reuse)
+    self._shards = Shards(
+        self._engine.buckets, sampler_config.num_pages, reuse,
+        self._engine.num_memories,
+    )
     self._scheduler = Scheduler(self._engine, self._shards, reuse, decode)
 
   @property

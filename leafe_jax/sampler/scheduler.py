@@ -31,7 +31,7 @@ from leafe_jax.sampler.batching import Row
 from leafe_jax.sampler.choices import build_trie
 from leafe_jax.sampler.engine import MAX_UNDER_WAY, Dispatch, Engine
 from leafe_jax.sampler.jobs import Job, Kind
-from leafe_jax.sampler.pages import OutOfPages, Page
+from leafe_jax.sampler.pages import Fresh, OutOfPages
 from leafe_jax.sampler.radix import common_length
 from leafe_jax.sampler.shards import Shards
 from leafe_jax.sampler.state import NonFiniteLogits, Request, Rules, Sample, State
@@ -194,7 +194,7 @@ class Scheduler:
       over = []
       for job in unsettled:
         lease = job.state.lease
-        gone = lease is not None and lease.node.page is None
+        gone = lease is not None and not lease.ready
         if gone or (lease is None and not job.matched):
           self._match(job, gone)
           fresh[job.ticket] = job
@@ -310,13 +310,14 @@ class Scheduler:
         self._requeue(job)
         continue
       tokens, logprobs, count, stopped, *routes = next(lists)
+      decoded = count
       if row.rules.stop_strings:
         end = self._end_of_text(job, tokens[:count])
         count, stopped = (count, stopped) if end is None else (end, True)
       job.tokens += tokens[:count]
       job.logprobs += logprobs[:count]
       job.routes += routes[0][:count] if routes else []
-      self._advance(job, row, tuple(tokens[:count]), fresh)
+      self._advance(job, row, tuple(tokens[:count]), fresh, count == decoded)
       self._stats.sampled_tokens += count
       if stopped or len(job.tokens) >= job.rules.max_tokens:
         self._finish_job(job, stopped)
@@ -346,12 +347,20 @@ class Scheduler:
     raise NonFiniteLogits(state.version, state.length + int(token))
 
   def _advance(
-      self, job: Job, row: Row, said: tuple[int, ...], fresh: tuple[Page, ...]
+      self,
+      job: Job,
+      row: Row,
+      said: tuple[int, ...],
+      fresh: Fresh,
+      whole: bool = True,
   ) -> None:
-    """The state after the row's prompt tokens and all but the last one said."""
+    """The state after the row's prompt tokens and all but the last one said.
+
+    If not `whole`, more was decoded: what recurrent layers know is of no use then.
+    """
     state = row.state
     read = state.pending[: row.num_new] + said[:-1]
-    lease = self._shards.insert(row, read, fresh)
+    lease = self._shards.insert(row, read, fresh, whole)
     pending = state.pending[row.num_new :] + said[-1:]
     job.state = State(state.version, lease, state.cached + len(read), pending)
 

@@ -10,10 +10,12 @@ the beginning that all prompts have in common, each of them reads once.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from leafe_jax.sampler import memories
 from leafe_jax.sampler.batching import Buckets, Row
-from leafe_jax.sampler.pages import Page, PagePool
+from leafe_jax.sampler.memories import Memories
+from leafe_jax.sampler.pages import Fresh, PagePool
 from leafe_jax.sampler.radix import Lease, Node, RadixTree
 
 
@@ -24,15 +26,24 @@ class Shards:
     buckets: the static shapes.
     num_pages: of all shards together; what does not divide evenly is left out.
     keep: whether pages stay after their last use.
+    num_memories: of recurrent layers, likewise; 0: there are no such layers.
   """
 
-  def __init__(self, buckets: Buckets, num_pages: int, keep: bool):
+  def __init__(
+      self, buckets: Buckets, num_pages: int, keep: bool, num_memories: int = 0
+  ):
     self._buckets = buckets
     count = buckets.num_shards
     size = num_pages // count
     self._pools = [PagePool(size, first=i * size) for i in range(count)]
+    own = num_memories // count
+    self._memory_pools = [
+        PagePool(own, first=i * own, name=memories.NAME)
+        for i in range(count if num_memories else 0)
+    ]
+    kept = [Memories(pool) for pool in self._memory_pools] or [None] * count
     self._trees = [
-        RadixTree(pool, buckets.page_size, keep, shard)
+        RadixTree(pool, buckets.page_size, keep, shard, kept[shard])
         for shard, pool in enumerate(self._pools)
     ]
     self._rows = [0] * count
@@ -80,16 +91,25 @@ class Shards:
     return self._trees[shard].match(tokens)
 
   def insert(
-      self, row: Row, tokens: tuple[int, ...], pages: Sequence[Page]
+      self, row: Row, tokens: tuple[int, ...], fresh: Fresh, read: bool = True
   ) -> Lease | None:
-    """What a row wrote, see `RadixTree.insert`."""
+    """What a row wrote, see `RadixTree.insert`.
+
+    Args:
+      row: of a dispatch.
+      tokens: that it has in pages now.
+      fresh: what it wrote.
+      read: whether its memory has seen these tokens and no more.
+    """
     state, tree = row.state, self._trees[row.shard]
-    return tree.insert(state.lease, state.cached, tokens, pages)
+    memory = fresh.memory if read else None
+    return tree.insert(state.lease, state.cached, tokens, fresh.pages, memory)
 
   def make_room(self, rows: Iterable[Row]) -> bool:
     """Frees idle pages for rows to be launched; whether there are enough."""
-    needs = self._needs(rows).items()
-    return all(self._trees[shard].make_room(count) for shard, count in needs)
+    enough = [self._trees[i].make_room(count) for i, count in self._needs(rows)]
+    enough += [kept.make_room(count) for kept, _, count in self._memory_needs(rows)]
+    return all(enough)
 
   def put_back(self, rows: Iterable[Row], pinned: set[Node]) -> tuple[bool, int]:
     """Takes pages of states that wait, where rows to be launched need them.
@@ -97,22 +117,42 @@ class Shards:
     Returns:
       Whether there are enough now, and the number of leases that lost theirs.
     """
-    needs = self._needs(rows).items()
-    lost = sum(self._trees[shard].put_back(count, pinned) for shard, count in needs)
-    return all(self._pools[shard].num_free >= count for shard, count in needs), lost
+    lost, enough = 0, True
+    for shard, count in self._needs(rows):
+      lost += self._trees[shard].put_back(count, pinned)
+      enough &= self._pools[shard].num_free >= count
+    for kept, pool, count in self._memory_needs(rows):
+      lost += kept.put_back(count, {*pinned})
+      enough &= pool.num_free >= count
+    return enough, lost
 
   def require(self, rows: Iterable[Row]) -> None:
-    """Raises OutOfPages unless the pages that rows write are free."""
-    for shard, count in self._needs(rows).items():
+    """Raises OutOfPages unless what rows write is free."""
+    for shard, count in self._needs(rows):
       self._pools[shard].require(count)
+    for _, pool, count in self._memory_needs(rows):
+      pool.require(count)
 
-  def take(self, row: Row) -> tuple[Page, ...]:
-    """The pages that a row writes. Raises OutOfPages."""
-    return self._pools[row.shard].take(self._buckets.pages_needed(row))
+  def take(self, row: Row) -> Fresh:
+    """What a row writes. Raises OutOfPages."""
+    pages = self._pools[row.shard].take(self._buckets.pages_needed(row))
+    if not self._memory_pools:
+      return Fresh(pages)
+    return Fresh(pages, *self._memory_pools[row.shard].take(1))
 
-  def _needs(self, rows: Iterable[Row]) -> collections.Counter[int]:
-    """Pages by shard."""
+  def _needs(self, rows: Iterable[Row]) -> list[tuple[int, int]]:
+    """(shard, pages)."""
     needs: collections.Counter[int] = collections.Counter()
     for row in rows:
       needs[row.shard] += self._buckets.pages_needed(row)
-    return needs
+    return list(needs.items())
+
+  def _memory_needs(
+      self, rows: Iterable[Row]
+  ) -> Iterator[tuple[Memories, PagePool, int]]:
+    """Where memories are needed, and how many; nothing without recurrent layers."""
+    if self._memory_pools:
+      for shard, count in collections.Counter(row.shard for row in rows).items():
+        kept = self._trees[shard].memories
+        assert kept is not None  # as there are pools
+        yield kept, self._memory_pools[shard], count

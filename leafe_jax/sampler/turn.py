@@ -30,8 +30,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import kinds, model, rope
-from leafe_jax.sampler import cache, choices, drawing, reading
+from leafe_jax.policy import delta, kinds, model, rope
+from leafe_jax.sampler import cache, choices, drawing, reading, recall
 from leafe_jax.sampler.cache import KV, Layers
 
 
@@ -73,6 +73,10 @@ class Batch(NamedTuple):
     write_pages: [B, N/P] ids that receive the buffer; out of range: dropped.
     active: [B] whether the row is real.
     drawing: how to draw; None where nothing is drawn.
+    memory: [B] id of what recurrent layers know; out of range: nothing yet.
+    write_memory: [B] id that receives what they know in the end, likewise.
+
+  The last two are None for a policy without recurrent layers.
   """
 
   prefix_pages: Array
@@ -84,6 +88,8 @@ class Batch(NamedTuple):
   write_pages: Array
   active: Array
   drawing: Drawing | None
+  memory: Array | None = None
+  write_memory: Array | None = None
 
 
 class Response(NamedTuple):
@@ -122,9 +128,10 @@ def turn(
     params: model.Params,
     pool: Float[Array, 'pages L 2 K block'],
     batch: Batch,
+    memories: delta.Memory | None = None,
     *,
     drawable: Bool[np.ndarray, ' V'] | None = None,
-) -> tuple[Array, Response | None]:
+) -> tuple[Array, Response | None, delta.Memory | None]:
   """Reads every row's new tokens and samples up to `num_decode` tokens.
 
   Args:
@@ -134,11 +141,13 @@ def turn(
     params: weights.
     pool: KV pages; read only.
     batch: the rows; their max_tokens <= R.
+    memories: pool of them, see `recall`; None without recurrent layers.
     drawable: tokens that may be drawn; None: all.
 
   Returns:
-    Pages for batch.write_pages (see `cache.write`), and the responses (None
-    when R is 0). The last token of a response is never read: it stays pending.
+    Pages for batch.write_pages (see `cache.write`), the responses (None when R is 0),
+    and memories for batch.write_memory (see `recall.write`). The last token of a
+    response is never read: it stays pending.
   """
   policy = reading.LayeredPolicy.prepare(config, params)
   num_new, num_write = batch.tokens.shape[1], batch.write_pages.shape[1]
@@ -149,21 +158,36 @@ def turn(
       room=-(-(num_new - 1) // page_size) * page_size,
       stacked=config.scan_layers,
   )
-  found, past = _read_prompt(policy, past, batch, page_size, num_decode > 0)
+  recalled = _recall(memories, batch, config)
+  found, past, known = _read_prompt(
+      policy, past, batch, page_size, num_decode > 0, recalled
+  )
   prefix = batch.prefix_pages.shape[1] * page_size
   buffers = cache.each_layer(
       lambda row: cache.behind(row, prefix, num_write * page_size), past
   )
   response = None
   if found is not None:
-    response, spoken = _decode(
-        policy, past, batch, page_size, found, num_decode, drawable
+    response, spoken, known = _decode(
+        policy, past, batch, page_size, found, known, num_decode, drawable
     )
     place = batch.offset + batch.num_new
     buffers = cache.each_layer(
         lambda buffer, new: cache.put(buffer, new, place), buffers, spoken
     )
-  return cache.close_buffers(buffers, page_size), response
+  memory = recall.of_rows(known) if memories is not None else None
+  return cache.close_buffers(buffers, page_size), response, memory
+
+
+def _recall(
+    memories: delta.Memory | None, batch: Batch, config: config_lib.Policy
+) -> reading.Recalled | None:
+  """What recurrent layers know of the rows before their new tokens."""
+  if memories is None or batch.memory is None:
+    return None
+  known = jnp.arange(batch.tokens.shape[1]) < batch.num_new[:, None]
+  found = recall.gather(memories, batch.memory, config.scan_layers)
+  return reading.Recalled(found, known)
 
 
 def _read_prompt(
@@ -172,22 +196,22 @@ def _read_prompt(
     batch: Batch,
     page_size: int,
     want_logits: bool,
-) -> tuple[reading.Next | None, Layers]:
+    recalled: reading.Recalled | None,
+) -> tuple[reading.Next | None, Layers, recall.Layers]:
   """Reads the new prompt tokens into the past; logits after the last."""
   order = jnp.arange(batch.tokens.shape[1])
   angles = _angles(policy, batch.prefix_length + batch.offset, order)
   causal = order <= order[:, None]
   seen = _Seen.of(past, batch, page_size, batch.offset)
-  found, new = reading.read(
+  found, new, memory = reading.read(
       policy, batch.tokens, angles, [past],
       lambda caches, new: ([*caches, new], new),
       _masks(policy, seen, order, causal[None]),
-      batch.num_new - 1 if want_logits else None,
+      batch.num_new - 1 if want_logits else None, recalled,
   )
   place = batch.prefix_pages.shape[1] * page_size + batch.offset
-  return found, cache.each_layer(
-      lambda row, new: cache.put(row, new, place), past, new
-  )
+  past = cache.each_layer(lambda row, new: cache.put(row, new, place), past, new)
+  return found, past, memory
 
 
 def _angles(
@@ -255,9 +279,10 @@ def _decode(
     batch: Batch,
     page_size: int,
     found: reading.Next,
+    memory: recall.Layers,
     num_decode: int,
     drawable: Bool[np.ndarray, ' V'] | None,
-) -> tuple[Response, Layers]:
+) -> tuple[Response, Layers, recall.Layers]:
   """Draws, reads, draws, ... until every row has stopped."""
   rules = batch.drawing
   assert rules is not None  # given wherever there is room for a response
@@ -265,12 +290,14 @@ def _decode(
   seen = _Seen.of(past, batch, page_size, end)
   room = cache.each_layer(lambda like: cache.no_tokens(like, num_decode), past)
   stacked = policy.config.scan_layers
-  order = jnp.arange(num_decode)
+  order, memories = jnp.arange(num_decode), bool(memory)
   # Of all steps at once: XLA would compute them again for every head and layer.
   angles = _angles(policy, batch.prefix_length + end, order)
 
-  def step(carry: tuple[Said, Layers]) -> tuple[Said, Layers]:
-    said, spoken = carry
+  def step(
+      carry: tuple[Said, Layers, recall.Layers]
+  ) -> tuple[Said, Layers, recall.Layers]:
+    said, spoken, memory = carry
     place = said.index - 1
 
     def keep(caches: Sequence[KV], new: KV) -> tuple[list[KV], KV]:
@@ -281,25 +308,33 @@ def _decode(
     now = jax.tree.map(
         lambda a: jax.lax.dynamic_index_in_dim(a, place, axis=2), angles
     )
-    found, kept = reading.read(
+    here = None
+    if memories:
+      here = reading.Recalled(memory, going_on(rules, said)[:, None])
+    found, kept, memory = reading.read(
         policy, said.token[:, None], now, [past, spoken], keep,
         _masks(policy, seen, place[None], (order <= place)[None, None]),
-        jnp.zeros_like(end),
+        jnp.zeros_like(end), here,
     )
     assert found is not None  # asked for: `last` is given
     if stacked:  # written for all layers at once
       kept = cache.each_layer(
           lambda spoken, new: cache.put_all(spoken, new, place), spoken, kept
       )
-    return draw_next(found, uniform, rules, said, drawable), kept
+    return draw_next(found, uniform, rules, said, drawable), kept, memory
 
   uniform = drawing.uniforms(rules.keys, num_decode, rules.first)
   nothing = nothing_said(batch, num_decode, policy.config)
   first = draw_next(found, uniform, rules, nothing, drawable)
-  said, spoken = jax.lax.while_loop(
-      lambda carry: unfinished(batch, carry[0]), step, (first, cache.pin(room))
+  said, spoken, memory = jax.lax.while_loop(
+      lambda carry: unfinished(batch, carry[0]), step, (first, cache.pin(room), memory)
   )
-  return said.response, spoken
+  return said.response, spoken, memory
+
+
+def going_on(rules: Drawing, said: Said) -> Bool[Array, ' B']:
+  """Rows that have not come to their end: they read their last token."""
+  return ~said.response.stopped & (said.index < rules.max_tokens)
 
 
 def nothing_said(batch: Batch, num_decode: int, config: config_lib.Policy) -> Said:
@@ -346,7 +381,7 @@ def draw_next(
   if rules.edges is not None and node is not None:
     node = choices.follow(rules.edges, node, token)
     hit = node == choices.DONE
-  running = ~response.stopped & (index < rules.max_tokens)
+  running = going_on(rules, said)
   column = jnp.arange(response.tokens.shape[1]) == index
   if routes is not None and found.route is not None:
     routes = jnp.where(column, found.route[:, None], routes)

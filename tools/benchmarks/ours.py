@@ -49,6 +49,7 @@ class Ours:
     config = config_lib.Sampler(
         page_size=_PAGE,
         num_pages=pages,
+        num_memories=2 * (workload.num_alive + rows),
         max_rows=rows,
         dispatch_rows=min(rows, _MOST_ROWS),
         prefill_buckets=(64, 256),

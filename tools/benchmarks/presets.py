@@ -61,12 +61,22 @@ def _sized(
   )
 
 
+# Three layers in four remember in matrices of 32 by 32 (Qwen3.5).
+_RECURRENT = dataclasses.replace(
+    _SMALL, layer_kinds=('delta', 'delta', 'delta', 'full'), norm_plus_one=True,
+    output_gate=True, rope_share=0.25, delta_key_heads=4, delta_value_heads=8,
+    delta_key_dim=32, delta_value_dim=32, scan_layers=True,
+)
+
 # Qwen3 shapes of 0.04, 3.7 and 15 million weights; SmolLM2-135M; Qwen2.5 at 0.5B
-# and 7B.
+# and 7B; a Qwen3.5 shape of 15 million.
 PRESETS = {
     'micro': Preset(_sized(_SMALL, 2, 32, (2, 1, 16), 48), 64, 64, 2),
     '4m': Preset(_sized(_SMALL, 4, 256, (4, 2, 64), 768), 2048, 512, 4),
     '15m': Preset(_sized(_SMALL, 8, 384, (6, 2, 64), 1152), 4096, 512, 2),
+    'recurrent': Preset(
+        _sized(_RECURRENT, 8, 384, (6, 2, 64), 1152), 4096, 512, 2
+    ),
     'smollm2': Preset(
         _sized(_LLAMA, 30, 576, (9, 3, 64), 1536), 49_152, 1024, 2
     ),

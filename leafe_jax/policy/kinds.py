@@ -20,7 +20,7 @@ class Kind(NamedTuple):
   """What a layer is made of.
 
   Attributes:
-    mixer: which weights and which state pass between places, see `model.MIXERS`.
+    mixer: which weights and which state pass between places, see `mixers.MIXERS`.
     window: places that a token sees, its own included; 0: all before it.
     rope: which rotary embedding, see `rope`; '': none.
     mlp: which weights follow, see `layers.MLPS`.

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +24,11 @@ from jaxtyping import Array, Float, Int
 
 from leafe_jax import config as config_lib
 from leafe_jax.policy import (
-  attention,
   delta,
-  delta_rule,
   experts,
   kinds,
   layers,
+  mixers,
   rope,
   scores,
   sharding,
@@ -300,7 +298,7 @@ def hidden(
   """
   x = layers.embed(params, tokens, config)
   x = sharding.constrain(x, ('batch', 'length', None))
-  places = Places(rope.all_angles(positions, config), segment_ids)
+  places = mixers.Places(rope.all_angles(positions, config), segment_ids)
 
   def layer(
       kind: kinds.Kind, stream: _Stream, weights: Params, _: None
@@ -336,67 +334,20 @@ def hidden(
 _Stream = tuple[Array, Array | None]
 
 
-class Places(NamedTuple):
-  """What mixers need to know of the places of packed rows.
-
-  Attributes:
-    angles: by rotary embedding.
-    segment_ids: [B, T] sequence of each token in its row, 0: padding.
-  """
-
-  angles: rope.AllAngles
-  segment_ids: Array
-
-
 def _layer(
     config: config_lib.Policy,
-    places: Places,
+    places: mixers.Places,
     kind: kinds.Kind,
     stream: _Stream,
     weights: Params,
 ) -> tuple[_Stream, experts.Load | None]:
   x, route = stream
   normed = layers.enter(x, weights, 'attn_norm_ld', config)
-  mixed = MIXERS[kind.mixer](config, places, kind, normed, weights)
+  mixed = mixers.MIXERS[kind.mixer](config, places, kind, normed, weights)
   x, routes = layers.conclude(x, mixed, weights, kind, config)
   x = sharding.constrain(x, ('batch', 'length', None))
   load = None if routes is None else experts.load(routes, places.segment_ids > 0)
   return (x, experts.onward(route, routes)), load
-
-
-def _attend(
-    config: config_lib.Policy,
-    places: Places,
-    kind: kinds.Kind,
-    normed: Float[Array, 'B T D'],
-    weights: Params,
-) -> Float[Array, 'B T D']:
-  angles = places.angles.get(kind.rope)
-  q, gate = layers.query(normed, weights, angles, config)
-  k, v = layers.key_value(normed, weights, angles, config)
-  mixed = attention.attend(
-      q, k, v, places.segment_ids, config.attention, kind.window
-  )
-  return layers.project_out(mixed, gate, weights)
-
-
-def _remember(
-    config: config_lib.Policy,
-    places: Places,
-    kind: kinds.Kind,
-    normed: Float[Array, 'B T D'],
-    weights: Params,
-) -> Float[Array, 'B T D']:
-  del kind
-  empty = delta.nothing_read(config, normed.shape[0])
-  runs = delta_rule.runs_of(places.segment_ids)
-  return delta.mix(normed, weights, config, empty, runs)[0]
-
-
-# Kind of mixer -> what passes between places in training, see `_attend`.
-MIXERS: Mapping[str, Callable[..., Array]] = {
-    'attention': _attend, 'delta': _remember
-}
 
 
 def token_scores(

@@ -117,9 +117,7 @@ def _find(
   return text_tensors(found) if hf_config.is_part(fields) else found
 
 
-def text_tensors(
-    tensors: Mapping[str, hf_files.Tensor],
-) -> dict[str, hf_files.Tensor]:
+def text_tensors(tensors: Mapping[str, Any]) -> dict[str, Any]:
   """Those of the text part of a model of text and images, as if it stood alone."""
   found = {}
   for name, tensor in tensors.items():

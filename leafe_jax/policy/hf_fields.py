@@ -115,7 +115,7 @@ def checked(fields: Fields, name: str, field: Field, before: str) -> Any:
   if found is None:
     state = 'null' if name in fields else 'missing'
     raise UnsupportedCheckpoint(f'{place} is {state}; it must be {_KINDS[field.kind]}')
-  if not _fits(found, field.kind) and not (field.zero and found == 0):
+  if not _fits(found, field):
     raise UnsupportedCheckpoint(
         f'{place} is {short(found)}; it must be {_KINDS[field.kind]}'
     )
@@ -126,8 +126,11 @@ def checked(fields: Fields, name: str, field: Field, before: str) -> Any:
   return float(found) if field.kind is float else found
 
 
-def _fits(found: Any, kind: type) -> bool:
+def _fits(found: Any, field: Field) -> bool:
+  kind = field.kind
   if kind is float:
     number = type(found) in (int, float) and abs(found) < 1e300
     return number and math.isfinite(found) and found > 0
-  return type(found) is kind and (kind is not int or found > 0)  # True is no int
+  if type(found) is not kind:  # True is no int
+    return False
+  return kind is not int or found > 0 or (field.zero and found == 0)

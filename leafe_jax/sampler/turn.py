@@ -250,7 +250,7 @@ class _Seen(NamedTuple):
 def _masks(
     policy: reading.LayeredPolicy,
     seen: _Seen,
-    order: Int[Array, ' t'],
+    order: Int[Array, ' t'] | Int[Array, ''],
     before: Bool[Array, '1 t new'],
 ) -> reading.Masks:
   """What tokens see of the past and of the new ones, by window.
@@ -265,9 +265,10 @@ def _masks(
   def mask(window: int) -> list[Array]:
     if not window:
       return [seen.known, before]
-    own = seen.end[:, None] + order
+    place = jnp.atleast_1d(order)
+    own = seen.end[:, None] + place
     near = own[:, :, None] - seen.places[:, None] < window
-    close = order[:, None] - jnp.arange(before.shape[-1]) < window
+    close = place[:, None] - jnp.arange(before.shape[-1]) < window
     return [seen.known & near, before & close]
 
   return {window: mask(window) for window in kinds.windows(policy.config)}
@@ -313,7 +314,7 @@ def _decode(
       here = reading.Recalled(memory, going_on(rules, said)[:, None])
     found, kept, memory = reading.read(
         policy, said.token[:, None], now, [past, spoken], keep,
-        _masks(policy, seen, place[None], (order <= place)[None, None]),
+        _masks(policy, seen, place, (order <= place)[None, None]),
         jnp.zeros_like(end), here,
     )
     assert found is not None  # asked for: `last` is given

@@ -5,6 +5,7 @@ import functools
 import os
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -155,9 +156,9 @@ def test_windows_lower_for_gpus(monkeypatch):
   monkeypatch.setattr(sharding, 'target_platform', lambda: 'gpu')
   length, layers, pages, page = 16, 2, 64, 16
   shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.bfloat16)
-  numbers = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
+  numbers: Any = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
   rows = ragged.Rows(
-      numbers((2, 32)), numbers((2,)), jax.ShapeDtypeStruct((2, length), bool)
+      numbers((2, 32)), numbers((2,)), numbers((2, length), dtype=jnp.bool_)
   )
   kv = shape((2, 2, length, 128))
   run = jax.jit(ragged.write_and_attend, static_argnums=(1, 7))

@@ -135,11 +135,14 @@ def _within_chunks(chunks: Tokens, runs: Int[Array, 'N B C']) -> _Parts:
   before = jnp.pad(last[:-1], ((1, 0), (0, 0), (0, 0)))  # run of the state
   earlier = jnp.tril(jnp.ones((size, size), bool))
   own = (runs[..., :, None] == runs[..., None, :]) & earlier
-  # Sums of a run alone: differences of sums over all keep bits of earlier runs.
+  # Sums of what lies between, no differences of sums: those would lose digits, and
+  # keep bits of earlier runs.
   faded = _product('nbcs,nbgrs->nbgrc', own.astype(g.dtype), g)
-  between = _fade(faded[..., :, None] - faded[..., None, :], own)
+  behind = jnp.where(jnp.tril(own, -1)[:, :, None, None], g[..., :, None], 0)
+  logs = _product('ts,nbgrsc->nbgrtc', earlier.astype(g.dtype), behind)
+  between = _fade(logs, own)
   since = _fade(faded, runs == before)
-  until = _fade(faded[..., -1:] - faded, runs == last)
+  until = _fade(logs[..., -1, :], runs == last)
   alike = _product('nbgci,nbgsi->nbgcs', k, k)[:, :, :, None]
   asked = _product('nbgci,nbgsi->nbgcs', q, k)[:, :, :, None]
   inverse = _invert(alike * between * beta[..., None])

@@ -12,12 +12,13 @@ from leafe_jax.methods import (
   grpo,
   jerp,
   leafe,
+  self_distill,
 )
 from leafe_jax.methods.arms import Arm
 
 ARMS = arms.table(
     leafe.ARMS, controls.ARMS, dpo.ARMS, grpo.ARMS, jerp.ARMS, ace.ARMS,
-    early_experience.ARMS,
+    early_experience.ARMS, self_distill.ARMS,
 )
 
 METHODS = {
@@ -32,6 +33,7 @@ METHODS = {
     'early_experience': (
         'base', 'imitation', 'iwm', 'self_reflection', 'leafe', 'leafe_ee',
     ),
+    'self_distillation': ('base', 'leafe', 'leafe_opd', 'grpo', 'sdpo', 'sdar'),
     'study': (
         'base', 'rft', 'rft_matched', 'refine', 'grpo', 'gigpo', 'imitation', 'iwm',
         'self_reflection', 'ace', 'jerp', 'advice', 'leafe_reh', 'leafe_cf', 'leafe',

@@ -1,0 +1,202 @@
+"""Self-distillation on the bandit: who knows it with a hint learns it without."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from leafe_jax import config as config_lib
+from leafe_jax.learner.checkpoints import load_params
+from leafe_jax.methods import collect, online, opd, self_distill, stage1
+from leafe_jax.methods.run import BASE
+from leafe_jax.rundir import EarlyEnd
+from leafe_jax.tree import Node, Tree, Turn
+from tests.methods import bandit, taught_bandit
+from tests.methods.taught_bandit import chance
+
+DISTILL = config_lib.Distill(
+    steps=24, batch_rows=4, row_length=24, checkpoint_every=6, learning_rate=1e-2
+)
+OPTIONS = config_lib.SelfDistill(refresh=6, top_k=8)
+GRPO = dataclasses.replace(
+    bandit.GRPO, steps=6, tasks_per_step=3, checkpoint_every=2, learning_rate=1e-2
+)
+
+
+@pytest.fixture(name='base', scope='module')
+def _base(tmp_path_factory):
+  """The directory of a run whose base was taught."""
+  directory = tmp_path_factory.mktemp('base')
+  taught_bandit.make_run(directory)
+  return directory
+
+
+def make_run(directory, base, success=True, **sections):
+  run = taught_bandit.make_run(directory, base, **{
+      'distill': DISTILL, 'self_distill': OPTIONS, 'grpo': GRPO, **sections})
+  trees = [taught_bandit.grown(run, task, success) for task in run.tasks('train', 6)]
+  explored = run.directory.phase(stage1.EXPLORE.name).dir
+  collect.save_trees(collect.wave_path(explored, 0), trees)
+  return run
+
+
+def distill(run):
+  return opd.distill(run, run.directory.phase(opd.PHASE.name).dir)
+
+
+def trained(run, phase):
+  return load_params(run.params_path(phase))
+
+
+def test_the_base_needs_a_hint(base, tmp_path):
+  run = make_run(tmp_path, base)
+  params = trained(run, BASE)
+  assert chance(run, params, 'right') < 0.4
+  assert chance(run, params, 'right', 'right') > 0.9
+  assert chance(run, params, 'right', 'nothing') > 0.9
+
+
+@pytest.mark.parametrize('divergence', ['forward', 'reverse'])
+def test_leafe_opd_says_without_the_hint_what_it_would_say_with_it(
+    base, tmp_path, divergence
+):
+  options = dataclasses.replace(OPTIONS, divergence=divergence)
+  run = make_run(tmp_path, base, self_distill=options)
+  result = distill(run)
+  assert result['events'] == 6 and result['updates'] == DISTILL.steps
+  # Rehearsal has nothing here: the success was hinted.
+  assert result['experience']['reh'] == 0
+  assert chance(run, trained(run, opd.PHASE.name), 'right') > 0.8
+  rounds = DISTILL.steps // OPTIONS.refresh
+  assert result['asked']['model_calls'] == 6 * rounds
+  assert result['asked']['sampled_tokens'] == 6 * rounds
+  assert result['asked']['env_steps'] == result['asked']['episodes'] == 0
+  assert json.dumps(result)
+
+
+def test_a_killed_distillation_ends_with_the_same_bits(base, tmp_path, monkeypatch):
+  straight, killed = (make_run(tmp_path / n, base) for n in ('straight', 'killed'))
+  expected = distill(straight)
+  take_round = opd.OnPolicy._round
+
+  def die(self, state, update, done, *rest):
+    if done == 12:
+      raise KeyboardInterrupt
+    return take_round(self, state, update, done, *rest)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(opd.OnPolicy, '_round', die)
+    with pytest.raises(KeyboardInterrupt):
+      distill(killed)
+  assert distill(killed) == expected
+  weights = trained(straight, opd.PHASE.name)
+  for name, value in trained(killed, opd.PHASE.name).items():
+    np.testing.assert_array_equal(value, weights[name])
+
+
+def test_rehearsal_is_imitated_beside(base, tmp_path):
+  """A success of a root's own is part of every batch."""
+  run = make_run(tmp_path, base)
+  tree = taught_bandit.grown(run, run.tasks('train', 1)[0])
+  tree.nodes[0].success = True  # 'left', to be told apart
+  collect.save_trees(
+      collect.wave_path(run.directory.phase(stage1.EXPLORE.name).dir, 0), [tree]
+  )
+  result = distill(run)
+  assert result['experience']['reh'] == 1
+  assert chance(run, trained(run, opd.PHASE.name), 'left') > 0.2
+
+
+def test_nothing_to_distil_is_said(base, tmp_path):
+  with pytest.raises(EarlyEnd, match='leafe_opd.*experience.cf_filter'):
+    distill(make_run(tmp_path, base, success=False))
+
+
+def test_sdpo_learns_from_what_the_world_answered(base, tmp_path):
+  run = make_run(tmp_path, base)
+  result = self_distill.sdpo(run, run.directory.phase('sdpo').dir)
+  assert np.mean(result['success'][:1]) < 0.5
+  assert chance(run, trained(run, 'sdpo'), 'right') > 0.8
+  # Each episode is paid for as in GRPO; the teacher costs no step.
+  assert result['budget']['episodes'] == 6 * 3 * 8
+  assert result['budget']['env_steps'] == result['budget']['model_calls']
+
+
+def test_sdar_learns_from_the_reflections_of_failed_episodes_alone(base, tmp_path):
+  """Rewards that are all alike leave the gated term as the one thing to learn from."""
+  options = dataclasses.replace(GRPO, reward_scale=1e-9, kl=0.0, entropy=0.0)
+  strong = dataclasses.replace(OPTIONS, gate_weight=1.0)
+  run = make_run(tmp_path, base, grpo=options, self_distill=strong)
+  before = chance(run, trained(run, BASE), 'right')
+  result = self_distill.sdar(run, run.directory.phase('sdar').dir)
+  assert result['budget']['reflections'] > 0
+  assert chance(run, trained(run, 'sdar'), 'right') > max(0.7, before + 0.2)
+
+
+@pytest.mark.parametrize('arm', ['sdpo', 'sdar'])
+def test_a_killed_run_ends_with_the_same_bits(base, tmp_path, monkeypatch, arm):
+  found = []
+  body = getattr(self_distill, arm)
+  take_step = online.OnlineTraining._step
+
+  def die(self, state, step, *rest):
+    if step == 4:
+      raise KeyboardInterrupt
+    return take_step(self, state, step, *rest)
+
+  for name in ('straight', 'killed'):
+    run = make_run(tmp_path / name, base)
+    directory = run.directory.phase(arm).dir
+    if name == 'killed':
+      with monkeypatch.context() as patch:
+        patch.setattr(online.OnlineTraining, '_step', die)
+        with pytest.raises(KeyboardInterrupt):
+          body(run, directory)
+    result = body(run, directory)
+    weights = {k: v.tobytes() for k, v in trained(run, arm).items()}
+    found.append((result, weights))
+  assert found[0] == found[1]
+
+
+# --- the parts of a step
+
+
+def episode(number, *turns, success=False):
+  """Turns as (prompt, response); the world answers with their number."""
+  made = [
+      Turn(i, f'seen {i}', prompt, [9], said, [-0.5] * len(said), 'x', 'x')
+      for i, (prompt, said) in enumerate(turns, start=1)
+  ]
+  return Node(number, None, 1, None, 0, made, success, ended_by='terminated',
+              final_observation='end')
+
+
+def test_a_hint_speaks_of_those_who_came_there_by_the_same_turns():
+  same = episode(0, ([1, 2], [5]), ([3], [6]))
+  also = episode(1, ([1, 2], [5]), ([3], [7]), success=True)
+  other = episode(2, ([1, 2], [8]), ([3], [6]))
+  tree = Tree('t', '', 'train', [same, also, other])
+  place = (1, 2, 9, 5, 3)
+  found = list(self_distill.hinted(tree, {place: [40, 41]}))
+  assert [(s.node, s.turn) for s in found] == [(0, 2), (1, 2)]
+  assert found[0].extended_ids == [1, 2, 9, 5, 3, 40, 41, 9]
+
+
+def test_teachers_scores_fall_on_the_responses_they_are_of():
+  node = episode(0, ([1, 2], [5, 6]), ([3], [7]))
+  tree = Tree('t', '', 'train', [node])
+  arrays = online.sequence(node, np.zeros(2))
+  found = self_distill.annotate(
+      {('t', 0, 2): np.array([-0.25])}, tree, node, arrays
+  )
+  assert found['tokens'].tolist() == [1, 2, 9, 5, 6, 3, 9, 7]
+  assert found['taught'].tolist() == [0] * 7 + [1]
+  assert found['teacher_logprobs'].tolist() == [0] * 7 + [-0.25]
+
+
+def test_the_world_answers_every_turn():
+  node = episode(0, ([1], [5]), ([3], [7]))
+  assert list(self_distill.answers(node)) == ['seen 2', 'end']

@@ -14,39 +14,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from leafe_jax.ranges import Range
-
-
-def option(
-    default: Any,
-    doc: str,
-    choices: tuple[Any, ...] = (),
-    *,
-    verbatim: bool = False,
-    **bounds: Any,
-) -> Any:
-  """A dataclass field with its documentation and allowed values.
-
-  Args:
-    default: of the option.
-    doc: its meaning.
-    choices: its values; empty for all of the type.
-    verbatim: whether commas are part of a tuple's texts, not between them.
-    **bounds: of a number, or of each item of a tuple, as fields of `Range`.
-  """
-  allowed = Range(**bounds) if bounds else None
-  metadata = {
-      'doc': doc, 'choices': choices, 'verbatim': verbatim, 'range': allowed,
-  }
-  if isinstance(default, dict):
-    return dataclasses.field(  # jit hashes a policy; equality still compares it
-        default_factory=lambda: dict(default), metadata=metadata, hash=False
-    )
-  return dataclasses.field(default=default, metadata=metadata)
-
-
-def section(cls: type, doc: str) -> Any:
-  return dataclasses.field(default_factory=cls, metadata={'doc': doc})
+from leafe_jax.fields import option, section
+from leafe_jax.teachers import Mel, SelfDistill, StepAgent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,51 +279,6 @@ class EarlyExperience:
   temperature: float = option(1.0, 'sampling temperature of proposals', at_least=0)
   expert_attempts: int = option(16, 'scripted episodes per task until one succeeds', at_least=1)
   iwm_share: float = option(0.5, "iwm: share of the updates that go to the world's answers", at_least=0, at_most=1)
-
-
-@dataclasses.dataclass(frozen=True)
-class SelfDistill:
-  """The policy that sees more as teacher (arXiv 2601.18734, 2601.20802, 2605.15155)."""
-
-  divergence: str = option('forward', "leafe_opd: KL from the student on tokens it sampled, or from the teacher over its likeliest tokens", ('forward', 'reverse'))
-  top_k: int = option(20, "forward: how many of the teacher's likeliest tokens count at each place", at_least=1)
-  clip: float = option(0.0, "forward: the most that a token's largest term counts, its others shrinking with it (0.05 in OPSD, term by term); 0: no limit", at_least=0)
-  samples: int = option(1, 'leafe_opd: fresh responses per event, each time', at_least=1)
-  refresh: int = option(25, 'leafe_opd: updates between fresh responses', at_least=1)
-  temperature: float = option(1.0, 'leafe_opd: sampling temperature of fresh responses', above=0)
-  teacher: str = option('base', "sdpo: whose weights teach: the base's, or those of the present step", ('base', 'live'))
-  weight: float = option(1.0, 'sdpo: share of distillation in the loss; the rest is the policy gradient', at_least=0, at_most=1)
-  ratio_clip: float = option(2.0, 'sdpo: the most that the ratio to the policy that sampled counts; 0: the ratio is not used', at_least=0)
-  gate_weight: float = option(0.1, 'sdar: lambda, weight of the gated term beside GRPO (0.01 in the released code)', at_least=0)
-  gate_sharpness: float = option(10.0, 'sdar: beta of the gate (5 in the released code)', at_least=0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Mel:
-  """Meta-experience beside GRPO (arXiv 2602.10224)."""
-
-  weight: float = option(1.0, 'weight of the likelihood of what was learnt', at_least=0)
-  pairs_per_task: int = option(1, 'pairs of a failure and a success per group (open in the paper)', at_least=1)
-  max_tokens: int = option(512, 'sampled tokens of a meta-experience; a word-level policy has explore.max_reflection_tokens', at_least=1)
-  temperature: float = option(1.0, 'sampling temperature of meta-experience', at_least=0)
-  validate: bool = option(True, 'keep only what solves the task in one replay that is shown it; off: the ablation')
-
-
-@dataclasses.dataclass(frozen=True)
-class StepAgent:
-  """Learning an expert's steps one by one (arXiv 2411.03817, which gives no numbers)."""
-
-  cycles: int = option(3, 'rounds of inspecting all expert states and training', at_least=1)
-  beta: float = option(0.1, 'implicit: how dear it is to leave the reference', above=0)
-  later_beta: float = option(0.5, 'implicit: the same from the second cycle on (as in ETO)', above=0)
-  reward_clip: float = option(5.0, 'inverse: step rewards -log D are cut to this size', above=0)
-  kl: float = option(0.05, 'inverse: weight of the KL (k3) to the reference', at_least=0)
-  entropy: float = option(0.001, 'inverse: weight of the entropy bonus', at_least=0)
-  states_per_cycle: int = option(0, 'expert states inspected in a cycle; 0: all', at_least=0)
-  inverse_steps: int = option(10, 'inverse: rounds of answers, discriminator and policy updates in a cycle', at_least=1)
-  discriminator_rate: float = option(1e-4, 'inverse: learning rate of the discriminator', above=0)
-  discriminator_updates: int = option(1, 'inverse: its updates per policy update', at_least=1)
-  smoothing: float = option(0.1, "inverse: label smoothing of the discriminator", at_least=0, below=0.5)
 
 
 @dataclasses.dataclass(frozen=True)

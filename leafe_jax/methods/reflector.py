@@ -268,12 +268,18 @@ def reflection_request(
     player: Player, task: api.Task, node: Node, ledger: Ledger
 ) -> Request:
   """Asks where a finished episode went wrong, whatever memory it had."""
-  ids = _history(player, task, node)
-  ids += player.transcript.reflection(node.last_turn, True)
+  ids = reflection_prompt(player, task, node)
   ledger.reflections += 1
   ledger.reflection_prompt_tokens += len(ids)
   key = row_key(player.seed, player.version, task.id, node.id, 'rules')
   return Request(player.sampler.extend(player.sampler.empty(), ids), key)
+
+
+def reflection_prompt(player: Player, task: api.Task, node: Node) -> list[int]:
+  """A finished episode and the question where it went wrong, opener included."""
+  return [
+      *_history(player, task, node), *player.transcript.reflection(node.last_turn, True)
+  ]
 
 
 def _history(player: Player, task: api.Task, node: Node) -> list[int]:

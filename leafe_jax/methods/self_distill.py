@@ -267,7 +267,8 @@ def _sdar_effort(config: Experiment) -> Effort:
 
 SDPO = Phase(
     'sdpo',
-    (*GRPO_READS, *(f'self_distill.{name}' for name in ('teacher', 'weight', 'ratio_clip'))),
+    (*GRPO_READS,
+     *(f'self_distill.{name}' for name in ('teacher', 'weight', 'ratio_clip'))),
     sdpo, _sdpo_effort,
 )  # fmt: skip
 SDAR = Phase(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pathlib
 
+import numpy as np
+
 from leafe_jax import config as config_lib
 from leafe_jax.experience import examples
+from leafe_jax.learner.policy_gradient import Scorer
 from leafe_jax.methods import training
 from leafe_jax.methods.run import BASE, Run
 from leafe_jax.tree import Node, Tree, Turn
@@ -21,8 +24,14 @@ HABITS = [
 ]  # fmt: skip
 
 
-def make_run(directory: pathlib.Path, base: pathlib.Path | None = None, **sections):
-  """A run whose base was taught `HABITS`; or is that of another run's directory."""
+def make_run(
+    directory: pathlib.Path, base: pathlib.Path | None = None, doubts: bool = False,
+    **sections,
+):
+  """A run whose base was taught `HABITS`; or is that of another run's directory.
+
+  One that doubts says as often that it should have gone left as right.
+  """
   run = bandit.make_run(directory, **sections)
   if base is not None:
     place = run.directory.phase(BASE).dir
@@ -32,11 +41,11 @@ def make_run(directory: pathlib.Path, base: pathlib.Path | None = None, **sectio
   start = run.start()
   place = run.directory.phase(BASE).dir
   (place / 'params').rename(place / 'untaught')
-  training.train_on(run, 'teach', place, start, lessons(run), TEACHING, {})
+  training.train_on(run, 'teach', place, start, lessons(run, doubts), TEACHING, {})
   return run
 
 
-def lessons(run: Run) -> list[examples.Example]:
+def lessons(run: Run, doubts: bool) -> list[examples.Example]:
   transcript = run.transcript
   first, opener = transcript.first('', 'choose', 'choose'), transcript.opener_ids
 
@@ -49,10 +58,10 @@ def lessons(run: Run) -> list[examples.Example]:
     found.append(examples.make(
         [(first, 0), (hint, 0), (opener, 0), (word(said), 1)], 'demo'
     ))
-  for said in ('left', 'right'):
+  for better in ('right', 'left' if doubts else 'right'):
     found.append(examples.make([
-        (first, 0), (opener, 0), (word(said), 0), (transcript.next(2, 'nothing'), 0),
-        (transcript.reflection(1, True), 0), (word('<t1> right'), 1),
+        (first, 0), (opener, 0), (word('left'), 0), (transcript.next(2, 'nothing'), 0),
+        (transcript.reflection(1, True), 0), (word(f'<t1> {better}'), 1),
     ], 'demo'))
   return found
 
@@ -76,17 +85,20 @@ def grown(run: Run, task, success: bool = True) -> Tree:
 
 def chance(run: Run, params, said: str, shown: str | None = None) -> float:
   """How likely a policy is to say a word at the start, perhaps after a hint."""
-  import numpy as np
-
-  from leafe_jax.learner.policy_gradient import Scorer
-
   transcript = run.transcript
   hint = [] if shown is None else transcript.hint(shown)
-  ids = [*transcript.first('', 'choose', 'choose'), *hint, *transcript.opener_ids,
-         *run.tokenizer.encode(said, add_special_tokens=False)]
-  row = np.array([ids], np.int32)
+  prompt = [*transcript.first('', 'choose', 'choose'), *hint, *transcript.opener_ids]
+  word = run.tokenizer.encode(said, add_special_tokens=False)
+  return likelihood(run, params, prompt, word)
+
+
+def likelihood(run: Run, params, prompt: list[int], said: list[int]) -> float:
+  """Probability of the tokens `said` after a prompt, in a row as long as any."""
+  ids = np.array([*prompt, *said], np.int32)
+  row = np.pad(ids, (0, 24 - ids.size))[None]
+  places = np.arange(24, dtype=np.int32)[None]
   score = Scorer(run.shape.policy, run.mesh)(params, {
-      'tokens': row, 'positions': np.arange(len(ids))[None].astype(np.int32),
-      'segment_ids': np.ones_like(row),
+      'tokens': row, 'positions': places,
+      'segment_ids': (places < ids.size).astype(np.int32),
   })
-  return float(np.exp(score[0, -1]))
+  return float(np.exp(score[0, len(prompt) : ids.size].sum()))

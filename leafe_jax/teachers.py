@@ -21,7 +21,7 @@ class SelfDistill:
   refresh: int = option(25, 'leafe_opd: updates between fresh responses', at_least=1)
   temperature: float = option(1.0, 'leafe_opd: sampling temperature of fresh responses', above=0)
   teacher: str = option('base', "sdpo: whose weights teach: the base's, or those of the present step", ('base', 'live'))
-  weight: float = option(1.0, 'sdpo: share of distillation in the loss; the rest is the policy gradient', at_least=0, at_most=1)
+  weight: float = option(1.0, "sdpo: share of distillation in the loss; the rest is the policy gradient with grpo's clip, kl and entropy, which do not count at 1", at_least=0, at_most=1)
   ratio_clip: float = option(2.0, 'sdpo: the most that the ratio to the policy that sampled counts; 0: the ratio is not used', at_least=0)
   gate_weight: float = option(0.1, 'sdar: lambda, weight of the gated term beside GRPO (0.01 in the released code)', at_least=0)
   gate_sharpness: float = option(10.0, 'sdar: beta of the gate (5 in the released code)', at_least=0)

@@ -194,11 +194,13 @@ def sequences(
 
 def _inverse_effort(config: Experiment) -> Effort:
   options = config.step_agent
-  grpo = dataclasses.replace(
-      config.grpo, kl=options.kl, entropy=options.entropy, steps=options.rounds
+  count = options.states_per_round or most_states(config)
+  grpo = dataclasses.replace(  # as many sequences as if they were episodes
+      config.grpo, kl=options.kl, entropy=options.entropy, steps=options.rounds,
+      tasks_per_step=-(-count // config.grpo.group_size),
   )
   job = jobs.group_policy('step_inverse', dataclasses.replace(config, grpo=grpo))
-  answers = options.rounds * (options.states_per_round or most_states(config))
+  answers = options.rounds * count
   trained = answers * grpo.epochs * job.length
   return effort.tuned(config, Effort(
       sampled=answers * config.explore.max_response_tokens,

@@ -149,28 +149,37 @@ def train(run):
   return mel.mel(run, run.directory.phase('mel').dir)
 
 
-def test_reflections_that_help_become_likelier(base, tmp_path):
+# Rewards that are all alike leave what was written as the one thing to learn from.
+FLAT = dataclasses.replace(GRPO, reward_scale=1e-9, kl=0.0, entropy=0.0)
+
+
+@pytest.fixture(name='trained', scope='module')
+def _trained(base, tmp_path_factory):
+  """(run, result) of MEL."""
+  run = taught_bandit.make_run(tmp_path_factory.mktemp('mel'), base, grpo=FLAT)
+  return run, train(run)
+
+
+def test_reflections_that_help_become_likelier(trained):
   """The base says as often '<t1> left', which no replay confirms."""
-  options = dataclasses.replace(GRPO, reward_scale=1e-9, kl=0.0, entropy=0.0)
-  run = taught_bandit.make_run(tmp_path, base, grpo=options)
-
-  def helps(params):
-    transcript = run.transcript
-    prompt = [*transcript.first('', 'choose', 'choose'), *transcript.opener_ids]
-    prompt += run.tokenizer.encode('left', add_special_tokens=False)
-    prompt += [*transcript.next(2, 'nothing'), *transcript.reflection(1, True)]
-    mark, word = run.tokenizer.encode('<t1> right', add_special_tokens=False)
-    return taught_bandit.likelihood(run, params, [*prompt, mark], [word])
-
-  before = helps(load_params(run.params_path('warm_start')))
-  result = train(run)
-  assert before < 0.7
-  assert helps(load_params(run.params_path('mel'))) > before + 0.15
+  run, result = trained
+  transcript = run.transcript
+  prompt = [*transcript.first('', 'choose', 'choose'), *transcript.opener_ids]
+  prompt += run.tokenizer.encode('left', add_special_tokens=False)
+  prompt += [*transcript.next(2, 'nothing'), *transcript.reflection(1, True)]
+  mark, word = run.tokenizer.encode('<t1> right', add_special_tokens=False)
+  before, after = (
+      taught_bandit.likelihood(
+          run, load_params(run.params_path(phase)), [*prompt, mark], [word])
+      for phase in ('warm_start', 'mel')
+  )
+  assert before < 0.7 and after > before + 0.15
   assert result['budget']['episodes'] > 6 * 3 * 8  # replays are paid for
 
 
-def test_a_killed_run_ends_with_the_same_bits(base, tmp_path, monkeypatch):
-  found = []
+def test_a_killed_run_ends_with_the_same_bits(base, trained, tmp_path, monkeypatch):
+  straight, expected = trained
+  killed = taught_bandit.make_run(tmp_path, base, grpo=FLAT)
   take_step = online.OnlineTraining._step
 
   def die(self, state, step, *rest):
@@ -178,14 +187,11 @@ def test_a_killed_run_ends_with_the_same_bits(base, tmp_path, monkeypatch):
       raise KeyboardInterrupt
     return take_step(self, state, step, *rest)
 
-  for name in ('straight', 'killed'):
-    run = taught_bandit.make_run(tmp_path / name, base, grpo=GRPO)
-    if name == 'killed':
-      with monkeypatch.context() as patch:
-        patch.setattr(online.OnlineTraining, '_step', die)
-        with pytest.raises(KeyboardInterrupt):
-          train(run)
-    result = train(run)
-    weights = load_params(run.params_path('mel'))
-    found.append((result, {k: v.tobytes() for k, v in weights.items()}))
-  assert found[0] == found[1]
+  with monkeypatch.context() as patch:
+    patch.setattr(online.OnlineTraining, '_step', die)
+    with pytest.raises(KeyboardInterrupt):
+      train(killed)
+  assert train(killed) == expected
+  weights = load_params(straight.params_path('mel'))
+  for name, value in load_params(killed.params_path('mel')).items():
+    np.testing.assert_array_equal(value, weights[name])

@@ -59,13 +59,15 @@ def test_the_base_needs_a_hint(base, tmp_path):
   assert chance(run, params, 'right', 'nothing') > 0.9
 
 
-@pytest.mark.parametrize('divergence', ['forward', 'reverse'])
-def test_leafe_opd_says_without_the_hint_what_it_would_say_with_it(
-    base, tmp_path, divergence
-):
-  options = dataclasses.replace(OPTIONS, divergence=divergence)
-  run = make_run(tmp_path, base, self_distill=options)
-  result = distill(run)
+@pytest.fixture(name='distilled', scope='module')
+def _distilled(base, tmp_path_factory):
+  """(run, result) of leafe_opd."""
+  run = make_run(tmp_path_factory.mktemp('opd'), base)
+  return run, distill(run)
+
+
+def test_leafe_opd_says_without_the_hint_what_it_would_say_with_it(distilled):
+  run, result = distilled
   assert result['events'] == 6 and result['updates'] == DISTILL.steps
   # Rehearsal has nothing here: the success was hinted.
   assert result['experience']['reh'] == 0
@@ -77,9 +79,18 @@ def test_leafe_opd_says_without_the_hint_what_it_would_say_with_it(
   assert json.dumps(result)
 
 
-def test_a_killed_distillation_ends_with_the_same_bits(base, tmp_path, monkeypatch):
-  straight, killed = (make_run(tmp_path / n, base) for n in ('straight', 'killed'))
-  expected = distill(straight)
+def test_on_sampled_tokens_it_learns_as_well(base, tmp_path):
+  options = dataclasses.replace(OPTIONS, divergence='reverse')
+  run = make_run(tmp_path, base, self_distill=options)
+  distill(run)
+  assert chance(run, trained(run, opd.PHASE.name), 'right') > 0.8
+
+
+def test_a_killed_distillation_ends_with_the_same_bits(
+    base, distilled, tmp_path, monkeypatch
+):
+  straight, expected = distilled
+  killed = make_run(tmp_path, base)
   take_round = opd.OnPolicy._round
 
   def die(self, state, update, done, *rest):
@@ -92,9 +103,11 @@ def test_a_killed_distillation_ends_with_the_same_bits(base, tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
       distill(killed)
   assert distill(killed) == expected
-  weights = trained(straight, opd.PHASE.name)
-  for name, value in trained(killed, opd.PHASE.name).items():
-    np.testing.assert_array_equal(value, weights[name])
+  assert bits(killed, opd.PHASE.name) == bits(straight, opd.PHASE.name)
+
+
+def bits(run, phase):
+  return {name: value.tobytes() for name, value in trained(run, phase).items()}
 
 
 def test_rehearsal_is_imitated_beside(base, tmp_path):
@@ -115,9 +128,28 @@ def test_nothing_to_distil_is_said(base, tmp_path):
     distill(make_run(tmp_path, base, success=False))
 
 
-def test_sdpo_learns_from_what_the_world_answered(base, tmp_path):
-  run = make_run(tmp_path, base)
-  result = self_distill.sdpo(run, run.directory.phase('sdpo').dir)
+# Rewards that are all alike leave the gated term as the one thing to learn from.
+FLAT = dataclasses.replace(GRPO, reward_scale=1e-9, kl=0.0, entropy=0.0)
+STRONG = dataclasses.replace(OPTIONS, gate_weight=1.0)
+SECTIONS = {'sdpo': {}, 'sdar': {'grpo': FLAT, 'self_distill': STRONG}}
+
+
+@pytest.fixture(name='online_runs', scope='module')
+def _online_runs(base, tmp_path_factory):
+  """Arm -> (run, result)."""
+  found = {}
+  for arm, sections in SECTIONS.items():
+    run = make_run(tmp_path_factory.mktemp(arm), base, **sections)
+    found[arm] = (run, play(run, arm))
+  return found
+
+
+def play(run, arm):
+  return getattr(self_distill, arm)(run, run.directory.phase(arm).dir)
+
+
+def test_sdpo_learns_from_what_the_world_answered(online_runs):
+  run, result = online_runs['sdpo']
   assert np.mean(result['success'][:1]) < 0.5
   assert chance(run, trained(run, 'sdpo'), 'right') > 0.8
   # Each episode is paid for as in GRPO; the teacher costs no step.
@@ -125,21 +157,18 @@ def test_sdpo_learns_from_what_the_world_answered(base, tmp_path):
   assert result['budget']['env_steps'] == result['budget']['model_calls']
 
 
-def test_sdar_learns_from_the_reflections_of_failed_episodes_alone(base, tmp_path):
-  """Rewards that are all alike leave the gated term as the one thing to learn from."""
-  options = dataclasses.replace(GRPO, reward_scale=1e-9, kl=0.0, entropy=0.0)
-  strong = dataclasses.replace(OPTIONS, gate_weight=1.0)
-  run = make_run(tmp_path, base, grpo=options, self_distill=strong)
+def test_sdar_learns_from_the_reflections_of_failed_episodes_alone(online_runs):
+  run, result = online_runs['sdar']
   before = chance(run, trained(run, BASE), 'right')
-  result = self_distill.sdar(run, run.directory.phase('sdar').dir)
   assert result['budget']['reflections'] > 0
   assert chance(run, trained(run, 'sdar'), 'right') > max(0.7, before + 0.2)
 
 
-@pytest.mark.parametrize('arm', ['sdpo', 'sdar'])
-def test_a_killed_run_ends_with_the_same_bits(base, tmp_path, monkeypatch, arm):
-  found = []
-  body = getattr(self_distill, arm)
+def test_a_killed_run_ends_with_the_same_bits(
+    base, online_runs, tmp_path, monkeypatch
+):
+  straight, expected = online_runs['sdar']
+  killed = make_run(tmp_path, base, **SECTIONS['sdar'])
   take_step = online.OnlineTraining._step
 
   def die(self, state, step, *rest):
@@ -147,18 +176,12 @@ def test_a_killed_run_ends_with_the_same_bits(base, tmp_path, monkeypatch, arm):
       raise KeyboardInterrupt
     return take_step(self, state, step, *rest)
 
-  for name in ('straight', 'killed'):
-    run = make_run(tmp_path / name, base)
-    directory = run.directory.phase(arm).dir
-    if name == 'killed':
-      with monkeypatch.context() as patch:
-        patch.setattr(online.OnlineTraining, '_step', die)
-        with pytest.raises(KeyboardInterrupt):
-          body(run, directory)
-    result = body(run, directory)
-    weights = {k: v.tobytes() for k, v in trained(run, arm).items()}
-    found.append((result, weights))
-  assert found[0] == found[1]
+  with monkeypatch.context() as patch:
+    patch.setattr(online.OnlineTraining, '_step', die)
+    with pytest.raises(KeyboardInterrupt):
+      play(killed, 'sdar')
+  assert play(killed, 'sdar') == expected
+  assert bits(killed, 'sdar') == bits(straight, 'sdar')
 
 
 # --- the parts of a step

@@ -66,53 +66,60 @@ def trained(run, arm):
   return load_params(run.params_path(f'distill/{arm}'))
 
 
+@pytest.fixture(name='finished', scope='module')
+def _finished(base, tmp_path_factory):
+  """Arm -> (run, result)."""
+  found = {}
+  for arm in BODIES:
+    run = make_run(tmp_path_factory.mktemp(arm), base)
+    found[arm] = (run, train(run, arm))
+  return found
+
+
 @pytest.mark.parametrize('arm', BODIES)
-def test_the_agent_learns_the_experts_choice(base, tmp_path, arm):
-  run = make_run(tmp_path, base)
+def test_the_agent_learns_the_experts_choice(finished, arm):
+  run, result = finished[arm]
   assert chance(run, run.start(step_experts.SFT.name), 'right') < 0.4
-  result = train(run, arm)
   assert chance(run, trained(run, arm), 'right') > 0.6
   assert json.dumps(result)
 
 
-def test_pairs_of_a_cycle_can_be_read_and_equal_actions_are_counted(base, tmp_path):
-  run = make_run(tmp_path, base)
-  result = train(run, 'step_implicit')
+def test_pairs_of_a_cycle_can_be_read_and_equal_actions_are_counted(finished):
+  run, result = finished['step_implicit']
   assert len(result['cycles']) == 2 and result['updates'] == DPO.steps
   for number, cycle in enumerate(result['cycles'], start=1):
-    same = cycle['dropped'].get("the expert's action", 0)
-    assert cycle['pairs'] + same + cycle['dropped'].get(
-        'no action in the response', 0) == 6
+    assert cycle['pairs'] + sum(cycle['dropped'].values()) == 6
     place = run.directory.phase(f'distill/step_implicit/cycle_{number}').dir
     kinds = [example.kind for example in dataset.read(place / 'data')]
     assert kinds.count('demo') == kinds.count('rejected') == cycle['pairs']
     assert cycle['asked']['env_steps'] == 0 and cycle['asked']['model_calls'] == 6
 
 
-@pytest.mark.parametrize('arm', BODIES)
-def test_a_killed_run_ends_with_the_same_bits(base, tmp_path, monkeypatch, arm):
-  found = []
-  module = {'step_implicit': step_agent, 'step_inverse': step_inverse}[arm]
-  respond = module.respond
-  calls = []
+@pytest.mark.parametrize(
+    ('arm', 'module', 'last'),
+    [('step_implicit', step_agent, 2), ('step_inverse', step_inverse, 5)],
+)  # fmt: skip
+def test_a_killed_run_ends_with_the_same_bits(
+    base, finished, tmp_path, monkeypatch, arm, module, last
+):
+  straight, expected = finished[arm]
+  killed = make_run(tmp_path, base)
+  respond, calls = module.respond, []
 
   def die(*arguments):
     calls.append(0)
-    if len(calls) == {'step_implicit': 2, 'step_inverse': 5}[arm]:
+    if len(calls) == last:
       raise KeyboardInterrupt
     return respond(*arguments)
 
-  for name in ('straight', 'killed'):
-    run = make_run(tmp_path / name, base)
-    if name == 'killed':
-      with monkeypatch.context() as patch:
-        patch.setattr(module, 'respond', die)
-        with pytest.raises(KeyboardInterrupt):
-          train(run, arm)
-    result = train(run, arm)
-    weights = {k: v.tobytes() for k, v in trained(run, arm).items()}
-    found.append((result, weights))
-  assert found[0] == found[1]
+  with monkeypatch.context() as patch:
+    patch.setattr(module, 'respond', die)
+    with pytest.raises(KeyboardInterrupt):
+      train(killed, arm)
+  assert train(killed, arm) == expected
+  weights = trained(straight, arm)
+  for name, value in trained(killed, arm).items():
+    np.testing.assert_array_equal(value, weights[name])
 
 
 def test_an_agent_that_does_as_the_expert_stays_as_it_is(base, tmp_path, monkeypatch):

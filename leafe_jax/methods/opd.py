@@ -160,7 +160,7 @@ class OnPolicy:
     finally:
       checkpoints.close()
     save_params(self._directory / 'params', state.params)
-    result = {'updates': config.steps, 'asked': ledger.as_dict()}
+    result = {'updates': config.steps, 'budget': ledger.as_dict()}
     return {**result, 'frozen': imported(run.config)} if frozen else result
 
   def _rounds(
@@ -326,5 +326,5 @@ PHASE = Phase(
 
 ARM = Arm(
     NAME, 'the distribution of the hinted self at tau, beside L_reh',
-    (stage1.EXPLORE, PHASE), PHASE.name, (stage1.EXPLORE.name,),
+    (stage1.EXPLORE, PHASE), PHASE.name, (stage1.EXPLORE.name, PHASE.name),
 )

@@ -46,7 +46,7 @@ from leafe_jax.planning import jobs
 from leafe_jax.rollout.alternatives import proposed_action
 from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.fresh import respond
-from leafe_jax.rollout.ledger import Ledger
+from leafe_jax.rollout.ledger import Ledger, total
 from leafe_jax.sampler import Sample
 
 
@@ -66,6 +66,7 @@ def prefer(run: Run, directory: pathlib.Path) -> dict[str, Any]:
     save_params(place / 'params', last)
     return {
         'updates': sum(cycle.get('updates', 0) for cycle in found), 'cycles': found,
+        'budget': total(cycle['asked'] for cycle in found).as_dict(),
         **({'frozen': found[-1]['frozen']} if 'frozen' in found[-1] else {}),
     }
 
@@ -156,7 +157,7 @@ ARMS = (
     Arm('step_sft', "an expert's actions, without alternatives", (EXPERTS, SFT),
         SFT.name),
     Arm('step_implicit', "StepAgent: the expert's action before the agent's own",
-        (EXPERTS, SFT, IMPLICIT), IMPLICIT.name),
+        (EXPERTS, SFT, IMPLICIT), IMPLICIT.name, (IMPLICIT.name,)),
     Arm('step_inverse', "StepAgent: a discriminator's rewards at expert states",
-        (EXPERTS, SFT, INVERSE), INVERSE.name),
+        (EXPERTS, SFT, INVERSE), INVERSE.name, (INVERSE.name,)),
 )  # fmt: skip

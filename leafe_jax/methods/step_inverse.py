@@ -109,7 +109,7 @@ class Inverse:
     finally:
       checkpoints.close()
     save_params(self._directory / 'params', game.policy.params)
-    return {'updates': int(game.policy.step), 'asked': ledger.as_dict()}
+    return {'updates': int(game.policy.step), 'budget': ledger.as_dict()}
 
   def _rounds(self, checkpoints: Checkpoints) -> tuple[Game, Ledger]:
     run, rounds = self._run, self._options.rounds

@@ -28,8 +28,9 @@ def test_each_sequence_gets_its_own_scores(policy, mesh, params, monkeypatch, ch
         'tokens': np.pad(np.array(ids, np.int32), (0, LENGTH - len(ids)))[None],
         'positions': places, 'segment_ids': (places < len(ids)).astype(np.int32),
     }
-    alone = jax.tree.map(lambda x, n=len(ids): x[0, :n], likeliest(params, row))
-    np.testing.assert_allclose(values, score(params, row)[0, : len(ids)], atol=1e-5)
+    size = len(ids)
+    alone = jax.tree.map(lambda x, size=size: x[0, :size], likeliest(params, row))
+    np.testing.assert_allclose(values, score(params, row)[0, :size], atol=1e-5)
     np.testing.assert_allclose(logprobs, alone[0], atol=1e-5)
     np.testing.assert_array_equal(tokens[1:], alone[1][1:])
 

@@ -73,9 +73,9 @@ def test_leafe_opd_says_without_the_hint_what_it_would_say_with_it(distilled):
   assert result['experience']['reh'] == 0
   assert chance(run, trained(run, opd.PHASE.name), 'right') > 0.8
   rounds = DISTILL.steps // OPTIONS.refresh
-  assert result['asked']['model_calls'] == 6 * rounds
-  assert result['asked']['sampled_tokens'] == 6 * rounds
-  assert result['asked']['env_steps'] == result['asked']['episodes'] == 0
+  assert result['budget']['model_calls'] == 6 * rounds
+  assert result['budget']['sampled_tokens'] == 6 * rounds
+  assert result['budget']['env_steps'] == result['budget']['episodes'] == 0
   assert json.dumps(result)
 
 

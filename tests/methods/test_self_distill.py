@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from leafe_jax import config as config_lib
+from leafe_jax.experience import examples
 from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.methods import collect, online, opd, self_distill, stage1
 from leafe_jax.methods.run import BASE
@@ -24,14 +25,6 @@ OPTIONS = config_lib.SelfDistill(refresh=6, top_k=8)
 GRPO = dataclasses.replace(
     bandit.GRPO, steps=6, tasks_per_step=3, checkpoint_every=2, learning_rate=1e-2
 )
-
-
-@pytest.fixture(name='base', scope='module')
-def _base(tmp_path_factory):
-  """The directory of a run whose base was taught."""
-  directory = tmp_path_factory.mktemp('base')
-  taught_bandit.make_run(directory)
-  return directory
 
 
 def make_run(directory, base, success=True, **sections):
@@ -110,17 +103,15 @@ def bits(run, phase):
   return {name: value.tobytes() for name, value in trained(run, phase).items()}
 
 
-def test_rehearsal_is_imitated_beside(base, tmp_path):
-  """A success of a root's own is part of every batch."""
+def test_rehearsed_tokens_have_a_teacher_who_is_sure(base, tmp_path):
   run = make_run(tmp_path, base)
-  tree = taught_bandit.grown(run, run.tasks('train', 1)[0])
-  tree.nodes[0].success = True  # 'left', to be told apart
-  collect.save_trees(
-      collect.wave_path(run.directory.phase(stage1.EXPLORE.name).dir, 0), [tree]
-  )
-  result = distill(run)
-  assert result['experience']['reh'] == 1
-  assert chance(run, trained(run, opd.PHASE.name), 'left') > 0.2
+  example = examples.make([([4, 5], 0.0), ([6], 1.0)], 'reh')
+  found = opd._Forward(run, DISTILL, {}).imitated(example, 2.0)
+  assert found['weights'].tolist() == [0, 0, 2]
+  assert found['candidates'][:, 0].tolist() == [4, 5, 6]
+  assert np.exp(found['teacher_topk'][2]).tolist() == [1.0, *[0.0] * 7]
+  found = opd._Reverse(run, DISTILL, {}).imitated(example, 2.0)
+  assert found['weights'].tolist() == [0, 0, 2] and not found['taught'].any()
 
 
 def test_nothing_to_distil_is_said(base, tmp_path):

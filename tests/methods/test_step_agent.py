@@ -32,13 +32,6 @@ BODIES = {'step_implicit': step_agent.prefer,
           'step_inverse': step_inverse.imitate_by_reward}
 
 
-@pytest.fixture(name='base', scope='module')
-def _base(tmp_path_factory):
-  directory = tmp_path_factory.mktemp('base')
-  taught_bandit.make_run(directory)
-  return directory
-
-
 def make_run(directory, base, said='right', **sections):
   """A run whose experts say a word, and whose imitation is yet to come: the base."""
   run = taught_bandit.make_run(directory, base, **{

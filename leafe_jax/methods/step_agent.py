@@ -92,7 +92,8 @@ def _cycle(
   pairs, dropped = pair_up(player, asked, answers)
   result = {'pairs': len(pairs), 'dropped': dict(dropped), 'asked': ledger.as_dict()}
   both = [half for pair in pairs for half in (pair.chosen, pair.rejected)]
-  hosts.first(lambda: dataset.write(place.dir / 'data', both))
+  if both:
+    hosts.first(lambda: dataset.write(place.dir / 'data', both))
   share = max(1, round(config.steps / options.cycles))
   beta = options.later_beta if number else options.beta
   config = dataclasses.replace(config, steps=share, beta=beta)

@@ -155,26 +155,6 @@ def test_sdar_learns_from_the_reflections_of_failed_episodes_alone(online_runs):
   assert chance(run, trained(run, 'sdar'), 'right') > max(0.7, before + 0.2)
 
 
-def test_a_killed_run_ends_with_the_same_bits(
-    base, online_runs, tmp_path, monkeypatch
-):
-  straight, expected = online_runs['sdar']
-  killed = make_run(tmp_path, base, **SECTIONS['sdar'])
-  take_step = online.OnlineTraining._step
-
-  def die(self, state, step, *rest):
-    if step == 4:
-      raise KeyboardInterrupt
-    return take_step(self, state, step, *rest)
-
-  with monkeypatch.context() as patch:
-    patch.setattr(online.OnlineTraining, '_step', die)
-    with pytest.raises(KeyboardInterrupt):
-      play(killed, 'sdar')
-  assert play(killed, 'sdar') == expected
-  assert bits(killed, 'sdar') == bits(straight, 'sdar')
-
-
 # --- the parts of a step
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from leafe_jax.options import option, section
 from leafe_jax.policy_config import Policy
+from leafe_jax.teachers import Mel, SelfDistill, StepAgent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,7 +282,7 @@ class Study:
 
 METHODS = (
     'leafe', 'iterated', 'controls', 'grpo', 'gigpo', 'leafe_grpo', 'jerp', 'ace',
-    'early_experience', 'study',
+    'early_experience', 'self_distillation', 'mel', 'step_agent', 'study',
 )
 
 
@@ -306,6 +307,9 @@ class Experiment:
   jerp: Jerp = section(Jerp, 'JERP: rules on top of GRPO')
   ace: Ace = section(Ace, 'ACE')
   early_experience: EarlyExperience = section(EarlyExperience, 'Early Experience')
+  self_distill: SelfDistill = section(SelfDistill, 'self-distillation')
+  mel: Mel = section(Mel, 'MEL: meta-experience beside GRPO')
+  step_agent: StepAgent = section(StepAgent, "StepAgent: an expert's steps")
   tune: Tune = section(Tune, 'the choice of learning rates')
   evaluate: Evaluate = section(Evaluate, 'Pass@k')
   study: Study = section(Study, 'several seeds')

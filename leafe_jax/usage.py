@@ -50,7 +50,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         'experience', 'distill', 'dpo', 'tune',
     ),
     'reinforcement learning': ('grpo',),
-    'other methods': ('jerp', 'ace', 'early_experience'),
+    'other methods': (
+        'jerp', 'ace', 'early_experience', 'self_distill', 'mel', 'step_agent',
+    ),
     'evaluation and report': ('evaluate',),
 }  # fmt: skip
 # Whoever brings a checkpoint looks at these; variants for checkpoints set them, or

@@ -74,9 +74,10 @@ def _rejected(tree: Tree, node: Node) -> Example | None:
 
 def join(found: Iterable[Example]) -> list[Pair]:
   """Pairs from their examples, as read from a dataset; halves are left out."""
-  halves: dict[tuple[str, int], dict[bool, Example]] = {}
+  halves: dict[tuple[str, int, int], dict[bool, Example]] = {}
   for example in found:
-    event = halves.setdefault((example.task_id, example.node), {})
+    place = (example.task_id, example.node, example.turn)
+    event = halves.setdefault(place, {})
     event[example.kind == examples.REJECTED] = example
   return [Pair(e[False], e[True]) for e in halves.values() if len(e) == 2]
 

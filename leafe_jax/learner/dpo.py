@@ -6,7 +6,7 @@ the chosen sequence of pair k and segment 2 k the rejected one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,10 +18,7 @@ from leafe_jax.experience import preferences
 from leafe_jax.experience.preferences import Pair
 from leafe_jax.learner import losses
 from leafe_jax.learner.losses import Terms
-from leafe_jax.learner.update import pad_rows
-
-# Pairs that are packed and scored together; bounds the memory this takes.
-_CHUNK = 512
+from leafe_jax.learner.scoring import CHUNK, Score, score_places
 
 
 def preference_loss(
@@ -110,7 +107,7 @@ def _sum_pairs(
 
 
 def reference_logprobs(
-    score: Callable[[Any, Mapping[str, np.ndarray]], np.ndarray],
+    score: Score,
     params: Any,
     found: Sequence[Pair],
     row_length: int,
@@ -126,15 +123,9 @@ def reference_logprobs(
     batch_rows: rows scored at a time.
   """
   scores: list[np.ndarray] = []
-  for start in range(0, len(found), _CHUNK):
-    chunk = found[start : start + _CHUNK]
-    rows = preferences.rows(chunk, row_length)
-    flat = np.zeros(sum(map(len, chunk)) + 1, np.float32)  # 0: padding
-    for first in range(0, len(rows['tokens']), batch_rows):
-      part = {
-          name: pad_rows(value[first : first + batch_rows], batch_rows)
-          for name, value in rows.items()
-      }
-      flat[part['place']] = score(params, part)
-    scores += np.split(flat[1:], np.cumsum([len(pair) for pair in chunk])[:-1])
+  for start in range(0, len(found), CHUNK):
+    chunk = found[start : start + CHUNK]
+    rows, lengths = preferences.rows(chunk, row_length), [*map(len, chunk)]
+    flat = score_places(score, params, rows, sum(lengths), batch_rows)
+    scores += np.split(flat, np.cumsum(lengths)[:-1])
   return scores

@@ -13,7 +13,7 @@ import functools
 import os
 import pathlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ from jax.sharding import Mesh
 from leafe_jax import config as config_lib
 from leafe_jax.learner import optimizers, policy_gradient
 from leafe_jax.learner.losses import Loss
+from leafe_jax.learner.scoring import score_sequences
 from leafe_jax.learner.update import (
   TrainState,
   check_finite,
@@ -79,7 +80,15 @@ def make_loss(config: config_lib.Grpo) -> Loss:
 
 
 class PolicyUpdate:
-  """update(state, rows, step) -> (state, metrics)."""
+  """update(state, rows, step) -> (state, metrics).
+
+  Args:
+    policy_config, mesh, frozen: as for `update.make_update`.
+    config: options.
+    seed: of the order of the rows.
+    failure_dir: where the batch of a non-finite update goes.
+    wrap: makes of the surrogate what is minimised.
+  """
 
   def __init__(
       self,
@@ -89,6 +98,7 @@ class PolicyUpdate:
       seed: int,
       failure_dir: str | os.PathLike[str],
       frozen: Mapping[str, Any] | None = None,
+      wrap: Callable[[Loss], Loss] = lambda surrogate: surrogate,
   ):
     self._config = config
     self._mesh = mesh
@@ -102,7 +112,7 @@ class PolicyUpdate:
     scale = policy_config.lora_rate_scale if frozen else 1.0
     self._optimizer = make_optimizer(config, scale)
     self._update = make_update(
-        policy_config, self._optimizer, make_loss(config), mesh,
+        policy_config, self._optimizer, wrap(make_loss(config)), mesh,
         grad_accumulation=config.grad_accumulation, forward=model.token_scores,
         frozen=frozen,
     )
@@ -141,6 +151,15 @@ class PolicyUpdate:
       found.append(scalars)
     means = {name: float(np.mean([m[name] for m in found])) for name in found[0]}
     return state, {**means, **gap.metrics()}
+
+  def score(
+      self, params: model.Params, sequences: Sequence[Sequence[int]], row_length: int
+  ) -> list[np.ndarray]:
+    """Log-probabilities of the tokens of each sequence, by the training forward."""
+    config = self._config
+    episodes = config.tasks_per_step * config.group_size
+    rows = -(-self._minibatch_rows(episodes) // config.grad_accumulation)
+    return score_sequences(self._score, params, sequences, row_length, rows)
 
   def _with_logprobs(
       self, rows: Rows, params: model.Params, reference: model.Params

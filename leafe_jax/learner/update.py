@@ -126,7 +126,7 @@ class Update:
 
     Args:
       state: donated.
-      batch: host arrays [B, T] as `experience.pipeline.Batch`, the same on
+      batch: host arrays [B, T, ...] as `experience.pipeline.Batch`, the same on
         every process.
 
     Returns:
@@ -187,6 +187,7 @@ def make_update(
     *,
     grad_accumulation: int = 1,
     forward: Forward = model.forward,
+    forward_reads: tuple[str, ...] = (),
     frozen: Mapping[str, Any] | None = None,
 ) -> Update:
   """The jitted update of a policy.
@@ -199,11 +200,14 @@ def make_update(
     grad_accumulation: micro-batches per update.
     forward: (params, policy_config, tokens, positions, segment_ids) -> what
       the loss takes: `model.token_scores`, or `model.forward` for logits.
+    forward_reads: further arrays of the batch that it takes, by name.
     frozen: weights beneath the state's adapters (`lora.freeze`); an update
       reads them, has no gradients for them, and neither changes nor donates
       them. None: the state's weights are the whole policy.
   """
-  program = _Program(policy_config, optimizer, loss, forward, grad_accumulation)
+  program = _Program(
+      policy_config, optimizer, loss, forward, grad_accumulation, forward_reads
+  )
   return Update(program.step, mesh, grad_accumulation, frozen or {})
 
 
@@ -216,6 +220,7 @@ class _Program:
   loss: Loss
   forward: Forward
   grad_accumulation: int
+  forward_reads: tuple[str, ...] = ()
 
   def micro_loss(
       self, frozen: Any, params: Any, micro: Any
@@ -223,7 +228,7 @@ class _Program:
     weights = lora.join(frozen, params, self.policy_config)
     outputs = self.forward(
         weights, self.policy_config, micro['tokens'], micro['positions'],
-        micro['segment_ids'],
+        micro['segment_ids'], **{name: micro[name] for name in self.forward_reads},
     )
     terms = self.loss(outputs, micro)
     noted = getattr(outputs, 'noted', None)
@@ -275,9 +280,9 @@ def _accumulate(
 
 
 def _split_rows(x: jax.Array, count: int) -> jax.Array:
-  """[B, T] -> [count, B / count, T]; every device keeps its own rows."""
-  rows, length = x.shape
-  return jnp.swapaxes(x.reshape(rows // count, count, length), 0, 1)
+  """[B, T, ...] -> [count, B / count, T, ...]; every device keeps its own rows."""
+  rows, *others = x.shape
+  return jnp.swapaxes(x.reshape(rows // count, count, *others), 0, 1)
 
 
 def put_batch(

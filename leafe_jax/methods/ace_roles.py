@@ -108,23 +108,14 @@ def _by_reflections(
     book.tag(followed, verdict)
   failed = {id(n) for group in groups for n in reflector.reflectable(group)}
   asked = [(task, node) for task, node in episodes if id(node) in failed]
-  requests = [
-      reflector.reflection_request(player, task, node, ledger) for task, node in asked
-  ]
-  samples = ask(player, requests, reflection)
+  samples = reflector.reflect_on(player, asked, reflection, ledger)
   applied = 0
   for (_, node), sample in zip(asked, samples, strict=True):
-    ledger.reflection_tokens += len(sample.tokens)
-    transcript = player.transcript
-    if sample.overlong:
-      book.reject('', OVERLONG, step)
-      continue
     try:
-      said = read_answer(transcript, sample)
-      found = transcript.parse_reflection(said, node.last_turn, True)
+      found = reflector.read_reflection(player, node, sample)
       delta = Delta(playbook_lib.ADD, LESSONS, (), found.experience)
     except (ReflectionError, CutOff, playbook_lib.DeltaError) as error:
-      book.reject(transcript.text(sample.tokens), str(error), step)
+      book.reject(player.transcript.text(sample.tokens), str(error), step)
     else:
       applied += book.merge([delta], step)
   return applied

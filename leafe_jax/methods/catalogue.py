@@ -12,12 +12,15 @@ from leafe_jax.methods import (
   grpo,
   jerp,
   leafe,
+  mel,
+  self_distill,
+  step_agent,
 )
 from leafe_jax.methods.arms import Arm
 
 ARMS = arms.table(
     leafe.ARMS, controls.ARMS, dpo.ARMS, grpo.ARMS, jerp.ARMS, ace.ARMS,
-    early_experience.ARMS,
+    early_experience.ARMS, self_distill.ARMS, mel.ARMS, step_agent.ARMS,
 )
 
 METHODS = {
@@ -32,6 +35,9 @@ METHODS = {
     'early_experience': (
         'base', 'imitation', 'iwm', 'self_reflection', 'leafe', 'leafe_ee',
     ),
+    'self_distillation': ('base', 'leafe', 'leafe_opd', 'grpo', 'sdpo', 'sdar'),
+    'mel': ('base', 'grpo', 'mel'),
+    'step_agent': ('base', 'step_sft', 'step_implicit', 'step_inverse'),
     'study': (
         'base', 'rft', 'rft_matched', 'refine', 'grpo', 'gigpo', 'imitation', 'iwm',
         'self_reflection', 'ace', 'jerp', 'advice', 'leafe_reh', 'leafe_cf', 'leafe',

@@ -60,29 +60,37 @@ def prefer(run: Run, directory: pathlib.Path) -> dict[str, Any]:
         f"arm 'dpo': each of {len(joined)} pairs is longer than "
         f'dpo.row_length={config.row_length}, which holds both sequences of a pair'
     )
-  references = _score(run, pairs, config)
+  references = references_of(run, BASE, pairs, config)
 
   def fit(config: Dpo, place: pathlib.Path) -> dict[str, Any]:
-    packing = pipeline.Packing(config.batch_rows, config.row_length)
-    batches = preferences.batches(pairs, references, packing, run.config.seed)
-    loss = functools.partial(
-        preference_loss, beta=config.beta, sft_weight=config.sft_weight
-    )
-    return optimise(run, 'dpo', place, run.start(), batches, loss, config)
+    return train_on_pairs(run, 'dpo', place, BASE, pairs, references, config)
 
   result = tuned(run, DPO.name, config, fit)
   left_out = len(joined) - len(pairs)
   return {'experience': summary, **result, 'pairs': len(pairs), 'left_out': left_out}
 
 
-def _score(
-    run: Run, pairs: Sequence[preferences.Pair], config: Dpo
+def references_of(
+    run: Run, phase: str, pairs: Sequence[preferences.Pair], config: Dpo
 ) -> list[np.ndarray]:
-  """Reference log-probabilities; the reference's weights are let go after it."""
-  params = run.start()
+  """Log-probabilities by what a phase trained, whose weights are let go after it."""
+  params = run.start(phase)
   score = Scorer(run.shape.policy, run.mesh, run.frozen_beneath(params))
   rows = -(-config.batch_rows // config.grad_accumulation)  # as an update's at a time
   return reference_logprobs(score, params, pairs, config.row_length, rows)
+
+
+def train_on_pairs(
+    run: Run, label: str, directory: pathlib.Path, start: str,
+    pairs: Sequence[preferences.Pair], references: Sequence[np.ndarray], config: Dpo,
+) -> dict[str, Any]:  # fmt: skip
+  """Trains what the phase `start` did to prefer the chosen responses."""
+  packing = pipeline.Packing(config.batch_rows, config.row_length)
+  batches = preferences.batches(pairs, references, packing, run.config.seed)
+  loss = functools.partial(
+      preference_loss, beta=config.beta, sft_weight=config.sft_weight
+  )
+  return optimise(run, label, directory, run.start(start), batches, loss, config)
 
 
 def _write_pairs(run: Run, directory: pathlib.Path) -> dict[str, Any]:
@@ -108,10 +116,9 @@ def _effort(config: Experiment) -> Effort:
 
 # Of distillation those that `settings` may follow.
 _FOLLOWED = ('steps', 'batch_rows', 'row_length', 'grad_accumulation')
+DPO_READS = ('dpo', 'tune.factors', *(f'distill.{name}' for name in _FOLLOWED))
 DPO = Phase(
-    'distill/dpo',
-    (*ALL_READ, 'experience', 'dpo', 'tune.factors',
-     *(f'distill.{name}' for name in _FOLLOWED)),
+    'distill/dpo', (*ALL_READ, 'experience', *DPO_READS),
     prefer, _effort, after=(BASE, stage1.EXPLORE.name),
 )  # fmt: skip
 

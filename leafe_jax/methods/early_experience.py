@@ -44,6 +44,7 @@ from leafe_jax.methods.leafe import Recipe, distill_on
 from leafe_jax.methods.run import Run
 from leafe_jax.progress import Progress
 from leafe_jax.rollout.alternatives import Expert, propose
+from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.ledger import total
 from leafe_jax.rundir import EarlyEnd, RunStopped
 from leafe_jax.sampler import Rules
@@ -103,6 +104,23 @@ def _own(run: Run, tasks: Sequence) -> list[Expert]:
   return found
 
 
+def retrace(
+    run: Run, directory: pathlib.Path, label: str,
+    grow: Callable[[Player, Sequence[Expert]], list[Tree]],
+) -> None:  # fmt: skip
+  """Saves what `grow` makes of the experts' episodes, wave by wave."""
+  experts = experts_of(run)
+  player = run.base_player()
+  with Progress(label, len(experts), 'expert') as progress:
+    for number, wave in waves(experts, run.config.explore.wave_tasks):
+      path = wave_path(directory, number)
+      if hosts.first(path.exists):
+        progress.skip(len(wave))
+        continue
+      hosts.first(functools.partial(save_trees, path, grow(player, wave)))
+      progress.advance(len(wave))
+
+
 def branch_out(run: Run, directory: pathlib.Path) -> dict:
   """Executes the policy's alternatives at the experts' states; saves the trees."""
   config = run.config
@@ -111,17 +129,10 @@ def branch_out(run: Run, directory: pathlib.Path) -> dict:
   options = config.early_experience
   rules = Rules(options.temperature, explore.max_response_tokens, stop_ids)
   asking = Rules(explore.reflect_temperature, explore.max_reflection_tokens, stop_ids)
-  experts = experts_of(run)
-  player = run.base_player()
-  with Progress('alternatives', len(experts), 'expert') as progress:
-    for number, wave in waves(experts, explore.wave_tasks):
-      path = wave_path(directory, number)
-      if hosts.first(path.exists):
-        progress.skip(len(wave))
-        continue
-      trees = propose(player, wave, options.alternatives, rules, asking)
-      hosts.first(functools.partial(save_trees, path, trees))
-      progress.advance(len(wave))
+  retrace(
+      run, directory, 'alternatives',
+      lambda player, wave: propose(player, wave, options.alternatives, rules, asking),
+  )
   trees = load_trees(directory)
   return {
       'experts': len(trees),

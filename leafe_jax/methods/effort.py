@@ -91,9 +91,11 @@ def distilling(config: Experiment, share: float = 1.0) -> Effort:
   return tuned(config, training(jobs.distillation(config), config.distill, share))
 
 
-def optimising(config: Experiment, name: str, *, asks: bool = False) -> Effort:
+def optimising(
+    config: Experiment, name: str, *, asks: bool = False, job: Job | None = None
+) -> Effort:
   """GRPO and its kin, without what is asked for lessons."""
-  grpo, job = config.grpo, jobs.group_policy(name, config, asks=asks)
+  grpo, job = config.grpo, job or jobs.group_policy(name, config, asks=asks)
   updates, episodes = jobs.updates(grpo), grpo.tasks_per_step * grpo.group_size
   trained = grpo.steps * grpo.epochs * episodes * job.length
   played = acting(config, grpo.steps * episodes)

@@ -42,7 +42,7 @@ def limits_of(config: Jerp) -> Limits:
 
 
 class RuleNotebook:
-  """Rules as an `online.Notebook`; see `config.Jerp` for the choices.
+  """Rules as an `beside.Notebook`; see `config.Jerp` for the choices.
 
   Attributes:
     book: all pools.

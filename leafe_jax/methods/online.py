@@ -10,10 +10,11 @@ each step's weights are a policy version of their own.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import random
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -28,57 +29,23 @@ from leafe_jax.learner.policy_gradient import Outcome
 from leafe_jax.learner.policy_update import PolicyUpdate
 from leafe_jax.learner.update import TrainState
 from leafe_jax.methods.arms import BASE
+from leafe_jax.methods.beside import (
+  BASE_TEACHES,
+  Alone,
+  Arrays,
+  Blank,
+  Companion,
+  Notebook,
+  Scene,
+  Study,
+)
 from leafe_jax.methods.run import Run
 from leafe_jax.progress import Progress
-from leafe_jax.rollout.episode import Player, no_memory
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.samples import play_groups
 from leafe_jax.rundir import EarlyEnd, RunStopped
 from leafe_jax.sampler import Rules
 from leafe_jax.tree import Node, Tree
-
-
-class Notebook(Protocol):
-  """What stands in the prompt beside the policy, and learns from its episodes."""
-
-  def recall(self, task: api.Task) -> str:
-    """The memory of a task's episodes, one lesson a line."""
-    ...
-
-  def learn(
-      self, step: int, tasks: Sequence[api.Task], groups: Sequence[Tree],
-      player: Player, ledger: Ledger,
-  ) -> dict[str, float]:
-    """Learns from the groups of a step, asking the frozen policy; figures.
-
-    What raises leaves it as it was.
-    """
-    ...
-
-  def save(self, directory: pathlib.Path) -> dict[str, Any]:
-    """Writes what is to be read to the phase's directory; the state as JSON."""
-    ...
-
-  def load(self, state: Mapping[str, Any]) -> None:
-    """Goes on from what `save` returned."""
-    ...
-
-
-class Blank:
-  """The notebook of a policy without memory."""
-
-  recall = staticmethod(no_memory)
-
-  def learn(self, *args: Any) -> dict[str, float]:
-    del args
-    return {}
-
-  def save(self, directory: pathlib.Path) -> dict[str, Any]:
-    del directory
-    return {}
-
-  def load(self, state: Mapping[str, Any]) -> None:
-    del state
 
 
 @dataclasses.dataclass
@@ -107,6 +74,7 @@ class OnlineTraining:
     step_weight: omega of GiGPO; 0 is GRPO.
     notebook: what is learnt beside the policy.
     config: options; the run's if not given.
+    companion: what is minimised beside the surrogate.
   """
 
   def __init__(
@@ -117,6 +85,7 @@ class OnlineTraining:
       step_weight: float,
       notebook: Notebook | None = None,
       config: Grpo | None = None,
+      companion: Companion | None = None,
   ):
     self._run = run
     self._name = name
@@ -125,7 +94,8 @@ class OnlineTraining:
     self._config = config = config or run.config.grpo
     # Without a KL term and without anybody to ask, the base need not be kept.
     self._asks = notebook is not None
-    self._keeps_base = bool(config.kl) or self._asks
+    self._companion = companion or Alone()
+    self._keeps_base = bool(config.kl) or self._asks or self._companion.asks_base
     self._notebook = notebook or Blank()
     self._rules = Rules(
         1.0, run.config.explore.max_response_tokens, run.transcript.stop_ids
@@ -133,7 +103,7 @@ class OnlineTraining:
     self._tasks = run.tasks('train', config.num_tasks or None)
     self._update = PolicyUpdate(
         run.shape.policy, config, run.mesh, run.config.seed, directory,
-        run.frozen if run.shape.policy.lora_rank else None,
+        run.frozen if run.shape.policy.lora_rank else None, self._companion.loss,
     )
 
   def train(self) -> dict[str, Any]:
@@ -231,16 +201,21 @@ class OnlineTraining:
     tasks = tasks_of_step(
         self._tasks, config.tasks_per_step, step, f'{run.config.seed}/{self._name}'
     )
+    player = run.player(state.params, step)
     groups = play_groups(
-        run.player(state.params, step), tasks, config.group_size, self._rules,
-        run.config.sampler.max_rows, self._name, self._notebook.recall,
+        player, tasks, config.group_size, self._rules, run.config.sampler.max_rows,
+        self._name, self._notebook.recall,
     )
     for tree in groups:
       past.ledger.add(tree.budget)
     figures = describe(groups, config)
     past.curve.append(round(figures['success'], 6))
-    sequences, left_out = self._fitting(groups, step)
-    metrics = {'left_out': float(left_out)}
+    study = self._companion.study(Scene(
+        step, tasks, groups, player, past.ledger,
+        functools.partial(self._scores, state.params, reference), self._row_length,
+    ))  # fmt: skip
+    sequences, left_out = self._fitting(groups, step, study)
+    metrics = {'left_out': float(left_out), **study.figures}
     if self._asks:  # before the update: there is no way back from it
       frozen = run.player(reference, -step)
       metrics |= self._notebook.learn(step, tasks, groups, frozen, past.ledger)
@@ -252,19 +227,26 @@ class OnlineTraining:
         **figures, **metrics, 'env_steps': float(past.ledger.env_steps)
     }
 
+  def _scores(
+      self, live: dict[str, Any], base: dict[str, Any], whose: str,
+      sequences: Sequence[Sequence[int]],
+  ) -> list[np.ndarray]:
+    params = base if whose == BASE_TEACHES else live
+    return self._update.score(params, sequences, self._row_length)
+
   @property
   def _row_length(self) -> int:
     return self._config.row_length or self._run.shape.policy.max_length
 
   def _fitting(
-      self, groups: Sequence[Tree], step: int
-  ) -> tuple[list[dict[str, np.ndarray]], int]:
+      self, groups: Sequence[Tree], step: int, study: Study
+  ) -> tuple[list[Arrays], int]:
     """Sequences to train on, and how many are left out for being too long.
 
     Half an episode would be conditioned on something else than what it was
     sampled after.
     """
-    found = [s for tree in groups for s in self._sequences(tree)]
+    found = [s for tree in groups for s in self._sequences(tree, study)]
     ends = {node.ended_by for tree in groups for node in tree.nodes}
     if not found and ends != {'overlong'}:
       raise RunStopped(
@@ -272,24 +254,26 @@ class OnlineTraining:
           'turn; see the warnings above for what broke'
       )
     kept = [s for s in found if s['tokens'].size <= self._row_length]
+    dropped = len(found) - len(kept)
     if len(kept) < len(found):
       logging.warning(
           '%s, step %d: %d of %d sequences are longer than grpo.row_length=%d and are '
-          'not trained on', self._name, step, len(found) - len(kept), len(found),
-          self._row_length,
+          'not trained on', self._name, step, dropped, len(found), self._row_length,
       )
+    if kept:
+      kept += study.further(float(sum(s['weights'].sum() for s in kept)))
     # Neighbours in a row share a minibatch: let them not be of one group.
     random.Random(f'{self._run.config.seed}/rows/{step}').shuffle(kept)
-    return kept, len(found) - len(kept)
+    return kept, dropped
 
-  def _sequences(self, tree: Tree) -> list[dict[str, np.ndarray]]:
+  def _sequences(self, tree: Tree, study: Study) -> list[Arrays]:
     nodes = [node for node in tree.nodes if counts(node)]
     if not nodes:
       return []
     outcomes = [outcome_of(node, self._config) for node in nodes]
     found = policy_gradient.advantages(outcomes, self._config, self._step_weight)
     return [
-        sequence(part, values)
+        study.annotate(tree, part, sequence(part, values))
         for node, values in zip(nodes, found, strict=True)
         for part in trajectories.parts(node)
     ]
@@ -310,7 +294,7 @@ def outcome_of(node: Node, config: Grpo) -> Outcome:
   )
 
 
-def sequence(node: Node, advantages: np.ndarray) -> dict[str, np.ndarray]:
+def sequence(node: Node, advantages: np.ndarray) -> Arrays:
   """Arrays [T] of an episode or a part; response tokens have their turn's advantage.
 
   Args:

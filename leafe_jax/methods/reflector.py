@@ -30,7 +30,7 @@ from leafe_jax.rundir import RunStopped
 from leafe_jax.sampler import Request, Rules, Sample
 from leafe_jax.text import history
 from leafe_jax.text.chat import ChatTranscript
-from leafe_jax.text.transcript import ReflectionError
+from leafe_jax.text.transcript import ParsedReflection, ReflectionError
 from leafe_jax.tree import Node, Tree
 
 _MAX_CHARACTERS = 400  # of one observation or response in a compact transcript
@@ -223,16 +223,14 @@ def _ask_for_reflections(
       for number, case in enumerate(cases)
       for node in reflectable(case.group)[: config.max_edits]
   ]
-  requests = [
-      reflection_request(player, case.task, node, ledger) for _, case, node in asked
-  ]
-  samples = ask(player, requests, rules)
+  samples = reflect_on(
+      player, [(case.task, node) for _, case, node in asked], rules, ledger
+  )
   found = [
       [Proposal(edit.line()) for edit in votes(case.shown, case.group)]
       for case in cases
   ]
   for (number, case, node), sample in zip(asked, samples, strict=True):
-    ledger.reflection_tokens += len(sample.tokens)
     line = _addition(player, node, sample)
     if line is not None:
       found[number].append(Proposal(line, (_name(case, node, step),)))
@@ -247,16 +245,41 @@ def reflectable(group: Tree) -> list[Node]:
   ]
 
 
+def reflect_on(
+    player: Player, cases: Sequence[tuple[api.Task, Node]], rules: Rules,
+    ledger: Ledger,
+) -> list[Sample]:  # fmt: skip
+  """Asks where finished episodes went wrong, whatever memory they had."""
+  requests = [reflection_request(player, task, node, ledger) for task, node in cases]
+  samples = ask(player, requests, rules)
+  ledger.reflection_tokens += sum(len(sample.tokens) for sample in samples)
+  return samples
+
+
+def read_reflection(player: Player, node: Node, sample: Sample) -> ParsedReflection:
+  """(tau, e) on a failed episode. Raises ReflectionError, or CutOff."""
+  if sample.overlong:
+    raise ReflectionError(OVERLONG)
+  said = read_answer(player.transcript, sample)
+  return player.transcript.parse_reflection(said, node.last_turn, True)
+
+
 def reflection_request(
     player: Player, task: api.Task, node: Node, ledger: Ledger
 ) -> Request:
   """Asks where a finished episode went wrong, whatever memory it had."""
-  ids = _history(player, task, node)
-  ids += player.transcript.reflection(node.last_turn, True)
+  ids = reflection_prompt(player, task, node)
   ledger.reflections += 1
   ledger.reflection_prompt_tokens += len(ids)
   key = row_key(player.seed, player.version, task.id, node.id, 'rules')
   return Request(player.sampler.extend(player.sampler.empty(), ids), key)
+
+
+def reflection_prompt(player: Player, task: api.Task, node: Node) -> list[int]:
+  """A finished episode and the question where it went wrong, opener included."""
+  return [
+      *_history(player, task, node), *player.transcript.reflection(node.last_turn, True)
+  ]
 
 
 def _history(player: Player, task: api.Task, node: Node) -> list[int]:
@@ -275,14 +298,15 @@ def _history(player: Player, task: api.Task, node: Node) -> list[int]:
 
 def _addition(player: Player, node: Node, sample: Sample) -> str | None:
   """The reflection as an ADD; as it is where it cannot be read; None for none."""
+  try:
+    parsed = read_reflection(player, node, sample)
+  except (ReflectionError, CutOff):
+    return _unread(player, sample)
+  return Edit(rules_lib.ADD, (), ' '.join(parsed.experience.split())).line()
+
+
+def _unread(player: Player, sample: Sample) -> str:
   if sample.overlong:
     return f'({OVERLONG})'
   text = player.transcript.text(sample.tokens)
-  if not sample.stopped:
-    return f'{text} (cut off)'
-  try:
-    said = player.transcript.answer(text)
-    parsed = player.transcript.parse_reflection(said, node.last_turn, True)
-  except ReflectionError:
-    return text
-  return Edit(rules_lib.ADD, (), ' '.join(parsed.experience.split())).line()
+  return text if sample.stopped else f'{text} (cut off)'

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import optax
 
 from leafe_jax.config import Experiment, Grpo, Training
-from leafe_jax.learner import dpo, losses, optimizers, policy_update
+from leafe_jax.learner import (
+  dpo,
+  losses,
+  optimizers,
+  policy_update,
+  self_distillation,
+)
 from leafe_jax.learner.losses import Loss
 from leafe_jax.learner.update import BATCH_ARRAYS
 
@@ -62,21 +69,36 @@ def preference(config: Training, beta: float) -> Job:
   return dataclasses.replace(job, loss=loss, arrays=(*BATCH_ARRAYS, 'ref_logprobs'))
 
 
-def group_policy(name: str, config: Experiment, *, asks: bool = False) -> Job:
+def on_policy(name: str, config: Training) -> Job:
+  """Distillation of fresh responses; planned as that of their sampled tokens."""
+  job = supervised(name, config)
+  arrays = (*BATCH_ARRAYS, *self_distillation.TAUGHT_ARRAYS)
+  return dataclasses.replace(
+      job, loss=self_distillation.rehearsed, arrays=arrays, plays=True, reference=True
+  )
+
+
+def group_policy(
+    name: str, config: Experiment, *, asks: bool = False,
+    wrap: Callable[[Loss], Loss] | None = None, arrays: tuple[str, ...] = (),
+) -> Job:  # fmt: skip
   """GRPO and its kin; every episode may be as long as a row.
 
   Args:
     name: of the arm.
     config: of the run.
-    asks: the base is asked for lessons, so it stays.
+    asks: the base is asked for lessons, or teaches, so it stays.
+    wrap: makes of the surrogate what is minimised; None: just that.
+    arrays: further ones that this reads.
   """
   grpo = config.grpo
   episodes = grpo.tasks_per_step * grpo.group_size
+  loss = policy_update.make_loss(grpo)
   return Job(
       name, policy_update.round_up(-(-episodes // grpo.minibatches)),
       grpo.row_length or config.policy.max_length, grpo.grad_accumulation,
-      policy_update.make_optimizer(grpo), policy_update.make_loss(grpo),
-      (*BATCH_ARRAYS, *policy_update.MORE_ARRAYS),
+      policy_update.make_optimizer(grpo), (wrap or (lambda x: x))(loss),
+      (*BATCH_ARRAYS, *policy_update.MORE_ARRAYS, *arrays),
       logit_copies=4 if grpo.entropy else 2, plays=True,
       reference=bool(grpo.kl) or asks,
   )

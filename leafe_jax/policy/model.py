@@ -364,7 +364,9 @@ def token_scores(
   """
   x, noted = hidden(params, config, tokens, positions, segment_ids)
   found = scores.of_hidden(params, config, x, scores.next_tokens(tokens))
-  return scores.align(found._replace(noted=noted), segment_ids)
+  if noted is not None:
+    noted = noted._replace(routes=scores.align(noted.routes, segment_ids))
+  return scores.align(found, segment_ids)._replace(noted=noted)
 
 
 def token_logprobs(
@@ -379,3 +381,36 @@ def token_logprobs(
   0 where nothing predicts the token: the first of a segment, and padding.
   """
   return token_scores(params, config, tokens, positions, segment_ids).logprobs
+
+
+def candidate_logprobs(
+    params: Params,
+    config: config_lib.Policy,
+    tokens: Int[Array, 'B T'],
+    positions: Int[Array, 'B T'],
+    segment_ids: Int[Array, 'B T'],
+    candidates: Int[Array, 'B T K'],
+) -> Float[Array, 'B T K']:
+  """Natural-log probabilities of several tokens in the place of each one.
+
+  As `token_logprobs`, of `candidates` instead of the tokens themselves.
+  """
+  x, _ = hidden(params, config, tokens, positions, segment_ids)
+  found = scores.of_candidates(params, config, x, scores.next_tokens(candidates))
+  return scores.align(found, segment_ids)
+
+
+def likeliest(
+    params: Params,
+    config: config_lib.Policy,
+    tokens: Int[Array, 'B T'],
+    positions: Int[Array, 'B T'],
+    segment_ids: Int[Array, 'B T'],
+    count: int,
+) -> tuple[Float[Array, 'B T K'], Int[Array, 'B T K']]:
+  """(log-probabilities, ids) of what would be likeliest in the place of each token.
+
+  0 where nothing predicts the token: the first of a segment, and padding.
+  """
+  x, _ = hidden(params, config, tokens, positions, segment_ids)
+  return scores.align(scores.likeliest(params, config, x, count), segment_ids)

@@ -8,8 +8,8 @@ unless those of the whole batch are small.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -91,32 +91,79 @@ def of_hidden(
     hidden: output of the last layer.
     targets: the token that each place is to predict.
   """
+  return _by_chunks(params, config, of_logits, hidden, targets)
 
-  def score(hidden: Array, targets: Array) -> Scores:
+
+def of_candidates(
+    params: Mapping[str, Array],
+    config: config_lib.Policy,
+    hidden: Float[Array, 'B T D'],
+    candidates: Int[Array, 'B T K'],
+) -> Float[Array, 'B T K']:
+  """Natural-log probabilities of several tokens for each place, as `of_hidden`."""
+
+  def score(logits: Array, candidates: Array) -> Array:
+    logits = logits.astype(jnp.float32)
+    chosen = jnp.take_along_axis(logits, candidates, axis=-1)
+    return chosen - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+
+  return _by_chunks(params, config, score, hidden, candidates)
+
+
+def likeliest(
+    params: Mapping[str, Array],
+    config: config_lib.Policy,
+    hidden: Float[Array, 'B T D'],
+    count: int,
+) -> tuple[Float[Array, 'B T K'], Int[Array, 'B T K']]:
+  """(log-probabilities, ids) of the `count` likeliest tokens, as `of_hidden`."""
+
+  def score(logits: Array, unused: Array) -> tuple[Array, Array]:
+    del unused
+    logits = logits.astype(jnp.float32)
+    best, ids = jax.lax.top_k(logits, count)
+    return best - jax.nn.logsumexp(logits, axis=-1, keepdims=True), ids
+
+  places = jnp.zeros(hidden.shape[:2], jnp.int32)
+  return _by_chunks(params, config, score, hidden, places)
+
+
+def _by_chunks(
+    params: Mapping[str, Array],
+    config: config_lib.Policy,
+    of: Callable[[Array, Array], Any],
+    hidden: Array,
+    asked: Array,
+) -> Any:
+  """`of(logits, asked)`, arrays [B, T, ...], without the logits of all tokens."""
+
+  def score(hidden: Array, asked: Array) -> Any:
     if not sharding.is_alone():
-      return of_logits(layers.unembed(params, hidden, config), targets)
+      return of(layers.unembed(params, hidden, config), asked)
     # As one list of tokens: XLA on CPU copies arrays of fewer axes faster.
-    flat = hidden.reshape(-1, hidden.shape[-1])
-    found = of_logits(layers.unembed(params, flat, config), targets.reshape(-1))
-    return jax.tree.map(lambda x: x.reshape(targets.shape), found)
+    lead = asked.shape[:2]
+    flat, asked = (x.reshape(-1, *x.shape[2:]) for x in (hidden, asked))
+    found = of(layers.unembed(params, flat, config), asked)
+    return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), found)
 
-  rows, length = targets.shape
+  rows, length = asked.shape[:2]
   size = chunk_length(config, rows, length, params['embed_vd'].shape[0])
   count = -(-length // size)
   if count == 1:
-    return score(hidden, targets)
+    return score(hidden, asked)
 
   def cut(x: Array) -> Array:
     full = jnp.pad(x, ((0, 0), (0, count * size - length)) + ((0, 0),) * (x.ndim - 2))
     return jnp.moveaxis(full.reshape(x.shape[0], count, size, *x.shape[2:]), 1, 0)
 
-  def step(carry: None, chunk: tuple[Array, Array]) -> tuple[None, Scores]:
+  def step(carry: None, chunk: tuple[Array, Array]) -> tuple[None, Any]:
     hidden = sharding.constrain(chunk[0], ('batch', 'length', None))
     return carry, jax.checkpoint(score, prevent_cse=False)(hidden, chunk[1])
 
-  _, chunks = jax.lax.scan(step, None, (cut(hidden), cut(targets)))
+  _, chunks = jax.lax.scan(step, None, (cut(hidden), cut(asked)))
   return jax.tree.map(
-      lambda x: jnp.moveaxis(x, 0, 1).reshape(rows, -1)[:, :length], chunks
+      lambda x: jnp.moveaxis(x, 0, 1).reshape(rows, -1, *x.shape[3:])[:, :length],
+      chunks,
   )
 
 
@@ -136,23 +183,26 @@ def chunk_length(
   return -(-length // -(-length // config.logit_chunk))
 
 
-def next_tokens(tokens: Int[Array, 'B T']) -> Int[Array, 'B T']:
-  """The token that each place is to predict; 0 at the end of a row."""
-  return jnp.pad(tokens[:, 1:], ((0, 0), (0, 1)))
+def next_tokens(tokens: Int[Array, 'B T *K']) -> Int[Array, 'B T *K']:
+  """What each place is to predict; 0 at the end of a row."""
+  return jnp.pad(tokens[:, 1:], ((0, 0), (0, 1)) + ((0, 0),) * (tokens.ndim - 2))
 
 
-def align(scores: Scores, segment_ids: Int[Array, 'B T']) -> Scores:
-  """From the places that predict to the tokens that are predicted."""
+def align(scores: Any, segment_ids: Int[Array, 'B T']) -> Any:
+  """From the places that predict to the tokens that are predicted.
+
+  Args:
+    scores: a tree of arrays [B, T, ...].
+    segment_ids: of the row.
+  """
   known = predicted(segment_ids)
 
   def shift(x: Array) -> Array:
-    return jnp.where(known, jnp.pad(x[:, :-1], ((0, 0), (1, 0))), 0)
+    more = (1,) * (x.ndim - 2)
+    moved = jnp.pad(x[:, :-1], ((0, 0), (1, 0)) + ((0, 0),) * len(more))
+    return jnp.where(known.reshape(*known.shape, *more), moved, 0)
 
-  noted = scores.noted
-  if noted is not None:
-    noted = noted._replace(routes=shift(noted.routes))
-  logprobs, likeliest, entropy = map(shift, scores[:3])
-  return Scores(logprobs, likeliest, entropy, noted)
+  return jax.tree.map(shift, scores)
 
 
 def predicted(segment_ids: Int[Array, 'B T']) -> Bool[Array, 'B T']:

@@ -57,13 +57,13 @@ class _Plot:
     node = Node(len(self.tree.nodes), 0, decision.turn, None, 1)
     self.tree.nodes.append(node)
     branch = Episode(player, node, decision, self.ledger)
-    self._proposed.add((decision.turn, _action(player, sample)))
+    self._proposed.add((decision.turn, proposed_action(player, sample)))
     self.branches.append(branch)
     return branch
 
   def _is_new(self, player: Player, turn: int, sample: Sample) -> bool:
     """Whether no one, the expert included, has taken the action in this state."""
-    action = _action(player, sample)
+    action = proposed_action(player, sample)
     return action is not None and (turn, action) not in self._proposed
 
   def questions(self) -> list[Question]:
@@ -83,7 +83,7 @@ class _Plot:
     return self.tree
 
 
-def _action(player: Player, sample: Sample) -> str | None:
+def proposed_action(player: Player, sample: Sample) -> str | None:
   """What it proposes; None for what holds no action, or breaks its reader."""
   return boundary.attempt(
       lambda: read_action(player.world, read_answer(player.transcript, sample))

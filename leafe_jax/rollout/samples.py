@@ -84,3 +84,32 @@ def play_groups(
     tree.nodes.sort(key=lambda node: node.id)
     tree.budget = ledgers[task_id].as_dict()
   return list(trees.values())
+
+
+def replay(
+    player: Player,
+    cases: Sequence[tuple[Node, Start]],
+    rules: Rules,
+    rows: int,
+    purpose: str,
+    ledger: Ledger,
+) -> None:
+  """One more episode per case, in which the policy is shown something.
+
+  Args:
+    player: policy and world.
+    cases: fresh nodes with distinct ids, and where they begin: the memory of the
+      start stands in the first prompt, the experience of a node at its turn tau.
+    rules: of sampling.
+    rows: most episodes that run at the same time.
+    purpose: part of the random keys.
+    ledger: pays.
+  """
+  player.sampler.forget()  # a wave begins, see `explore.prefill_roots`
+  tasks = {start.task.id: start.task for _, start in cases}
+  crew = Crew([*tasks.values()], player.clock, player.world)
+  waiting = (
+      (start.task.id, Episode(player, node, start, ledger, keep_decisions=False))
+      for node, start in cases
+  )
+  play(player, crew, waiting, rules, rows, purpose, lambda task_id, episode: None)

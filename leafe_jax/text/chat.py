@@ -188,6 +188,10 @@ class ChatTranscript:
   def hint(self, experience: str) -> list[int]:
     return self._speller.going_on(self._prompts.hint.format(experience=experience))
 
+  def feedback(self, observation: str) -> list[int]:
+    text = self._prompts.feedback.format(observation=observation)
+    return self._speller.going_on(text)
+
   def reflection(self, turn: int, terminal: bool) -> list[int]:
     said = self._prompts
     status = (said.failed if terminal else said.going).format(turn=turn)

@@ -45,6 +45,8 @@ class Prompts:
     no_action: the {action} of a turn without one.
     memory: lessons that hold for the whole episode.
     hint: e, at the end of the message before the turn to be done better.
+    feedback: the world's answer to an earlier action in this place, for the teacher
+      who scores that action (self-distillation).
     failed, going: how an attempt stands when a reflection is asked for.
     reflect: asks for a reflection at the end of a message.
     decline: added to it where the attempt is in progress.
@@ -73,6 +75,10 @@ class Prompts:
   hint: str = words(
       '\n\nLesson from an earlier attempt at this same task: {experience}\n'
       'Use it now; do not mention it.', 'experience',
+  )
+  feedback: str = words(
+      '\n\nIn an earlier attempt you answered here, and the world then said:\n'
+      '{observation}\nDecide anew what to do now; do not mention it.', 'observation',
   )
   failed: str = words('The attempt failed after step {turn}.', 'turn')
   going: str = words('The attempt is in progress after step {turn}.', 'turn')

@@ -72,6 +72,10 @@ class Transcript(Protocol):
     """The block that shows e, to be put between o_tau and the opener."""
     ...
 
+  def feedback(self, observation: str) -> list[int]:
+    """As `hint`, of what the world answered to an action taken here."""
+    ...
+
   def reflection(self, turn: int, terminal: bool) -> list[int]:
     """Asks for (tau, e) after `turn` turns, opener included."""
     ...
@@ -115,6 +119,7 @@ class WordTranscript:
       <bos> <t1> o_1 <act> a_1 <end> <t2> o_2 <act> ...
       memory:      <bos> <hint> lesson <use> <hint> lesson <use> <t1> o_1 <act> ...
       hint:        <hint> e <use>
+    feedback:    the same
       reflection:  <reflect> <failed> -> <t3> e <end>   or   <none> <end>
   """
 
@@ -151,6 +156,9 @@ class WordTranscript:
 
   def hint(self, experience: str) -> list[int]:
     return [self._id(tok.HINT), *self._encode(experience), self._id(tok.USE)]
+
+  def feedback(self, observation: str) -> list[int]:
+    return self.hint(observation)
 
   def reflection(self, turn: int, terminal: bool) -> list[int]:
     del turn

@@ -145,8 +145,8 @@ def test_references_are_those_of_each_sequence_alone(
   expected = np.concatenate([
       row[: len(half)] for row, half in zip(alone, halves, strict=True)
   ])
-  for chunk in (dpo._CHUNK, 3):
-    monkeypatch.setattr(dpo, '_CHUNK', chunk)
+  for chunk in (dpo.CHUNK, 3):
+    monkeypatch.setattr(dpo, 'CHUNK', chunk)
     found = references_of(policy, mesh, params, pairs)
     assert [len(scores) for scores in found] == [len(pair) for pair in pairs]
     np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-5)

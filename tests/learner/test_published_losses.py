@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from leafe_jax.config import Grpo
-from leafe_jax.learner import dpo, losses, policy_gradient
+from leafe_jax.learner import dpo, losses, policy_gradient, self_distillation
 from tests.learner import published
 from tests.learner.test_dpo import VOCAB, batch_of, make_pairs
 from tests.learner.test_policy_gradient import PLAIN, outcome, rows
@@ -158,3 +158,77 @@ def sequence_sums(values, batch):
       inside = (segments == segment) & (batch['weights'][row, 1:] > 0)
       sums[(segment + 1) % 2].append(values[row][torch.tensor(inside)].sum())
   return tuple(torch.stack(values) for values in sums)
+
+
+# --- self-distillation
+
+
+def teachers_of(batch, logits, seed):
+  """The batch with a teacher, and the teacher's logits at the places that predict."""
+  other = np.random.default_rng(seed + 100).normal(0, 1, logits.shape)
+  teacher = np.array(losses.token_log_probs(
+      other[:, :-1].astype(np.float32), batch['tokens'][:, 1:]
+  ))
+  scores = np.pad(teacher, [(0, 0), (1, 0)])
+  return {**batch, 'taught': batch['weights'], 'teacher_logprobs': scores}, other
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_self_distillation_on_sampled_tokens_is_trls(seed):
+  """Its gradient: as the value we report the KL, TRL what it differentiates."""
+  torch = published.torch()
+
+  def selected(logits, index):
+    return torch.log_softmax(logits, -1).gather(-1, index[..., None])[..., 0]
+
+  trl = published.load(
+      'trl', 'experimental/sdpo/loss_utils.py', 'apply_importance_sampling_clipping',
+      'compute_sampled_token_self_distillation_loss', torch=torch,
+      selective_log_softmax=selected,
+  )
+  logits, batch = rows(seed)
+  batch, other = teachers_of(batch, logits, seed)
+  x = torch.tensor(logits, requires_grad=True)
+  tokens = torch.tensor(batch['tokens'][:, 1:]).long()
+  mask, _, old, _ = masked(batch)
+  loss = trl['compute_sampled_token_self_distillation_loss'](
+      x[:, :-1], torch.tensor(other[:, :-1]).float(), tokens, distillation_alpha=1.0
+  )
+  loss = trl['apply_importance_sampling_clipping'](
+      loss, selected(x[:, :-1], tokens), old, 2.0
+  )
+  (loss * mask).sum().backward()
+
+  def ours(y):
+    return self_distillation.reverse(y, batch, ratio_clip=2.0).total
+
+  np.testing.assert_allclose(jax.grad(ours)(logits), x.grad.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_kl_over_the_teachers_likeliest_tokens_is_verls(seed):
+  torch = published.torch()
+  verl = published.load(
+      'verl', 'trainer/distillation/fsdp/losses.py', 'kl_divergence', torch=torch
+  )
+  logits, batch = rows(seed)
+  batch, other = teachers_of(batch, logits, seed)
+  log_q = jax.nn.log_softmax(other.astype(np.float32))
+  best, ids = jax.lax.top_k(log_q, 3)
+  x = torch.tensor(logits, requires_grad=True)
+  student = torch.log_softmax(x, -1).gather(-1, torch.tensor(np.array(ids)).long())
+  mask = masked(batch)[0]
+  kl = verl['kl_divergence'](student, torch.tensor(np.array(best)))
+  (kl[:, :-1] * mask).sum().backward()
+
+  def moved(values):  # from the places that predict to what they predict
+    return jax.numpy.pad(values[:, :-1], [(0, 0), (1, 0), (0, 0)])
+
+  def ours(y):
+    logprobs = jax.numpy.take_along_axis(jax.nn.log_softmax(y), ids, -1)
+    given = {**batch, 'teacher_topk': moved(best)}
+    return self_distillation.forward(moved(logprobs), given).total
+
+  value, gradient = jax.value_and_grad(ours)(logits)
+  np.testing.assert_allclose(value, (kl[:, :-1] * mask).sum().item(), rtol=1e-4)
+  np.testing.assert_allclose(gradient, x.grad.numpy(), atol=1e-5)

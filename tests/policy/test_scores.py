@@ -44,8 +44,9 @@ def loss_of(params, batch, config, forward):
 
 
 @pytest.mark.parametrize('tied', [False, True])
-def test_chunks_change_neither_the_loss_nor_gradients(params, tied):
+def test_chunks_change_neither_the_loss_nor_gradients(params, tied, monkeypatch):
   """7 does not divide the 26 places: the last chunk is padded."""
+  monkeypatch.setattr(scores, '_SMALL', 0)  # else all logits are kept
   config = dataclasses.replace(CONFIG, tie_embeddings=tied, num_layers=1)
   params = {k: v[:1] if k in stacks.stacked(params) else v for k, v in params.items()}
   batch = make_batch(2, 26)
@@ -58,6 +59,27 @@ def test_chunks_change_neither_the_loss_nor_gradients(params, tied):
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
         found, expected,
     )
+
+
+@pytest.mark.parametrize('chunk', [0, 5])
+def test_candidates_and_likeliest_tokens_are_those_of_the_logits(
+    params, monkeypatch, chunk
+):
+  """Of each place: what is asked there, aligned with the token that stands there."""
+  monkeypatch.setattr(scores, '_SMALL', 0)
+  config = dataclasses.replace(CONFIG, logit_chunk=chunk)
+  batch = make_batch(2, 12)
+  rows = [batch[name] for name in ('tokens', 'positions', 'segment_ids')]
+  expected = jax.nn.log_softmax(model.forward(params, CONFIG, *rows))
+  best, ids = model.likeliest(params, config, *rows, 3)
+  asked = model.candidate_logprobs(params, config, *rows, ids)
+  for row, place in np.ndindex(2, 12):
+    if place % 6 == 0:  # the first of a segment
+      assert not np.any(best[row, place]) and not np.any(asked[row, place])
+      continue
+    before = np.asarray(expected[row, place - 1])
+    np.testing.assert_allclose(best[row, place], np.sort(before)[::-1][:3], rtol=1e-4)
+    np.testing.assert_allclose(asked[row, place], before[ids[row, place]], rtol=1e-4)
 
 
 def test_scores_are_those_of_a_softmax():

@@ -74,6 +74,18 @@ def encode(records: Iterable[Any], max_bytes: int) -> tuple[str, int]:
   return f'[{",".join(parts)}]', len(parts)
 
 
+def encode_or_none(records: Iterable[Any], max_bytes: int) -> str:
+  """As `encode_trees`: a list as long as the records, null for what has no room."""
+  parts: list[str] = []
+  size = 2
+  for record in records:
+    part = embed_json(record)
+    fits = size + len(part.encode()) < max_bytes
+    parts.append(part if fits else 'null')
+    size += len(parts[-1].encode()) + 1
+  return f'[{",".join(parts)}]'
+
+
 def embed_json(content: Any) -> str:
   """JSON that no HTML parser takes for markup."""
   text = dump_json(content)
@@ -132,6 +144,7 @@ def _compact_turn(turn: Turn) -> dict[str, Any]:
       'invalid': not turn.valid or None,
       'error': _clip(turn.error),
       'tokens': len(turn.response_ids),
+      'logprob': round(sum(turn.logprobs), 2) if turn.logprobs else None,
   })
 
 

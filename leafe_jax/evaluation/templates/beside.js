@@ -1,0 +1,49 @@
+/* Episodes that stood before the same decision, side by side. */
+const mostBeside = 12;
+const shortTexts = {characters: 240, lines: 6};
+
+/* Those to be compared with an episode, and the turn at which they part. */
+function rivalsOf(tree, id) {
+  const node = tree.nodes[id];
+  const every = tree.nodes.map((_, i) => i);
+  if (node.parent === undefined) return {turn: 1, ids: every.filter((i) => tree.nodes[i].parent === undefined)};
+  const owner = ownerOf(tree, node.parent, node.tau);
+  const same = every.filter((i) => tree.nodes[i].parent !== undefined && tree.nodes[i].tau === node.tau &&
+    ownerOf(tree, tree.nodes[i].parent, node.tau) === owner);
+  return {turn: node.tau, ids: [owner, ...same]};
+}
+
+function besideView(tree, id) {
+  const {turn, ids} = rivalsOf(tree, id);
+  const shown = ids.slice(0, mostBeside);
+  if (ids.includes(id) && !shown.includes(id)) shown[shown.length - 1] = id;
+  const last = Math.max(turn, ...shown.map((i) => lastTurn(tree.nodes[i])));
+  const turns = Array.from({length: last - turn + 1}, (_, i) => turn + i);
+  const what = tree.nodes[id].parent === undefined ? 'Episodes from the start' : `From turn ${turn} on`;
+  return [
+    html('h3', {}, what),
+    html('p', {class: 'sub'}, `${shown.length} of ${ids.length} episodes that stood before the same decision · `, besideButton(tree, id)),
+    html('div', {class: 'scroll'}, html('table', {class: 'beside'},
+      html('thead', {}, html('tr', {}, html('th', {}, 'turn'), shown.map((i) => besideHead(tree, i, i === id, turn)))),
+      html('tbody', {}, turns.map((t) => html('tr', {}, html('th', {}, t), shown.map((i) => besideCell(tree, i, t, shown[0])))))))];
+}
+
+function besideHead(tree, i, chosen, turn) {
+  const node = tree.nodes[i];
+  const hinted = node.parent !== undefined && node.tau === turn && node.experience;
+  return html('th', {class: toneOf(node) + (chosen ? ' chosen' : '')},
+    nodeLink(i, nameOf(node, i)), ' ', html('span', {class: 'outcome'}, (node.success ? '✓ ' : '') + outcomeOf(node)),
+    hinted ? html('div', {class: 'hint'}, folded(node.experience, shortTexts)) : null);
+}
+
+function besideCell(tree, i, turn, first) {
+  const pair = pathOf(tree, i)[turn - 1];
+  if (!pair) return html('td', {class: 'none'});
+  const [owner, found] = pair;
+  const said = found.action || found.response || '(nothing)';
+  const other = pathOf(tree, first)[turn - 1];
+  const same = i !== first && other && (other[1].action || other[1].response || '(nothing)') === said;
+  return html('td', {class: same ? 'same' : null},
+    html('div', {class: 'action'}, folded(found.response || '(nothing)', shortTexts), chipsOf(found)),
+    tokensFold(tree, owner, turn, found));
+}

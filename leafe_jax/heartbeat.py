@@ -16,10 +16,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 from absl import logging
 
-from leafe_jax import hosts
 from leafe_jax.files import PARTIAL
 
 FILE = 'progress.json'
@@ -40,6 +38,8 @@ def beating(directory: pathlib.Path, every_s: float = EVERY_S) -> Iterator[None]
 
   At the end it says how the body came to it: `ended` is 'finished' or one line.
   """
+  from leafe_jax import hosts  # whoever looks at a run needs no jax
+
   _told.clear()
   tell(pid=os.getpid(), host=os.uname().nodename, every_s=every_s, began=time.time())
   with _written(directory / FILE, every_s) if hosts.is_first() else _nothing():
@@ -98,12 +98,14 @@ def memory() -> dict[str, Any]:
   return {**found, 'devices': devices} if devices else found
 
 
-def _devices() -> list[jax.Device]:
+def _devices() -> list[Any]:
   """Those of this process that keep count; on CPUs none does."""
+  import jax
+
   return jax.local_devices() if jax.default_backend() != 'cpu' else []
 
 
-def _device(device: jax.Device) -> dict[str, int]:
+def _device(device: Any) -> dict[str, int]:
   stats = device.memory_stats() or {}
   names = {'now': 'bytes_in_use', 'peak': 'peak_bytes_in_use', 'limit': 'bytes_limit'}
   return {name: stats[key] for name, key in names.items() if key in stats}

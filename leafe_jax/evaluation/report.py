@@ -10,10 +10,10 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from leafe_jax.evaluation import specimens
+from leafe_jax.evaluation.pages import templates
 from leafe_jax.evaluation.palette import inks_of
 from leafe_jax.evaluation.plots import save_passk
 from leafe_jax.evaluation.tables import (
@@ -106,7 +106,9 @@ def render_report(
   spelt = specimens.encode_or_none(map(spelling, browsed), MAX_TOKEN_BYTES)
   arms = list(results['arms'])
   pairs = shown_pairs(results) if arms else {}
-  return templates().get_template('report.html').render(
+  pages = templates()
+  pages.tests['clear_of_zero'] = excludes_zero
+  return pages.get_template('report.html').render(
       results=results,
       ks=shown_ks(results) if arms else [],
       ends=end_ks(results) if arms else [],
@@ -144,39 +146,3 @@ def _curves(results: Mapping[str, Any]) -> list[dict[str, Any]]:
       }
       for arm, figures in results['arms'].items()
   ]
-
-
-def templates() -> jinja2.Environment:
-  """The pages' own; what they are given is escaped."""
-  environment = jinja2.Environment(
-      loader=jinja2.PackageLoader('leafe_jax.evaluation'),
-      autoescape=True,
-      undefined=jinja2.StrictUndefined,
-      trim_blocks=True,
-      lstrip_blocks=True,
-  )
-  environment.filters.update(
-      percent=_percent, signed=_signed, seconds=_seconds, thousands=_thousands
-  )
-  environment.tests['clear_of_zero'] = excludes_zero
-  return environment
-
-
-def _percent(share: float | None, digits: int = 1) -> str:
-  return '–' if share is None else f'{100 * share:.{digits}f}'
-
-
-def _signed(share: float) -> str:
-  return f'{100 * share:+.1f}'.replace('-', '−')
-
-
-def _thousands(number: float) -> str:
-  return f'{number:,}'.replace(',', '\u2009')
-
-
-def _seconds(seconds: float) -> str:
-  minutes, rest = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  if hours:
-    return f'{hours} h {minutes:02d} min'
-  return f'{minutes} min {rest:02d} s' if minutes else f'{seconds:.1f} s'

@@ -12,7 +12,6 @@ from leafe_jax import settings
 from leafe_jax.evaluation import specimens, tokens
 from leafe_jax.experience import roles
 from leafe_jax.experience.build import HintLeak
-from leafe_jax.text.tokenizers import TokenizerError, load_tokenizer
 from leafe_jax.tree import Tree
 from leafe_jax.watch import logbook, outcome, reading, standing
 from leafe_jax.watch.forest import Recent, Source
@@ -34,6 +33,7 @@ class WatchedRun:
   def __init__(self, path: pathlib.Path):
     self.path = path
     self._lock = threading.RLock()
+    self._spelling = threading.Lock()  # a tokenizer takes seconds to read
     self._beat = standing.Beat(path)
     self._done = standing.Done(path)
     self._scalars = Scalars(path / 'tensorboard')
@@ -50,12 +50,17 @@ class WatchedRun:
       results, trouble = reading.read_object(self.path / 'results.json')
       facts = self._beat.facts
       phases, bar = standing.phases_of(facts, done), standing.bar_of(facts)
+      order = [phase['name'] for phase in phases]
+      sources = sorted(
+          self._sources.values(),
+          key=lambda s: order.index(s.name) if s.name in order else len(order),
+      )
       stopped = str(results.get('stopped') or '')
       return {
           'status': standing.status_of(self.path, self._beat, done, stopped),
           'phases': phases, 'bar': bar, 'left': standing.left_of(phases, bar),
           'memory': facts.get('memory'), 'age_s': self._beat.age if facts else None,
-          'sources': [_describe(source) for source in self._sources.values()],
+          'sources': [_describe(source) for source in sources],
           'recent': self._recent.last(),
           'scalars': self._scalars.series(),
           'log': logbook.tail(self.path / 'log.txt'),
@@ -120,10 +125,10 @@ class WatchedRun:
     """
     tree, notes = self._tree(name, file, place), []
     config = reading.read_object(self._config)[0]
-    with self._lock:
+    with self._spelling:
       try:
-        self._spell = self._spell or tokens.speller(load_tokenizer(self._place(config)))
-      except (OSError, TokenizerError) as error:
+        self._spell = self._spell or _speller(self._place(config))
+      except (OSError, ValueError) as error:
         notes.append(f'Ids instead of texts, as the tokenizer cannot be read: {error}')
     try:
       found = roles_of(tree, config) if not name.startswith(_EVALUATE) else {}
@@ -150,6 +155,13 @@ class WatchedRun:
     if name not in self._sources:
       raise LookupError(f'no trees of a phase {name!r}')
     return self._sources[name]
+
+
+def _speller(place: pathlib.Path) -> tokens.Spell:
+  """OSError or TokenizerError, a ValueError, where there is none to be read."""
+  from leafe_jax.text.tokenizers import load_tokenizer  # takes seconds
+
+  return tokens.speller(load_tokenizer(place))
 
 
 def roles_of(
@@ -181,8 +193,13 @@ def differences(runs: Sequence[WatchedRun]) -> list[dict[str, Any]]:
   paths = dict.fromkeys(path for config in configs for path in config)
   rows = [(path, [config.get(path) for config in configs]) for path in paths]
   return [
-      {'path': path, 'values': ['–' if value is None else str(value)[:200]
-                                for value in values]}
+      {'path': path, 'values': [_show(value) for value in values]}
       for path, values in rows
       if any(value != values[0] for value in values)
   ]  # fmt: skip
+
+
+def _show(value: Any) -> str:
+  if isinstance(value, list):
+    return ', '.join(map(str, value))[:200] or 'none'
+  return '–' if value in (None, '') else str(value)[:200]

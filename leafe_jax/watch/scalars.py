@@ -1,19 +1,28 @@
-"""Scalars out of event files that are still being written."""
+"""Scalars out of event files that are still being written.
+
+TensorBoard's files are records of one protocol buffer each; tensorboardX, which
+writes them, brings torch along where that is installed, so that the four fields that
+are wanted are read here.
+"""
 
 from __future__ import annotations
 
 import pathlib
 import struct
+from collections.abc import Iterator
 from typing import Any
-
-from google.protobuf.message import DecodeError
-from tensorboardX.proto.event_pb2 import Event
 
 from leafe_jax.watch import reading
 
 _HEAD = struct.Struct('<QI')  # length of a record, and its checksum
 _TAIL = 4  # the checksum of the record
 _LONGEST = 1 << 22
+# Fields of tensorflow.Event, Summary and Summary.Value.
+_STEP, _SUMMARY = 2, 5
+_VALUE = 1
+_TAG, _SIMPLE_VALUE = 1, 2
+# Wire types of protocol buffers.
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 MOST_POINTS = 240
 
 
@@ -48,16 +57,52 @@ class EventFile:
 
 
 def _scalars(record: bytes) -> list[tuple[str, int, float]]:
-  event = Event()
+  """Of an event; none of one that cannot be read."""
   try:
-    event.ParseFromString(record)
-  except DecodeError:
+    event = list(_fields(record))
+    step = next((value for field, value in event if field == _STEP), 0)
+    summaries = [value for field, value in event if field == _SUMMARY]
+    values = [
+        dict(_fields(value))
+        for summary in summaries for field, value in _fields(summary)
+        if field == _VALUE
+    ]  # fmt: skip
+    return [
+        (value[_TAG].decode(), int(step), struct.unpack('<f', value[_SIMPLE_VALUE])[0])
+        for value in values
+        if isinstance(value.get(_SIMPLE_VALUE), bytes) and _TAG in value
+    ]
+  except (LookupError, ValueError, TypeError, AttributeError, struct.error):
     return []
-  return [
-      (value.tag, event.step, value.simple_value)
-      for value in event.summary.value
-      if value.WhichOneof('value') == 'simple_value'
-  ]
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
+  """(number, value) of each field: an int, or the bytes of anything else."""
+  place = 0
+  while place < len(message):
+    key, place = _varint(message, place)
+    field, wire = key >> 3, key & 7
+    if wire == _VARINT:
+      value, place = _varint(message, place)
+      yield field, value
+      continue
+    if wire == _BYTES:
+      size, place = _varint(message, place)
+    else:
+      size = {_FIXED64: 8, _FIXED32: 4}[wire]
+    yield field, message[place : place + size]
+    place += size
+
+
+def _varint(message: bytes, place: int) -> tuple[int, int]:
+  """(value, place after it)."""
+  value = shift = 0
+  while True:
+    byte = message[place]
+    value |= (byte & 0x7F) << shift
+    place, shift = place + 1, shift + 7
+    if not byte & 0x80:
+      return value, place
 
 
 class Scalars:

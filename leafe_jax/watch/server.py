@@ -20,7 +20,7 @@ import urllib.parse
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from leafe_jax.evaluation.report import templates
+from leafe_jax.evaluation.pages import templates
 from leafe_jax.watch.several import Runs
 
 _OWN = "'self'"

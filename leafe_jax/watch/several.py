@@ -29,7 +29,7 @@ class Runs:
     self._places = [pathlib.Path(os.path.abspath(place)) for place in places]
     self._runs: dict[pathlib.Path, WatchedRun] = {}
     names = name_apart(self._places)
-    self.name = names[0] if len(names) == 1 else f'{len(names)} runs'
+    self.name = ', '.join(names) if len(names) < 4 else f'{len(names)} runs'
 
   def _known(self) -> list[WatchedRun]:
     """In their order; a run keeps its number as long as those before it stay."""

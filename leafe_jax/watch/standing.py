@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leafe_jax import heartbeat
-from leafe_jax.progress import duration
 from leafe_jax.rundir import DONE
 from leafe_jax.watch import reading
 
@@ -87,7 +86,7 @@ def status_of(
   if not beat.facts:
     return _unknown(directory, done)
   if beat.age > _SILENT_S:
-    return _say('silent', f'No sign of life for {duration(beat.age)}.')
+    return _say('silent', '')  # the page says for how long
   return _say('running', '')
 
 

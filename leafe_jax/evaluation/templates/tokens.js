@@ -14,13 +14,14 @@ function actionSpan(pieces, action) {
 }
 
 const percentOf = (logprob) => logprob > -0.0005 ? '100' : logprob < -9.2 ? '<0.01' : (100 * Math.exp(logprob)).toPrecision(logprob < -2.3 ? 2 : 3);
+const signed = (value) => value.toFixed(2).replace('-0.00', '0.00').replace('-', '−');
 const visible = (piece) => piece === '' ? '∅' : piece.replaceAll('\n', '↵\n').replaceAll('\t', '⇥\t');
 
 function tokenMark(piece, kind, logprob, inAction) {
   const known = logprob !== undefined;
   const surprise = known ? Math.min(1, -logprob / 4) : 0;
   return html('span', {class: `tok ${kind}${inAction ? ' act' : ''}`, style: known ? `--s: ${Math.round(100 * surprise)}%` : null,
-    title: known ? `${percentOf(logprob)} %, log p ${logprob.toFixed(2)}` : kind}, visible(piece));
+    title: known ? `${percentOf(logprob)} %, log p ${signed(logprob)}` : kind}, visible(piece));
 }
 
 const roleNames = {cf: 'D_cf: the corrected action, trained without the hint', reh: 'D_reh: rehearsal of a success'};
@@ -40,7 +41,7 @@ function tokenStrip(found, turn) {
       html('div', {class: 'strip'}, marks(found.prompt, 'prompt'))) : null,
     html('div', {class: 'strip', onclick: pointAt}, marks(found.hint, 'hint'), marks(found.opener, 'opener'),
       response.map((piece, i) => tokenMark(piece, 'said', logprobs[i], i >= first && i <= last))),
-    html('p', {class: 'told'}, response.length ? `log p of the response ${sum.toFixed(2)}, ${(sum / response.length).toFixed(2)} a token` +
+    html('p', {class: 'told'}, response.length ? `log p of the response ${signed(sum)}, ${signed(sum / response.length)} a token` +
       (logprobs.length ? `; least likely “${visible(response[worst]).trim()}” (${percentOf(logprobs[worst])} %)` : '') : 'nothing was said'),
     html('p', {class: 'roles'}, (found.roles || []).map(roleLine), !(found.roles || []).length && !found.unknown && trees[view.task].arm === undefined ?
       html('span', {class: 'chip'}, 'not trained') : null)];
@@ -75,7 +76,7 @@ function tokensFold(tree, owner, index, turn) {
     place.replaceChildren(...[found.note ? html('p', {class: 'told'}, found.note) : null,
       ...(record ? tokenStrip(record, turn) : [])].filter(Boolean));
   };
-  const sum = turn.logprob === undefined ? '' : `, log p ${turn.logprob.toFixed(2)}`;
+  const sum = turn.logprob === undefined ? '' : `, log p ${signed(turn.logprob)}`;
   return html('details', {class: 'tokens', ontoggle: open},
     html('summary', {}, `${turn.tokens} token${turn.tokens === 1 ? '' : 's'}${sum}`), place);
 }

@@ -66,11 +66,13 @@ function nowLine(run) {
 
 function leftLine({left, bar, status, phases}) {
   if (status.word !== 'running' && status.word !== 'silent' || !phases.some((phase) => phase.state === 'now')) return null;
-  const ofPhase = bar && bar.left_s !== null ? [html('b', {}, `about ${spanOf(bar.left_s)}`), ' left in this phase'] : ['time left in this phase: not known yet'];
-  const after = left.known_s - (bar && bar.left_s || 0);
-  const rest = left.unknown.filter((name) => !phases.some((phase) => phase.name === name && phase.state === 'now'));
-  return html('p', {class: 'left'}, ofPhase, after > 0.5 ? `, about ${spanOf(after)} in later ones` : '',
-    rest.length ? `; not known yet: ${rest.slice(0, 4).join(', ')}${rest.length > 4 ? ` and ${rest.length - 4} more` : ''}` : '');
+  const known = bar && bar.left_s !== null;
+  const after = left.known_s - (known ? bar.left_s : 0);
+  const rest = left.unknown.map((name) => phases.some((phase) => phase.name === name && phase.state === 'now') ? 'this phase' : name);
+  const names = rest.slice(0, 4).join(', ') + (rest.length > 4 ? ` and ${rest.length - 4} more` : '');
+  return html('p', {class: 'left'}, known ? [html('b', {}, `about ${spanOf(bar.left_s)}`), ' left in this phase'] : '',
+    after > 0.5 ? `${known ? ', about' : 'About'} ${spanOf(after)} in later ones` : '',
+    rest.length ? `${known || after > 0.5 ? '; not' : 'Time left: not'} known yet for ${names}` : '');
 }
 
 function tilesOf({sources, memory}) {
@@ -106,6 +108,7 @@ function card(run, i, several) {
       html('span', {class: `badge-word ${status.word}`}, status.word),
       run.report ? html('a', {href: `report?run=${i}`, target: '_blank', rel: 'noopener'}, 'report') : null),
     status.text ? html('p', {class: 'said'}, status.text) : null,
+    status.word === 'silent' ? html('p', {class: 'said'}, `No sign of life for ${spanOf(run.age_s)}.`) : null,
     run.phases.length ? html('div', {class: 'rail'}, run.phases.map((phase) => segment(phase, run.bar))) : null,
     nowLine(run), leftLine(run),
     run.troubles.length ? html('div', {class: 'notice trouble'}, run.troubles.map((text) => html('p', {}, text))) : null,
@@ -114,7 +117,7 @@ function card(run, i, several) {
 
 function showCards(runs) {
   while (byId('runs').children.length > runs.length) byId('runs').lastChild.remove();
-  runs.forEach((run, i) => redraw(`card ${i}`, [run.name, run.status, run.phases, run.bar, run.left, run.troubles, run.sources.map((s) => s.figures), run.memory, run.report, runs.length], () => {
+  runs.forEach((run, i) => redraw(`card ${i}`, [run.name, run.status, run.phases, run.bar, run.left, run.troubles, run.sources.map((s) => s.figures), run.memory, run.report, runs.length, run.status.word === 'silent' ? Math.floor(run.age_s / 10) : 0], () => {
     const made = card(run, i, runs.length > 1);
     if (byId('runs').children[i]) byId('runs').children[i].replaceWith(made);
     else byId('runs').append(made);

@@ -101,8 +101,12 @@ class Source:
     self._directory = directory
     self._files: dict[str, LinesFile[Entry | Counts]] = {}
 
-  def refresh(self) -> None:
-    """Looks for files that are new, changed or gone."""
+  def refresh(self, until: float = float('inf')) -> None:
+    """Looks for files that are new, changed or gone.
+
+    Args:
+      until: when to leave the rest for the next look, by the monotonic clock.
+    """
     names = _current(entry.name for entry in reading.entries(self._directory))
     self._files = {
         name: self._files.get(name)
@@ -110,7 +114,13 @@ class Source:
         for name in names
     }
     for file in self._files.values():
-      file.refresh()
+      if time.monotonic() < until:
+        file.refresh()
+
+  @property
+  def unread(self) -> int:
+    """Files that nobody has had time for yet."""
+    return sum(not file.version for file in self._files.values())
 
   def __bool__(self) -> bool:
     return bool(self._files)
@@ -144,8 +154,8 @@ class Source:
     return dict(total)
 
   def versions(self) -> dict[str, str]:
-    """File of trees -> its version."""
-    return {name: file.version for name, file in self._files.items()}
+    """File that was read -> its version."""
+    return {name: f.version for name, f in self._files.items() if f.version}
 
   def tree(self, name: str, place: int) -> Tree:
     """A whole tree. LookupError where there is none (any more)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from leafe_jax.watch.forest import Recent, Source
 from leafe_jax.watch.scalars import Scalars
 
 _MOST_TROUBLES = 8
+_LOOK_S = 1.0  # of reading trees, after which the rest is left for the next look
 _EVALUATE = 'evaluate/'
 
 
@@ -64,7 +66,7 @@ class WatchedRun:
           'recent': self._recent.last(),
           'scalars': self._scalars.series(),
           'log': logbook.tail(self.path / 'log.txt'),
-          'troubles': self._troubles(trouble),
+          'troubles': self._troubles(trouble), 'unread': self._unread,
           'report': (self.path / 'report' / 'index.html').exists(),
       }
 
@@ -74,11 +76,16 @@ class WatchedRun:
     for place in standing.places(self.path):
       name = place.relative_to(self.path).as_posix()
       self._sources.setdefault(name, Source(name, place))
+    until = time.monotonic() + _LOOK_S
     for source in self._sources.values():
-      source.refresh()
+      source.refresh(until)
       self._recent.see(source, first=not self._looked)
     self._sources = {name: found for name, found in self._sources.items() if found}
-    self._looked = True
+    self._looked = self._looked or not self._unread
+
+  @property
+  def _unread(self) -> int:
+    return sum(source.unread for source in self._sources.values())
 
   def _troubles(self, of_results: str) -> list[str]:
     found = [self._beat.trouble, of_results, reading.read_object(self._config)[1]]
@@ -150,7 +157,7 @@ class WatchedRun:
     return pathlib.Path(checkpoint) if checkpoint else self.path / 'tokenizer'
 
   def _source(self, name: str) -> Source:
-    if not self._looked:
+    if name not in self._sources:
       self._refresh()
     if name not in self._sources:
       raise LookupError(f'no trees of a phase {name!r}')

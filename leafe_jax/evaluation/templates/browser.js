@@ -213,7 +213,7 @@ function startBrowser(entries) {
   const keepHash = location.hash;
   byId('search').addEventListener('input', (event) => { view.query = event.target.value; showTasks(); });
   document.addEventListener('keydown', onKey);
-  view.source = trees[Math.max(0, place)].source;
+  view.source = (trees[place] || trees.find((entry) => entry.source === 'explore') || trees[0]).source;
   showTasks();
   let width = byId('tree').clientWidth;
   new ResizeObserver(() => {
@@ -222,7 +222,7 @@ function startBrowser(entries) {
     showTree();
   }).observe(byId('tree'));
   if (place < 0) {
-    return showTask(0).then(() => {
+    return showTask(placesOf(view.source)[0]).then(() => {
       try { history.replaceState(null, '', keepHash || location.pathname); } catch { /* as above */ }
     });
   }

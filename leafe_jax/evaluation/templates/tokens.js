@@ -65,7 +65,7 @@ async function tokensNow() {
 
 function tokensFold(tree, owner, index, turn) {
   if (!turn.tokens) return null;
-  const place = html('div', {class: 'spelt'}, 'reading …');
+  const place = html('div', {class: 'spelt'}, 'reading; the first time takes some seconds …');
   const open = async (event) => {
     if (!event.target.open || place.dataset.done) return;
     place.dataset.done = 'yes';

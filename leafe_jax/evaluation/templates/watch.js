@@ -1,5 +1,5 @@
 /* Follows runs: asks for their state every two seconds and draws what has changed. */
-const every = {seen: 2000, hidden: 20000};
+const every = {reading: 100, seen: 2000, hidden: 20000};
 const drawn = {};
 const opened = new Set();
 let whose = null, moreLines = false, browsing = false, latest = null, listing = false;
@@ -111,13 +111,14 @@ function card(run, i, several) {
     status.word === 'silent' ? html('p', {class: 'said'}, `No sign of life for ${spanOf(run.age_s)}.`) : null,
     run.phases.length ? html('div', {class: 'rail'}, run.phases.map((phase) => segment(phase, run.bar))) : null,
     nowLine(run), leftLine(run),
+    run.unread ? html('p', {class: 'said'}, `reading: ${plural(run.unread, 'file')} of trees to go`) : null,
     run.troubles.length ? html('div', {class: 'notice trouble'}, run.troubles.map((text) => html('p', {}, text))) : null,
     tilesOf(run), phaseList(run, run.name));
 }
 
 function showCards(runs) {
   while (byId('runs').children.length > runs.length) byId('runs').lastChild.remove();
-  runs.forEach((run, i) => redraw(`card ${i}`, [run.name, run.status, run.phases, run.bar, run.left, run.troubles, run.sources.map((s) => s.figures), run.memory, run.report, runs.length, run.status.word === 'silent' ? Math.floor(run.age_s / 10) : 0], () => {
+  runs.forEach((run, i) => redraw(`card ${i}`, [run.name, run.status, run.phases, run.bar, run.left, run.troubles, run.sources.map((s) => s.figures), run.memory, run.report, run.unread, runs.length, run.status.word === 'silent' ? Math.floor(run.age_s / 10) : 0], () => {
     const made = card(run, i, runs.length > 1);
     if (byId('runs').children[i]) byId('runs').children[i].replaceWith(made);
     else byId('runs').append(made);
@@ -310,7 +311,7 @@ async function poll() {
   } catch (error) {
     say(`no answer from tools.watch (${error.message}); trying on`, true);
   }
-  timer = setTimeout(poll, document.hidden ? every.hidden : every.seen);
+  timer = setTimeout(poll, document.hidden ? every.hidden : latest && latest.runs.some((run) => run.unread) ? every.reading : every.seen);
 }
 document.addEventListener('visibilitychange', () => { if (!document.hidden) poll(); });
 byId('morelines').addEventListener('click', () => { moreLines = !moreLines; redraw('lines', [moreLines, latest.runs.map((run) => run.scalars)], () => showLines(latest.runs)); });

@@ -103,7 +103,7 @@ def render_report(
   browsed = [
       *chosen[:embedded], *(found.tree for found in transcripts.chosen[:shown])
   ]
-  spelt = specimens.encode_or_none(map(spelling, browsed), MAX_TOKEN_BYTES)
+  spelt = specimens.encode_sparsely(map(spelling, browsed), MAX_TOKEN_BYTES)
   arms = list(results['arms'])
   pairs = shown_pairs(results) if arms else {}
   pages = templates()

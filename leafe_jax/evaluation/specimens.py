@@ -74,16 +74,20 @@ def encode(records: Iterable[Any], max_bytes: int) -> tuple[str, int]:
   return f'[{",".join(parts)}]', len(parts)
 
 
-def encode_or_none(records: Iterable[Any], max_bytes: int) -> str:
-  """As `encode_trees`: a list as long as the records, null for what has no room."""
+def encode_sparsely(records: Iterable[Any], max_bytes: int) -> str:
+  """As `encode_trees`: an object, number -> record, of those that have room.
+
+  Those that are null have none either.
+  """
   parts: list[str] = []
   size = 2
-  for record in records:
-    part = embed_json(record)
-    fits = size + len(part.encode()) < max_bytes
-    parts.append(part if fits else 'null')
-    size += len(parts[-1].encode()) + 1
-  return f'[{",".join(parts)}]'
+  for number, record in enumerate(records):
+    part = f'"{number}":{embed_json(record)}'
+    grown = size + len(part.encode()) + 1
+    if record is not None and grown <= max_bytes:
+      parts.append(part)
+      size = grown
+  return f'{{{",".join(parts)}}}'
 
 
 def embed_json(content: Any) -> str:

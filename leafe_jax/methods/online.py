@@ -28,6 +28,7 @@ from leafe_jax.learner.policy_gradient import Outcome
 from leafe_jax.learner.policy_update import PolicyUpdate
 from leafe_jax.learner.update import TrainState
 from leafe_jax.methods.arms import BASE
+from leafe_jax.methods.collect import show_group
 from leafe_jax.methods.run import Run
 from leafe_jax.progress import Progress
 from leafe_jax.rollout.episode import Player, no_memory
@@ -235,6 +236,7 @@ class OnlineTraining:
         run.player(state.params, step), tasks, config.group_size, self._rules,
         run.config.sampler.max_rows, self._name, self._notebook.recall,
     )
+    show_group(run.directory.path, self._name, step, groups)
     for tree in groups:
       past.ledger.add(tree.budget)
     figures = describe(groups, config)

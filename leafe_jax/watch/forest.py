@@ -181,7 +181,7 @@ class Recent:
   """The last episodes that came to an end, as they were seen to."""
 
   def __init__(self) -> None:
-    self._seen: set[tuple[str, str, int]] = set()
+    self._seen: set[tuple[str, str, str, int]] = set()
     self._last: collections.deque[dict[str, Any]] = collections.deque(maxlen=_RECENT)
 
   def see(self, source: Source, first: bool) -> None:
@@ -192,8 +192,9 @@ class Recent:
       first: whether nobody looked before: when its episodes ended is not known.
     """
     for name, place, entry in source.trees():
+      number = name.split('.')[0].rpartition('_')[2]  # of the wave, whole or growing
       for episode in entry.ended:
-        key = (source.name, entry.task_id, episode['node'])
+        key = (source.name, number, entry.task_id, episode['node'])
         if key not in self._seen:
           self._seen.add(key)
           self._last.append({

@@ -20,7 +20,7 @@ from leafe_jax.watch.scalars import Scalars
 
 _MOST_TROUBLES = 8
 _LOOK_S = 1.0  # of reading trees, after which the rest is left for the next look
-_EVALUATE = 'evaluate/'
+_SAMPLED = ('evaluate/', 'groups/')  # where no tree of Stage 1 is
 
 
 class WatchedRun:
@@ -138,7 +138,8 @@ class WatchedRun:
       except (OSError, ValueError) as error:
         notes.append(f'Ids instead of texts, as the tokenizer cannot be read: {error}')
     try:
-      found = roles_of(tree, config) if not name.startswith(_EVALUATE) else {}
+      explored = tree.split == 'train' and not name.startswith(_SAMPLED)
+      found = roles_of(tree, config) if explored else {}
     except (settings.ConfigError, HintLeak, TypeError) as error:
       found = {}
       notes.append(f'What is trained is not known: {error}')
@@ -176,8 +177,10 @@ def roles_of(
 ) -> dict[tuple[int, int], list[dict[str, Any]]]:
   """What is trained of a tree of Stage 1, by the run's config; see `tokens.Roles`.
 
-  ConfigError for a config of another release.
+  ConfigError for a config of another release, or none.
   """
+  if not config:
+    raise settings.ConfigError('config.json cannot be read')
   experiment = settings.from_config_dict(config)
   found = roles.of_tree(tree, experiment.experience, experiment.distill.beta)
   return {

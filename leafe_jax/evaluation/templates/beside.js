@@ -2,15 +2,14 @@
 const mostBeside = 12;
 const shortTexts = {characters: 240, lines: 6};
 
-/* Those to be compared with an episode, and the turn at which they part. */
+/* Those to be compared with an episode, and the turn at which they part: all that went
+   on from the same history, whoever they branch from. */
 function rivalsOf(tree, id) {
-  const node = tree.nodes[id];
-  const every = tree.nodes.map((_, i) => i);
-  if (node.parent === undefined) return {turn: 1, ids: every.filter((i) => tree.nodes[i].parent === undefined)};
-  const owner = ownerOf(tree, node.parent, node.tau);
-  const same = every.filter((i) => tree.nodes[i].parent !== undefined && tree.nodes[i].tau === node.tau &&
-    ownerOf(tree, tree.nodes[i].parent, node.tau) === owner);
-  return {turn: node.tau, ids: [owner, ...same]};
+  const turn = tree.nodes[id].tau;
+  const history = (i) => turn === 1 ? -1 : ownerOf(tree, i, turn - 1);
+  const ids = tree.nodes.map((_, i) => i).filter((i) =>
+    tree.nodes[i].tau <= turn && lastTurn(tree.nodes[i]) >= turn && history(i) === history(id));
+  return {turn, ids: ids.includes(id) ? ids : [id, ...ids]};
 }
 
 function besideView(tree, id) {
@@ -19,7 +18,7 @@ function besideView(tree, id) {
   if (ids.includes(id) && !shown.includes(id)) shown[shown.length - 1] = id;
   const last = Math.max(turn, ...shown.map((i) => lastTurn(tree.nodes[i])));
   const turns = Array.from({length: last - turn + 1}, (_, i) => turn + i);
-  const what = tree.nodes[id].parent === undefined ? 'Episodes from the start' : `From turn ${turn} on`;
+  const what = turn === 1 ? 'Episodes from the start' : `From turn ${turn} on`;
   return [
     html('h3', {}, what),
     html('p', {class: 'sub'}, `${shown.length} of ${ids.length} episodes that stood before the same decision · `, besideButton(tree, id)),

@@ -17,11 +17,13 @@ const percentOf = (logprob) => logprob > -0.0005 ? '100' : logprob < -9.2 ? '<0.
 const signed = (value) => value.toFixed(2).replace('-0.00', '0.00').replace('-', '−');
 const visible = (piece) => piece === '' ? '∅' : piece.replaceAll('\n', '↵\n').replaceAll('\t', '⇥\t');
 
+const tokenKinds = {advice: 'hint, left out in training', opener: 'opens the response', prompt: 'prompt', said: 'response'};
+
 function tokenMark(piece, kind, logprob, inAction) {
   const known = logprob !== undefined;
   const surprise = known ? Math.min(1, -logprob / 4) : 0;
   return html('span', {class: `tok ${kind}${inAction ? ' act' : ''}`, style: known ? `--s: ${Math.round(100 * surprise)}%` : null,
-    title: known ? `${percentOf(logprob)} %, log p ${signed(logprob)}` : kind}, visible(piece));
+    title: known ? `${percentOf(logprob)} %, log p ${signed(logprob)}` : tokenKinds[kind]}, visible(piece));
 }
 
 const roleNames = {cf: 'D_cf: the corrected action, trained without the hint', reh: 'D_reh: rehearsal of a success'};
@@ -39,7 +41,7 @@ function tokenStrip(found, turn) {
   return [
     found.prompt ? html('details', {class: 'asked'}, html('summary', {}, `prompt: ${found.asked} tokens${found.asked > found.prompt.length ? `, the first ${found.prompt.length}` : ''}`),
       html('div', {class: 'strip'}, marks(found.prompt, 'prompt'))) : null,
-    html('div', {class: 'strip', onclick: pointAt}, marks(found.hint, 'hint'), marks(found.opener, 'opener'),
+    html('div', {class: 'strip', onclick: pointAt}, marks(found.hint, 'advice'), marks(found.opener, 'opener'),
       response.map((piece, i) => tokenMark(piece, 'said', logprobs[i], i >= first && i <= last))),
     html('p', {class: 'told'}, response.length ? `log p of the response ${signed(sum)}, ${signed(sum / response.length)} a token` +
       (logprobs.length ? `; least likely “${visible(response[worst]).trim()}” (${percentOf(logprobs[worst])} %)` : '') : 'nothing was said'),

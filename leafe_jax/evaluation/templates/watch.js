@@ -76,7 +76,7 @@ function leftLine({left, bar, status, phases}) {
 }
 
 function tilesOf({sources, memory}) {
-  const explored = sources.filter((source) => source.figures.tasks && !source.name.startsWith('evaluate/'));
+  const explored = sources.filter((source) => source.figures.tasks && !/^(evaluate|groups)\//.test(source.name));
   const sum = (name) => explored.reduce((total, source) => total + (source.figures[name] || 0), 0);
   const tiles = [];
   for (const source of explored.filter((source) => source.name !== 'gate').slice(0, 2)) {
@@ -184,7 +184,7 @@ function showRecent(runs) {
 
 async function openEpisode(episode) {
   if (whose !== episode.run) await choose(episode.run);
-  const place = trees.findIndex((entry) => entry.id === episode.task && entry.source === episode.source);
+  const place = trees.findIndex((entry) => entry.id === episode.task && entry.source === episode.source && (entry.file === episode.file || !episode.source.startsWith('groups/')));
   if (place < 0) return;
   Object.assign(view, {source: episode.source, kind: 'All', query: ''});
   byId('search').value = '';
@@ -205,9 +205,10 @@ function showLog(runs) {
 
 /* Trees. */
 
-const labelOf = (source) => source.startsWith('evaluate/') ? source.slice(9) : undefined;
+const labelOf = (source) => /^(evaluate|groups)\//.test(source) ? source.split('/').slice(1).join('/') : undefined;
 
 function entryFrom(run, source, short) {
+  if (source.startsWith('groups/')) short = {...short, title: `step ${Number(short.file.replace(/\D/g, ''))}: ${short.title}`};
   const query = {run, source, file: short.file, line: short.line};
   return {...short, source, arm: labelOf(source), key: JSON.stringify([run, source, short.file, short.line]), text: `${short.id} ${short.title}`.toLowerCase(),
     load: () => ask('api/tree', query), tokens: () => ask('api/tokens', query)};
@@ -248,7 +249,8 @@ async function replaceTrees(entries) {
   const before = trees[view.task], node = view.node;
   trees = entries;
   if (!trees.some((entry) => entry.source === view.source)) view.source = trees[0].source;
-  const place = before ? trees.findIndex((entry) => entry.id === before.id && entry.source === before.source) : -1;
+  let place = before ? trees.findIndex((entry) => entry.key === before.key) : -1;
+  if (before && place < 0) place = trees.findIndex((entry) => entry.id === before.id && entry.source === before.source);
   view.task = Math.max(0, place);
   showTasks();
   if (place < 0) return showTask(placesOf(view.source)[0]);

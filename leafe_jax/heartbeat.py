@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import pathlib
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -45,10 +46,10 @@ def beating(directory: pathlib.Path, every_s: float = EVERY_S) -> Iterator[None]
   with _written(directory / FILE, every_s) if hosts.is_first() else _nothing():
     try:
       yield
-    except BaseException as error:
-      tell(ended=' '.join(f'{error}'.split())[:500] or type(error).__name__)
-      raise
-    tell(ended=FINISHED)
+      tell(ended=FINISHED)
+    finally:
+      if 'ended' not in _told:
+        tell(ended=_one_line(sys.exc_info()[1]))
 
 
 @contextlib.contextmanager
@@ -63,6 +64,10 @@ def _written(path: pathlib.Path, every_s: float) -> Iterator[None]:
   finally:
     over.set()
     thread.join(timeout=10)
+
+
+def _one_line(error: BaseException | None) -> str:
+  return ' '.join(f'{error}'.split())[:500] or type(error).__name__
 
 
 @contextlib.contextmanager

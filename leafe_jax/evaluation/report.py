@@ -34,7 +34,7 @@ MAX_TREE_BYTES = 2_600_000
 MAX_TRANSCRIPT_BYTES = 2_600_000
 MAX_TOKEN_BYTES = 2_000_000
 NONE = Transcripts()
-# The tokens of a tree's turns (`tokens.spell_tree`), or nothing where they are not known.
+# The tokens of a tree's turns (`tokens.spell_tree`), None where they are not known.
 Spelling = Callable[[Tree], Any]
 
 

@@ -27,7 +27,7 @@ def speller(tokenizer: Any) -> Spell:
     tokenizer: of transformers.
   """
 
-  @functools.lru_cache(maxsize=None)
+  @functools.cache
   def piece(token: int) -> str:
     name = str(tokenizer.convert_ids_to_tokens(token))
     text = tokenizer.decode([token])

@@ -130,7 +130,9 @@ def save_trees(path: pathlib.Path, trees: Sequence[Tree]) -> None:
   write_atomic(path, ''.join(tree.to_json() + '\n' for tree in trees))
 
 
-def show_group(root: pathlib.Path, name: str, step: int, groups: Sequence[Tree]) -> None:
+def show_group(
+    root: pathlib.Path, name: str, step: int, groups: Sequence[Tree]
+) -> None:
   """Writes one group of a step of online training, for whoever looks.
 
   The first whose episodes came out differently, or the first. It belongs to no

@@ -52,8 +52,8 @@ def test_another_name_is_refused_whatever_it_points_at(reader, host):
 
 @pytest.mark.parametrize(
     'path',
-    ['/../secret.jsonl', '/%2e%2e/secret.jsonl', '/api/../../secret.jsonl', '//etc/passwd',
-     '/config.json', '/run/config.json', '/watch.py', '/api', '/templates/watch.js'],
+    ['/../secret.jsonl', '/%2e%2e/secret.jsonl', '/api/../../secret.jsonl',
+     '//etc/passwd', '/config.json', '/run/config.json', '/watch.py', '/api', '/templates/watch.js'],
 )  # fmt: skip
 def test_no_path_of_a_request_is_a_path_of_a_file(reader, path):
   assert reader.ask(path)[0] == 404
@@ -108,7 +108,8 @@ def test_a_report_that_a_run_brings_along_is_shut_in(reader, tmp_path):
 
 
 def test_numbers_that_json_has_not_become_null():
-  assert encode({'a': [float('nan'), (float('-inf'), 1.5)]}) == b'{"a": [null, [null, 1.5]]}'
+  content = {'a': [float('nan'), (float('-inf'), 1.5)]}
+  assert encode(content) == b'{"a": [null, [null, 1.5]]}'
   assert encode({'text': '\udcff \u2028'}) == b'{"text":"\\udcff \\u2028"}'
 
 

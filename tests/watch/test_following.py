@@ -83,7 +83,7 @@ def test_when_episodes_ended_before_the_first_look_is_not_known(live):
   with serving(live.path) as reader:
     assert [episode['seen'] for episode in reader.run()['recent']] == [None]
     live.grow([runs.root_tree(), runs.lost_tree()])
-    assert [bool(episode['seen']) for episode in reader.run()['recent']] == [True, False]
+    assert [bool(e['seen']) for e in reader.run()['recent']] == [True, False]
 
 
 def test_nothing_of_a_run_is_written_locked_or_made(live):
@@ -171,11 +171,12 @@ def test_a_damaged_directory_is_shown_as_far_as_it_can_be_read(live):
     run = reader.run()
     assert sources_of(run)['explore']['figures']['tasks'] == 2
     troubles = ' '.join(run['troubles'])
-    for said in ('config.json', 'progress.json', 'results.json', 'wave_0000.jsonl: line 2'):
+    for said in ('config', 'progress', 'results', 'wave_0000.jsonl: line 2'):
       assert said in troubles
     query = {'run': 0, 'source': 'explore', 'file': 'wave_0000.jsonl'}
     assert reader.ask('/api/tree', **query, line=1)[0] == 200
-    assert 'What is trained is not known' in reader.ask('/api/tokens', **query, line=1)[1]['note']
+    _, spelt = reader.ask('/api/tokens', **query, line=1)
+    assert 'What is trained is not known' in spelt['note']
 
 
 def test_a_directory_may_vanish_and_come_back(live, tmp_path):

@@ -76,7 +76,8 @@ class Server(http.server.ThreadingHTTPServer):
     self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     self.socket.bind(self.server_address)
     self.server_address = self.socket.getsockname()
-    self.server_name, self.server_port = self.server_address[:2]
+    self.server_name = str(self.server_address[0])
+    self.server_port = int(self.server_address[1])
 
   @property
   def url(self) -> str:

@@ -195,7 +195,7 @@ def left_of(
   for phase in phases:
     seconds = phase.get('expected_s')
     if phase['state'] == 'now':
-      seconds = bar and bar['left_s']
+      seconds = bar['left_s'] if bar else None
     elif phase['state'] == 'done' or phase['name'] == REPORT:
       continue
     if seconds is None:

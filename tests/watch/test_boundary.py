@@ -53,7 +53,8 @@ def test_another_name_is_refused_whatever_it_points_at(reader, host):
 @pytest.mark.parametrize(
     'path',
     ['/../secret.jsonl', '/%2e%2e/secret.jsonl', '/api/../../secret.jsonl',
-     '//etc/passwd', '/config.json', '/run/config.json', '/watch.py', '/api', '/templates/watch.js'],
+     '//etc/passwd', '/config.json', '/run/config.json', '/watch.py', '/api',
+     '/templates/watch.js'],
 )  # fmt: skip
 def test_no_path_of_a_request_is_a_path_of_a_file(reader, path):
   assert reader.ask(path)[0] == 404
@@ -163,7 +164,7 @@ def test_it_opens_in_a_browser_with_hostile_texts_as_texts(tmp_path):
     for attempt in range(3):  # a busy machine's browser may give up waiting
       done = subprocess.run(
           [
-              _CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu',
+              str(_CHROMIUM), '--headless', '--no-sandbox', '--disable-gpu',
               '--no-first-run', '--disable-background-networking',
               '--disable-component-update', '--disable-sync', '--disable-quic',
               f'--user-data-dir={tmp_path}/profile{attempt}',

@@ -272,12 +272,17 @@ def test_long_series_are_thinned_and_end_where_they_end():
 # Time that is left.
 
 
+def left_at(now, **changes):
+  found = standing.bar_of({'bar': bar(**changes), 'time': now})
+  assert found is not None
+  return found['left_s']
+
+
 def test_what_is_left_is_said_when_a_rate_is_known():
-  assert standing.bar_of({'bar': bar(), 'time': 1080.0})['left_s'] == pytest.approx(118)
-  # Ten seconds later without another unit there are ten less.
-  assert standing.bar_of({'bar': bar(), 'time': 1080.5})['left_s'] < 118
+  assert left_at(1080.0) == pytest.approx(118)
+  assert left_at(1081.5) == pytest.approx(116.5)  # in the middle of a unit
   # A unit that takes longer than all before makes the estimate worse, not better.
-  assert standing.bar_of({'bar': bar(), 'time': 1400.0})['left_s'] > 200
+  assert left_at(1400.0) > 200
 
 
 @pytest.mark.parametrize('changes', [
@@ -285,7 +290,7 @@ def test_what_is_left_is_said_when_a_rate_is_known():
     {'last': float('nan')},
 ])  # fmt: skip
 def test_nothing_is_said_of_a_rate_that_is_not_known(changes):
-  assert standing.bar_of({'bar': bar(**changes), 'time': 1080.0})['left_s'] is None
+  assert left_at(1080.0, **changes) is None
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,10 @@ class Source:
     """File that was read -> its version."""
     return {name: f.version for name, f in self._files.items() if f.version}
 
+  def written(self, name: str) -> float:
+    """When a file of trees was written, in seconds of its clock."""
+    return self._files[name].written
+
   def tree(self, name: str, place: int) -> Tree:
     """A whole tree. LookupError where there is none (any more)."""
     if name not in self._files:  # names come from outside: only known ones count
@@ -178,19 +182,14 @@ def _current(names: Iterator[str]) -> list[str]:
 
 
 class Recent:
-  """The last episodes that came to an end, as they were seen to."""
+  """The last episodes that came to an end, by when their files first told of it."""
 
   def __init__(self) -> None:
     self._seen: set[tuple[str, str, str, int]] = set()
-    self._last: collections.deque[dict[str, Any]] = collections.deque(maxlen=_RECENT)
+    self._last: list[dict[str, Any]] = []
 
-  def see(self, source: Source, first: bool) -> None:
-    """Takes in what is new.
-
-    Args:
-      source: after its refresh.
-      first: whether nobody looked before: when its episodes ended is not known.
-    """
+  def see(self, source: Source) -> None:
+    """Takes in what is new in a source after its refresh."""
     for name, place, entry in source.trees():
       number = name.split('.')[0].rpartition('_')[2]  # of the wave, whole or growing
       for episode in entry.ended:
@@ -200,9 +199,11 @@ class Recent:
           self._last.append({
               **episode, 'source': source.name, 'file': name, 'line': place,
               'title': entry.title, 'task': entry.task_id,
-              'seen': None if first else time.time(),
+              'seen': source.written(name),
           })
+    self._last.sort(key=lambda episode: episode['seen'])
+    del self._last[:-_RECENT]
 
   def last(self) -> list[dict[str, Any]]:
     """The latest first."""
-    return list(reversed(self._last))
+    return self._last[::-1]

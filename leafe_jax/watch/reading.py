@@ -84,6 +84,7 @@ class LinesFile(Generic[T]):
     lines: of the last reading.
     trouble: what of it could not be read, empty if nothing.
     version: changes when the file does.
+    written: when it was last written, by the clock of its file system.
 
   Args:
     path: of the file.
@@ -99,6 +100,7 @@ class LinesFile(Generic[T]):
     self.lines: list[Line[T]] = []
     self.trouble = ''
     self.version = ''
+    self.written = 0.0
     self._make = make
     self._clock = clock
     self._not_before = float('-inf')
@@ -120,6 +122,7 @@ class LinesFile(Generic[T]):
       self.trouble = f'{self.path.name}: {error.strerror or error}'
       return False
     self.lines, self.trouble, self.version = lines, trouble, version
+    self.written = status.st_mtime
     after = self._clock()
     self._not_before = after + _REST * (after - now)
     return True

@@ -41,7 +41,6 @@ class WatchedRun:
     self._scalars = Scalars(path / 'tensorboard')
     self._sources: dict[str, Source] = {}
     self._recent = Recent()
-    self._looked = False
     self._spell: tokens.Spell | None = None
 
   def state(self) -> dict[str, Any]:
@@ -79,9 +78,8 @@ class WatchedRun:
     until = time.monotonic() + _LOOK_S
     for source in self._sources.values():
       source.refresh(until)
-      self._recent.see(source, first=not self._looked)
+      self._recent.see(source)
     self._sources = {name: found for name, found in self._sources.items() if found}
-    self._looked = self._looked or not self._unread
 
   @property
   def _unread(self) -> int:

@@ -172,14 +172,20 @@ function showLines(runs) {
 
 function showRecent(runs) {
   const rows = runs.flatMap((run, i) => run.recent.map((episode) => ({...episode, run: i})))
-    .sort((a, b) => (b.seen || 0) - (a.seen || 0)).slice(0, 14);
+    .sort((a, b) => b.seen - a.seen).slice(0, 14);
   byId('recent').hidden = !rows.length;
   byId('recent').querySelector('.scroll').replaceChildren(html('table', {}, html('tbody', {}, rows.map((episode) => html('tr', {},
-    html('td', {class: 'dim'}, episode.seen ? new Date(episode.seen * 1000).toLocaleTimeString() : 'before'),
+    html('td', {class: 'dim'}, timeOf(episode.seen)),
     html('td', {}, html('button', {type: 'button', onclick: () => openEpisode(episode)}, episode.title)),
     html('td', {class: 'dim'}, runs.length > 1 ? `${runs[episode.run].name} · ` : '', episode.source, episode.branch ? `, branch at turn ${episode.tau}` : ''),
     html('td', {class: toneOf(episode)}, html('span', {class: 'outcome'}, outcomeOf(episode))),
     html('td', {class: 'num dim'}, plural(episode.turns, 'turn')))))));
+}
+
+function timeOf(seconds) {
+  const then = new Date(seconds * 1000);
+  const today = then.toDateString() === new Date().toDateString();
+  return today ? then.toLocaleTimeString() : then.toLocaleString([], {dateStyle: 'medium', timeStyle: 'short'});
 }
 
 async function openEpisode(episode) {

@@ -13,7 +13,7 @@ from absl import logging
 from leafe_jax import hosts, settings
 from leafe_jax.evaluation import results as results_lib
 from leafe_jax.evaluation import stage1, tables, tasksets, tokens
-from leafe_jax.evaluation.report import Spelling, write_report
+from leafe_jax.evaluation.report import Spelling, unspelt, write_report
 from leafe_jax.evaluation.results import ArmCounts
 from leafe_jax.evaluation.tasksets import TaskSet
 from leafe_jax.evaluation.transcripts import Transcript, Transcripts, choose_tasks
@@ -26,6 +26,7 @@ from leafe_jax.methods.collect import load_trees
 from leafe_jax.methods.phases import evaluate_name
 from leafe_jax.methods.run import Run
 from leafe_jax.rollout.ledger import total
+from leafe_jax.rundir import RunStopped
 from leafe_jax.tree import Tree
 
 
@@ -69,7 +70,7 @@ def write_unfinished(run: Run, reason: str) -> pathlib.Path:
   results_lib.write_results(root / 'results.json', results)
   return write_report(
       root / 'report', results, trees, json.dumps(settings.to_dict(config), indent=2),
-      name=root.name,
+      name=root.name, spelling=spelling_of(run),
   )
 
 
@@ -159,8 +160,18 @@ def transcripts_of(run: Run) -> Transcripts:
 
 
 def spelling_of(run: Run) -> Spelling:
-  """Tokens of a tree, with what of it is trained where it is one of Stage 1."""
-  spell, config = tokens.speller(run.tokenizer), run.config
+  """Tokens of a tree, with what of it is trained where it is one of Stage 1.
+
+  None, with a warning, where the tokenizer is not at hand.
+  """
+  place, config = run.directory.path / 'tokenizer', run.config
+  if not config.policy.checkpoint and not place.is_dir():
+    return unspelt  # of a run that was made elsewhere, or before there was one
+  try:
+    spell = tokens.speller(run.tokenizer)
+  except RunStopped as error:
+    logging.warning('the report shows no tokens: %s', error)
+    return unspelt
 
   def spelt(tree: Tree) -> list[Any]:
     found: dict[roles.Place, list[roles.Role]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 import threading
@@ -11,14 +12,16 @@ from typing import Any
 
 from leafe_jax import settings
 from leafe_jax.evaluation import specimens, tokens
-from leafe_jax.experience import roles
+from leafe_jax.experience import roles, scores
 from leafe_jax.experience.build import HintLeak
 from leafe_jax.tree import Tree
 from leafe_jax.watch import logbook, outcome, reading, standing
 from leafe_jax.watch.forest import Recent, Source
+from leafe_jax.watch.reading import LinesFile
 from leafe_jax.watch.scalars import Scalars
 
 _MOST_TROUBLES = 8
+_SCORED = 'explore'
 _LOOK_S = 1.0  # of reading trees, after which the rest is left for the next look
 _SAMPLED = ('evaluate/', 'groups/')  # where no tree of Stage 1 is
 
@@ -41,6 +44,7 @@ class WatchedRun:
     self._scalars = Scalars(path / 'tensorboard')
     self._sources: dict[str, Source] = {}
     self._recent = Recent()
+    self._scores: dict[str, LinesFile[str]] = {}
     self._spell: tokens.Spell | None = None
 
   def state(self) -> dict[str, Any]:
@@ -143,7 +147,24 @@ class WatchedRun:
       notes.append(f'What is trained is not known: {error}')
     spell = self._spell or (lambda ids: [f'{token} ' for token in ids])
     nodes = tokens.spell_tree(tree, spell, found, prompts=True)
-    return {'nodes': nodes, 'note': ' '.join(notes)}
+    under = self._under(tree) if name == _SCORED else {}
+    return {'nodes': nodes, 'note': ' '.join(notes), 'under': under}
+
+  def _under(self, tree: Tree) -> dict[str, Any]:
+    """Arm -> log-probabilities of the tree, as tools.score_trees left them."""
+    found = {}
+    for entry in reading.entries(self.path / 'scores'):
+      arm = entry.name.removesuffix('.jsonl')
+      with self._lock:
+        made = LinesFile[str](pathlib.Path(entry.path), lambda line: line['task_id'])
+        file = self._scores.setdefault(arm, made)
+        file.refresh()
+        places = {line.value: place for place, line in enumerate(file.lines)}
+      with contextlib.suppress(LookupError):
+        nodes = file.value_at(places[tree.task_id]).get('nodes')
+        if scores.fits(tree, nodes):
+          found[arm] = nodes
+    return found
 
   def _tree(self, name: str, file: str, place: int) -> Tree:
     with self._lock:

@@ -121,7 +121,8 @@ def test_a_wave_of_which_a_part_is_missing_is_explored_again(tmp_path):
 
 
 def test_of_the_groups_of_a_step_one_that_tells_something_is_shown(tmp_path):
-  same, apart = evaluated.sampled_tree('same', solved=4), evaluated.sampled_tree('apart')
+  same = evaluated.sampled_tree('same', solved=4)
+  apart = evaluated.sampled_tree('apart')
   for node in same.nodes:
     node.score = 1.0
   collect.show_group(tmp_path, 'grpo', 3, [same, apart])

@@ -32,7 +32,7 @@ function roleLine(role) {
   return html('span', {class: 'chip good'}, `loss weight ${role.weight} · ${roleNames[role.kind]}${role.drawn ? '' : ', if drawn'}`);
 }
 
-function tokenStrip(found, turn) {
+function tokenStrip(found, turn, under = []) {
   const logprobs = found.logprobs || [], response = found.response || [];
   const [first, last] = actionSpan(response, turn.action || turn.response);
   const worst = logprobs.reduce((best, value, i) => value < logprobs[best] ? i : best, 0);
@@ -45,6 +45,9 @@ function tokenStrip(found, turn) {
       response.map((piece, i) => tokenMark(piece, 'said', logprobs[i], i >= first && i <= last))),
     html('p', {class: 'told'}, response.length ? `log p of the response ${signed(sum)}, ${signed(sum / response.length)} a token` +
       (logprobs.length ? `; least likely “${visible(response[worst]).trim()}” (${percentOf(logprobs[worst])} %)` : '') : 'nothing was said'),
+    under.map(([arm, values]) => html('div', {class: 'under'},
+      html('p', {class: 'told'}, `${arm}, without a hint: log p ${signed(values.reduce((a, b) => a + b, 0))}`),
+      html('div', {class: 'strip'}, response.map((piece, i) => tokenMark(piece, 'said', values[i], i >= first && i <= last))))),
     html('p', {class: 'roles'}, (found.roles || []).map(roleLine), !(found.roles || []).length && !found.unknown && trees[view.task].arm === undefined ?
       html('span', {class: 'chip'}, 'not trained') : null)];
 }
@@ -65,6 +68,9 @@ async function tokensNow() {
   return view.tokens;
 }
 
+/* [arm, log-probabilities] of a turn under policies that scored it afterwards. */
+const underOf = (found, owner, place) => Object.entries(found.under || {}).map(([arm, nodes]) => [arm, nodes[owner][place]]);
+
 function tokensFold(tree, owner, index, turn) {
   if (!turn.tokens) return null;
   const place = html('div', {class: 'spelt'}, 'reading; the first time takes some seconds …');
@@ -76,7 +82,7 @@ function tokensFold(tree, owner, index, turn) {
     if (!found) return;
     const record = found.nodes && found.nodes[owner][index - tree.nodes[owner].tau];
     place.replaceChildren(...[found.note ? html('p', {class: 'told'}, found.note) : null,
-      ...(record ? tokenStrip(record, turn) : [])].filter(Boolean));
+      ...(record ? tokenStrip(record, turn, underOf(found, owner, index - tree.nodes[owner].tau)).flat() : [])].filter(Boolean));
   };
   const sum = turn.logprob === undefined ? '' : `, log p ${signed(turn.logprob)}`;
   return html('details', {class: 'tokens', ontoggle: open},

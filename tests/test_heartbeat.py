@@ -14,7 +14,7 @@ def read(path):
 
 
 def wait_for(path, test):
-  for _ in range(400):
+  for _ in range(6000):
     if (path / heartbeat.FILE).exists() and test(read(path)):
       return read(path)
     time.sleep(0.01)
@@ -29,8 +29,8 @@ def test_a_bar_is_written_while_it_moves_and_gone_afterwards(tmp_path):
       bar.show({'solved': 3})
       bar.advance()
       bar.advance(2)
-      found = wait_for(tmp_path, lambda beat: beat['bar'] and beat['bar']['fresh'] == 2)
-    wait_for(tmp_path, lambda beat: beat['bar'] is None)
+      found = wait_for(tmp_path, lambda beat: (beat.get('bar') or {}).get('fresh') == 2)
+    wait_for(tmp_path, lambda beat: beat.get('bar') is None)
   shown = found['bar']
   assert (shown['done'], shown['total'], shown['figures']) == (6, 8, {'solved': '3'})
   assert shown['first'] <= shown['last'] <= found['time']

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
-from leafe_jax import hosts, standing, stops
+from leafe_jax import heartbeat, hosts, standing, stops
 from leafe_jax.config import Experiment
 from leafe_jax.learner.update import NonFiniteLoss
 from leafe_jax.methods import outlook, phases
@@ -153,16 +153,23 @@ def run(
     wanted = wanted[: [phase.name for phase in wanted].index(until) + 1]
   left = _left(context, wanted)
   if left:  # a run that is done needs no memory
-    _look_ahead(context, left)
-  efforts = outlook.efforts(wanted, config)
-  for number, phase in enumerate(left):
-    _say_start(context, [phase.name for phase in left[number:]], efforts)
-    _run_or_tell(context, phase)
+    with heartbeat.beating(context.directory.path):
+      heartbeat.tell(phases=[phase.name for phase in wanted])
+      _run_all(context, left, outlook.efforts(wanted, config))
   if until and until != REPORT:
     logging.info(
         'stopped after %s, which is in %s; the same command without --until goes on',
         until, context.directory.phase(until).dir,
     )
+
+
+def _run_all(
+    context: Run, left: Sequence[Phase], efforts: Mapping[str, Effort]
+) -> None:
+  _look_ahead(context, left)
+  for number, phase in enumerate(left):
+    _say_start(context, [phase.name for phase in left[number:]], efforts)
+    _run_or_tell(context, phase)
 
 
 def _left(context: Run, wanted: Sequence[Phase]) -> list[Phase]:
@@ -215,6 +222,10 @@ def _say_start(
   """Logs that the first of the phases that are left starts, and what time is known."""
   seconds = context.directory.whole_times()
   left = outlook.time_left(names, efforts, seconds)
+  heartbeat.tell(
+      phase=names[0], since=time.time(), most=efforts[names[0]].counts(),
+      ahead=outlook.forecast(names, efforts, seconds),
+  )
   logging.info('phase %s: starts%s', names[0], f'; left: {left}' if left else '')
 
 

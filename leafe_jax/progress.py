@@ -1,6 +1,7 @@
 """Progress bars: one per phase, with rate and ETA, on stderr of process 0.
 
-After a minute a bar's rate is known: what it has left goes to the log, once.
+After a minute a bar's rate is known: what it has left goes to the log, once. What a
+bar shows stands in the run's progress.json, too (`leafe_jax.heartbeat`).
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import tqdm
 from absl import logging
 
-from leafe_jax import hosts
+from leafe_jax import heartbeat, hosts
 
 _MINUTE = 60.0
 
@@ -34,6 +36,10 @@ class Progress:
   ):
     self._name, self._unit = name, unit
     self._left = total - done
+    self._shown: dict[str, Any] = {
+        'name': name, 'unit': unit, 'total': total, 'done': done, 'fresh': 0,
+        'figures': {}, 'start': time.time(), 'first': None, 'last': None,
+    }
     self._pace = _Pace(clock)
     tty = sys.stderr.isatty()
     self._bar = tqdm.tqdm(
@@ -49,14 +55,17 @@ class Progress:
     )
 
   def __enter__(self) -> Progress:
+    heartbeat.tell(bar=self._shown)
     return self
 
   def __exit__(self, *exc_info: object) -> None:
     self._bar.close()
+    heartbeat.tell(bar=None)
 
   def advance(self, count: int = 1) -> None:
     self._bar.update(count)
     self._left -= count
+    self._note(count)
     rate = self._pace.after(count)
     if rate and self._left > 0:
       units = f'{self._unit}s' if self._left > 1 else self._unit
@@ -70,9 +79,23 @@ class Progress:
     """Units that were done before; they say nothing about the rate."""
     self._bar.update(count)
     self._left -= count
+    self._shown['done'] += count
 
   def show(self, figures: Mapping[str, object]) -> None:
     self._bar.set_postfix(figures, refresh=False)
+    self._shown['figures'] = {name: f'{value}' for name, value in figures.items()}
+    heartbeat.tell(bar=self._shown)
+
+  def _note(self, count: int) -> None:
+    """Of the units of this start, those after the first: it holds the compiling."""
+    now, shown = time.time(), self._shown
+    shown['done'] += count
+    if shown['first'] is None:
+      shown['first'] = now
+    else:
+      shown['fresh'] += count
+    shown['last'] = now
+    heartbeat.tell(bar=shown)
 
 
 class _Pace:

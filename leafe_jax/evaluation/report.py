@@ -7,13 +7,13 @@ reader's own, and its content security policy forbids the rest.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from leafe_jax.evaluation import specimens
+from leafe_jax.evaluation.pages import templates
 from leafe_jax.evaluation.palette import inks_of
 from leafe_jax.evaluation.plots import save_passk
 from leafe_jax.evaluation.tables import (
@@ -32,7 +32,15 @@ from leafe_jax.tree import Tree
 MAX_TREES = 60
 MAX_TREE_BYTES = 2_600_000
 MAX_TRANSCRIPT_BYTES = 2_600_000
+MAX_TOKEN_BYTES = 2_000_000
 NONE = Transcripts()
+# The tokens of a tree's turns (`tokens.spell_tree`), None where they are not known.
+Spelling = Callable[[Tree], Any]
+
+
+def unspelt(tree: Tree) -> None:
+  """For reports that show no tokens."""
+  del tree
 
 
 def write_report(
@@ -44,6 +52,7 @@ def write_report(
     date: str = '',
     max_trees: int = MAX_TREES,
     transcripts: Transcripts = NONE,
+    spelling: Spelling = unspelt,
 ) -> pathlib.Path:
   """Writes index.html and passk.png into `directory`, which may be new.
 
@@ -57,6 +66,7 @@ def write_report(
     date: shown when given; without it the page depends on its inputs alone.
     max_trees: trees in the browser.
     transcripts: episodes of the evaluation, shown in the same browser.
+    spelling: gives the tokens of trees and transcripts, for as many as have room.
 
   Returns:
     The path of the page.
@@ -67,7 +77,7 @@ def write_report(
   page = directory / 'index.html'
   page.write_text(
       render_report(
-          results, trees, config_text, name, date, max_trees, transcripts
+          results, trees, config_text, name, date, max_trees, transcripts, spelling
       ),
       encoding='utf-8',
   )
@@ -82,6 +92,7 @@ def render_report(
     date: str = '',
     max_trees: int = MAX_TREES,
     transcripts: Transcripts = NONE,
+    spelling: Spelling = unspelt,
 ) -> str:
   """The page as text; arguments as for `write_report`."""
   chosen = specimens.choose_trees(trees, max_trees)
@@ -89,9 +100,15 @@ def render_report(
   transcripts_json, shown = encode_transcripts(
       transcripts.chosen, MAX_TRANSCRIPT_BYTES
   )
+  browsed = [
+      *chosen[:embedded], *(found.tree for found in transcripts.chosen[:shown])
+  ]
+  spelt = specimens.encode_sparsely(map(spelling, browsed), MAX_TOKEN_BYTES)
   arms = list(results['arms'])
   pairs = shown_pairs(results) if arms else {}
-  return _templates().get_template('report.html').render(
+  pages = templates()
+  pages.tests['clear_of_zero'] = excludes_zero
+  return pages.get_template('report.html').render(
       results=results,
       ks=shown_ks(results) if arms else [],
       ends=end_ks(results) if arms else [],
@@ -109,6 +126,7 @@ def render_report(
       transcripts_json=Markup(transcripts_json),
       transcripts_embedded=shown,
       transcripts_total=transcripts.total,
+      tokens_json=Markup(spelt),
       config_text=config_text,
       name=name,
       date=date,
@@ -128,38 +146,3 @@ def _curves(results: Mapping[str, Any]) -> list[dict[str, Any]]:
       }
       for arm, figures in results['arms'].items()
   ]
-
-
-def _templates() -> jinja2.Environment:
-  environment = jinja2.Environment(
-      loader=jinja2.PackageLoader('leafe_jax.evaluation'),
-      autoescape=True,
-      undefined=jinja2.StrictUndefined,
-      trim_blocks=True,
-      lstrip_blocks=True,
-  )
-  environment.filters.update(
-      percent=_percent, signed=_signed, seconds=_seconds, thousands=_thousands
-  )
-  environment.tests['clear_of_zero'] = excludes_zero
-  return environment
-
-
-def _percent(share: float | None, digits: int = 1) -> str:
-  return '–' if share is None else f'{100 * share:.{digits}f}'
-
-
-def _signed(share: float) -> str:
-  return f'{100 * share:+.1f}'.replace('-', '−')
-
-
-def _thousands(number: float) -> str:
-  return f'{number:,}'.replace(',', '\u2009')
-
-
-def _seconds(seconds: float) -> str:
-  minutes, rest = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  if hours:
-    return f'{hours} h {minutes:02d} min'
-  return f'{minutes} min {rest:02d} s' if minutes else f'{seconds:.1f} s'

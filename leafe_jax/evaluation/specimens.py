@@ -74,6 +74,22 @@ def encode(records: Iterable[Any], max_bytes: int) -> tuple[str, int]:
   return f'[{",".join(parts)}]', len(parts)
 
 
+def encode_sparsely(records: Iterable[Any], max_bytes: int) -> str:
+  """As `encode_trees`: an object, number -> record, of those that have room.
+
+  Those that are null have none either.
+  """
+  parts: list[str] = []
+  size = 2
+  for number, record in enumerate(records):
+    part = f'"{number}":{embed_json(record)}'
+    grown = size + len(part.encode()) + 1
+    if record is not None and grown <= max_bytes:
+      parts.append(part)
+      size = grown
+  return f'{{{",".join(parts)}}}'
+
+
 def embed_json(content: Any) -> str:
   """JSON that no HTML parser takes for markup."""
   text = dump_json(content)
@@ -132,6 +148,7 @@ def _compact_turn(turn: Turn) -> dict[str, Any]:
       'invalid': not turn.valid or None,
       'error': _clip(turn.error),
       'tokens': len(turn.response_ids),
+      'logprob': round(sum(turn.logprobs), 2) if turn.logprobs else None,
   })
 
 

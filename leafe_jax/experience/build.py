@@ -142,7 +142,7 @@ def _rehearse(
 ) -> list[Example]:
   check_no_hint(tree, node, node.last_turn)
   weights = {
-      turn.index: _rehearsal_weight(tree, node, owner, turn, config, trained)
+      turn.index: rehearsal_weight(tree, node, owner, turn, config, trained)
       for owner, turn in tree.owned_path(node)
   }
   found = []
@@ -160,7 +160,7 @@ def _rehearse(
   return found
 
 
-def _rehearsal_weight(
+def rehearsal_weight(
     tree: Tree,
     node: Node,
     owner: int,
@@ -168,6 +168,7 @@ def _rehearsal_weight(
     config: config_lib.Experience,
     trained: set[tuple[str, int, int]],
 ) -> float:
+  """Of a turn on a successful path, 0 if it is not trained; notes it in `trained`."""
   key = (tree.task_id, owner, turn.index)
   if owner != node.id and not config.reh_prefix:
     return 0.0
@@ -224,7 +225,7 @@ def _counterfactual_of(
       continue
     summary.events += 1
     summary.events_after_error += _error_before(tree, node)
-    reason = _objection(tree, node, config)
+    reason = objection(tree, node, config)
     if reason is None:
       candidates.append(node)
     else:
@@ -236,7 +237,7 @@ def _counterfactual_of(
   return found[: config.cf_per_task]
 
 
-def _objection(
+def objection(
     tree: Tree, node: Node, config: config_lib.Experience
 ) -> str | None:
   """Why a branch event is not trained; None if it is."""

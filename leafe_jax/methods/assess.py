@@ -7,6 +7,7 @@ interrupted writes both again, to the same bits.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import json
@@ -81,6 +82,7 @@ def assess(
 ) -> list[TaskOutcome]:
   """Plays n episodes of every task; finished waves are not repeated."""
   rules = rules_of(config, max_tokens, player.transcript.stop_ids)
+  solved: collections.Counter[bool] = collections.Counter()  # of this start
   with Progress(name, len(tasks) * config.num_samples, 'episode') as progress:
     for number, wave in waves(tasks, config.wave_tasks):
       path = wave_path(directory, number)
@@ -93,6 +95,8 @@ def assess(
 
       def ended(task_id: str, node: Node, kept: Kept = kept) -> None:
         kept.see(task_id, node)
+        solved[node.success] += 1
+        progress.show({'solved': solved[True], 'played': solved.total()})
         progress.advance()
 
       own = journaled(player, journal, wave)

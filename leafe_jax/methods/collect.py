@@ -130,6 +130,28 @@ def save_trees(path: pathlib.Path, trees: Sequence[Tree]) -> None:
   write_atomic(path, ''.join(tree.to_json() + '\n' for tree in trees))
 
 
+def show_group(
+    root: pathlib.Path, name: str, step: int, groups: Sequence[Tree]
+) -> None:
+  """Writes one group of a step of online training, for whoever looks.
+
+  The first whose episodes came out differently, or the first. It belongs to no
+  phase: nothing of a run reads it, and a run that goes on keeps what is there.
+
+  Args:
+    root: of the run.
+    name: of the arm.
+    step: from 1.
+    groups: of the step, a tree of roots each.
+  """
+  telling = (g for g in groups if len({node.score for node in g.nodes}) > 1)
+  shown = next(telling, groups[0] if groups else None)
+  if shown is not None and hosts.is_first():
+    place = root / 'groups' / name
+    place.mkdir(parents=True, exist_ok=True)
+    save_trees(place / f'episodes_{step:04d}.jsonl', [shown])
+
+
 def _save_wave(directory: pathlib.Path, number: int, trees: Sequence[Tree]) -> None:
   """Every process writes the trees of the tasks that it played."""
   host = hosts.index() if hosts.count() > 1 else None

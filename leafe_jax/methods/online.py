@@ -39,6 +39,7 @@ from leafe_jax.methods.beside import (
   Scene,
   Study,
 )
+from leafe_jax.methods.collect import show_group
 from leafe_jax.methods.run import Run
 from leafe_jax.progress import Progress
 from leafe_jax.rollout.ledger import Ledger
@@ -206,6 +207,7 @@ class OnlineTraining:
         player, tasks, config.group_size, self._rules, run.config.sampler.max_rows,
         self._name, self._notebook.recall,
     )
+    show_group(run.directory.path, self._name, step, groups)
     for tree in groups:
       past.ledger.add(tree.budget)
     figures = describe(groups, config)

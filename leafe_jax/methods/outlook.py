@@ -60,20 +60,31 @@ def time_left(
     efforts: of all phases.
     seconds: that phases took, in the order in which they ended.
   """
-  known, unknown, whole = [], [], 0.0
-  for name in names:
-    if not any(efforts[name].counts()):
-      continue
-    like = _alike(name, efforts, seconds)
-    if like is None:
-      unknown.append(name)
-    else:
-      whole += seconds[like]
-      known.append(f'{name} {duration(seconds[like])} (as {like})')
+  found = forecast(names, efforts, seconds)
+  whole = sum(seconds[like] for like in found.values() if like)
+  known = [
+      f'{name} {duration(seconds[like])} (as {like})'
+      for name, like in found.items() if like
+  ]
+  unknown = [name for name, like in found.items() if not like]
   parts = [f'about {duration(whole)}: {", ".join(known)}'] if known else []
   if unknown:
     parts.append(f'not known yet: {", ".join(unknown)}')
   return '; '.join(parts)
+
+
+def forecast(
+    names: Sequence[str], efforts: Mapping[str, Effort], seconds: Mapping[str, float]
+) -> dict[str, str | None]:
+  """Phase that plays or trains -> the one whose time it is held to take, if known.
+
+  Arguments as for `time_left`.
+  """
+  return {
+      name: _alike(name, efforts, seconds)
+      for name in names
+      if any(efforts[name].counts())
+  }
 
 
 def _alike(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -10,11 +12,13 @@ from absl import logging
 
 from leafe_jax import hosts, settings
 from leafe_jax.evaluation import results as results_lib
-from leafe_jax.evaluation import stage1, tables, tasksets
-from leafe_jax.evaluation.report import write_report
+from leafe_jax.evaluation import stage1, tables, tasksets, tokens
+from leafe_jax.evaluation.report import Spelling, unspelt, write_report
 from leafe_jax.evaluation.results import ArmCounts
 from leafe_jax.evaluation.tasksets import TaskSet
 from leafe_jax.evaluation.transcripts import Transcript, Transcripts, choose_tasks
+from leafe_jax.experience import roles
+from leafe_jax.experience.build import HintLeak
 from leafe_jax.methods.arms import Arm
 from leafe_jax.methods.assess import load_episodes, load_outcomes
 from leafe_jax.methods.catalogue import arms_of
@@ -22,6 +26,8 @@ from leafe_jax.methods.collect import load_trees
 from leafe_jax.methods.phases import evaluate_name
 from leafe_jax.methods.run import Run
 from leafe_jax.rollout.ledger import total
+from leafe_jax.rundir import RunStopped
+from leafe_jax.tree import Tree
 
 
 def report(run: Run, directory: pathlib.Path) -> dict[str, Any]:
@@ -37,7 +43,7 @@ def _write(run: Run) -> dict[str, Any]:
   page = write_report(
       root / 'report', results, trees_of(run),
       json.dumps(settings.to_dict(run.config), indent=2), name=root.name,
-      transcripts=transcripts_of(run),
+      transcripts=transcripts_of(run), spelling=spelling_of(run),
   )
   writer = run.writer('evaluate')
   for arm, figures in results['arms'].items():
@@ -64,7 +70,7 @@ def write_unfinished(run: Run, reason: str) -> pathlib.Path:
   results_lib.write_results(root / 'results.json', results)
   return write_report(
       root / 'report', results, trees, json.dumps(settings.to_dict(config), indent=2),
-      name=root.name,
+      name=root.name, spelling=spelling_of(run),
   )
 
 
@@ -151,6 +157,34 @@ def transcripts_of(run: Run) -> Transcripts:
         chosen.append(Transcript(arm, tree, sum(found), len(found)))
   chosen.sort(key=lambda transcript: tasks.index(transcript.tree.task_id))
   return Transcripts(chosen, total)
+
+
+def spelling_of(run: Run) -> Spelling:
+  """Tokens of a tree, with what of it is trained where it is one of Stage 1.
+
+  None, with a warning, where the tokenizer is not at hand.
+  """
+  place, config = run.directory.path / 'tokenizer', run.config
+  if not config.policy.checkpoint and not place.is_dir():
+    return unspelt  # of a run that was made elsewhere, or before there was one
+  try:
+    spell = tokens.speller(run.tokenizer)
+  except RunStopped as error:
+    logging.warning('the report shows no tokens: %s', error)
+    return unspelt
+
+  def spelt(tree: Tree) -> list[Any]:
+    found: dict[roles.Place, list[roles.Role]] = {}
+    if tree.budget:  # of Stage 1: evaluated episodes pay nothing
+      with contextlib.suppress(HintLeak):  # whoever trains on it says so
+        found = roles.of_tree(tree, config.experience, config.distill.beta)
+    named = {
+        place: [dataclasses.asdict(role) for role in of_turn]
+        for place, of_turn in found.items()
+    }
+    return tokens.spell_tree(tree, spell, named, prompts=False)
+
+  return spelt
 
 
 def budget_of(run: Run, arm: Arm) -> dict[str, int]:

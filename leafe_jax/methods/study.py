@@ -30,6 +30,7 @@ from leafe_jax.methods.phases import evaluate_name
 from leafe_jax.methods.reporting import (
   budget_of,
   counts_of,
+  spelling_of,
   tasks_of,
   transcripts_of,
   trees_of,
@@ -135,7 +136,7 @@ def write_pooled(
   page = write_report(
       out / 'report', results, trees_of(runs[0]),
       json.dumps(settings.to_dict(runs[0].config), indent=2), name=out.name,
-      transcripts=transcripts_of(runs[0]),
+      transcripts=transcripts_of(runs[0]), spelling=spelling_of(runs[0]),
   )
   logging.info('\n%s\nreport: %s', tables.render_tables(results), page)
   return page

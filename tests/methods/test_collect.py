@@ -13,6 +13,7 @@ from leafe_jax.progress import Progress
 from leafe_jax.rollout.grow import Limits
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.tree import SCHEMA_VERSION, Tree, dump_json
+from tests.evaluation import runs as evaluated
 from tests.rollout import corridor
 
 CONFIG = dataclasses.replace(Explore(), num_roots=1, reflect_every=0, wave_tasks=2)
@@ -117,3 +118,18 @@ def test_a_wave_of_which_a_part_is_missing_is_explored_again(tmp_path):
   (tmp_path / 'wave_0000.host1.jsonl').unlink()
   assert gather(tmp_path, right) == trees
   assert not list(tmp_path.glob('wave_0000.host*'))
+
+
+def test_of_the_groups_of_a_step_one_that_tells_something_is_shown(tmp_path):
+  same = evaluated.sampled_tree('same', solved=4)
+  apart = evaluated.sampled_tree('apart')
+  for node in same.nodes:
+    node.score = 1.0
+  collect.show_group(tmp_path, 'grpo', 3, [same, apart])
+  collect.show_group(tmp_path, 'grpo', 4, [same, same])
+  collect.show_group(tmp_path, 'grpo', 5, [])
+  place = tmp_path / 'groups' / 'grpo'
+  found = {
+      path.name: Tree.from_json(path.read_text()).task_id for path in place.iterdir()
+  }
+  assert found == {'episodes_0003.jsonl': 'apart', 'episodes_0004.jsonl': 'same'}

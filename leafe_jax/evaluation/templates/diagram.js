@@ -11,6 +11,7 @@ function toneOf(node) {
 
 function outcomeOf(node) {
   if (node.success) return 'solved';
+  if (!node.ended_by) return 'under way';
   const ending = {horizon: 'out of turns', terminated: 'failed', error: 'broke'};
   const how = ending[node.ended_by] || node.ended_by || 'failed';
   return node.score > 0 ? `${how}, score ${node.score.toFixed(2)}` : how;

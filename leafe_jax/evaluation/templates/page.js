@@ -6,6 +6,7 @@ function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith('on')) node.addEventListener(name.slice(2), value);
+    else if (name === 'style') node.style.cssText = value; // an attribute would need a laxer policy
     else node.setAttribute(name, value);
   }
   // append() makes text nodes of strings: run data never becomes markup.

@@ -94,12 +94,3 @@ function addTip(place, picture, {arms, ks, x, width, height, pad}) {
     guide.setAttribute('visibility', 'hidden');
   });
 }
-
-const armsData = readData('arms-data');
-let passkWidth = 0;
-if (armsData.length) new ResizeObserver(() => {
-  const width = byId('passk').clientWidth;
-  if (width === passkWidth) return;
-  passkWidth = width;
-  drawPassk(byId('passk'), armsData);
-}).observe(byId('passk'));

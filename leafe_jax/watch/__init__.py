@@ -1,0 +1,1 @@
+"""Following runs from outside: files are read, and nothing else."""

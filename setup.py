@@ -101,6 +101,8 @@ setuptools.setup(
         'docs': _DOCS,
         'quantize': ['qwix==0.1.8'],
         'gguf': ['gguf>=0.19'],  # tools.import_gguf, tools.fetch_model
+        'wandb': ['wandb>=0.20'],  # --tracker=wandb
+        'trackio': ['trackio>=0.20'],  # --tracker=trackio
         'cuda': ['jax[cuda12]'],
         'tpu': ['jax[tpu]'],
     },

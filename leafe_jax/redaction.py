@@ -17,8 +17,8 @@ from leafe_jax.config import Experiment
 
 HIDDEN = '(hidden)'
 _SECRET = re.compile(
-    r'(?:^|[_\-.])(?:api_?key|access_?key|key|token|secret|password|passwd|pwd|'
-    r'credentials?|auth|authorization|bearer)$',
+    r'(?:^|[_.-])(?:(?:api|access|secret|private|auth)_?key|token|secret|password|'
+    r'passwd|pwd|credentials?|auth|authorization|bearer)$',
     re.IGNORECASE,
 )
 _PASSWORD = re.compile(r'(?<=://)[^/\s@:]*:[^/\s@]+(?=@)')

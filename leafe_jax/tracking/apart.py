@@ -21,7 +21,11 @@ FAILURES = (
 )  # fmt: skip
 # The base of what a package raises besides, by the tracker that needs it.
 OWN_FAILURES: Mapping[str, Sequence[str]] = {
-    'wandb': ('wandb.Error', 'wandb.sdk.mailbox.MailboxClosedError'),
+    'wandb': (
+        'wandb.Error', 'wandb.sdk.mailbox.MailboxClosedError',
+        'wandb.sdk.mailbox.HandleAbandonedError',
+        'wandb.sdk.mailbox.mailbox_handle.ServerResponseError',
+    ),
     'trackio': (
         'trackio.exceptions.TrackioAPIError', 'httpx.HTTPError', 'httpx.InvalidURL',
         'huggingface_hub.errors.HfHubHTTPError',
@@ -40,20 +44,30 @@ class Apart:
 
   Args:
     name: of the tracker, a key of `OWN_FAILURES` or another.
-    connect: makes the tracker; called on the other thread.
+    load: imports the package, on this thread, as Python 3.11 cannot parse sources on
+      two at a time; returns what makes the tracker, on the other one.
     patience_s: seconds that `close` waits for what is under way.
   """
 
   def __init__(
-      self, name: str, connect: Callable[[], Tracker], patience_s: float = _PATIENCE_S
+      self,
+      name: str,
+      load: Callable[[], Callable[[], Tracker]],
+      patience_s: float = _PATIENCE_S,
   ):
-    self._name, self._connect, self._patience_s = name, connect, patience_s
+    self._name, self._patience_s = name, patience_s
     self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
     self._failed = threading.Event()
     # A daemon: a server that does not answer keeps no process alive.
     self._thread = threading.Thread(
         target=self._work, name=f'tracker {name}', daemon=True
     )
+    try:
+      self._connect = load()
+    except FAILURES as error:
+      self._give_up(error)
+      return
+    self._failures = (*FAILURES, *own_failures(name))
     self._thread.start()
 
   def scalars(self, part: str, step: int, values: Mapping[str, float]) -> None:
@@ -73,6 +87,8 @@ class Apart:
 
   def close(self, exit_code: int) -> None:
     patience = _STOPPED_PATIENCE_S if exit_code > 128 else self._patience_s
+    if not self._thread.ident:  # never started
+      return
     self._tell(lambda tracker: tracker.close(exit_code))
     self._tasks.put(None)
     self._thread.join(min(patience, self._patience_s))
@@ -92,15 +108,18 @@ class Apart:
       tracker = self._connect()
       for task in self._waiting():
         task(tracker)
-    except (*FAILURES, *own_failures(self._name)) as error:
-      self._failed.set()
-      text = ' '.join(str(error).split())
-      logging.warning(
-          '--tracker=%s failed and is told nothing more until the next start (%s: '
-          '%s); the run goes on', self._name, type(error).__name__, text,
-      )
+    except self._failures as error:
+      self._give_up(error)
     finally:
       self._failed.set()
+
+  def _give_up(self, error: BaseException) -> None:
+    self._failed.set()
+    text = ' '.join(str(error).split())
+    logging.warning(
+        '--tracker=%s failed and is told nothing more until the next start (%s: %s); '
+        'the run goes on', self._name, type(error).__name__, text,
+    )
 
   def _waiting(self) -> Iterator[Task]:
     while (task := self._tasks.get()) is not None and not self._failed.is_set():

@@ -16,6 +16,7 @@ from leafe_jax.rundir import TRACKERS, RunStopped
 from leafe_jax.tracking.apart import Apart
 from leafe_jax.tracking.api import Everybody, Nobody, Subject, Tracker
 from leafe_jax.tracking.choice import TENSORBOARD, Choice
+from leafe_jax.tracking.tensorboard import TensorBoard
 
 _ID = 'id.json'
 _FAILED = 1
@@ -79,28 +80,28 @@ def _known_id(path: pathlib.Path) -> str:
 
 
 def _open(name: str, directory: pathlib.Path, subject: Subject) -> Tracker:
-  connect = _CONNECT[name]
-  return Apart(name, functools.partial(connect, directory, subject))
+  if name == TENSORBOARD:
+    return Apart(name, lambda: functools.partial(_board, directory, subject))
+  return Apart(name, lambda: functools.partial(_REMOTE[name](), subject))
 
 
 def _board(directory: pathlib.Path, subject: Subject) -> Tracker:
-  from leafe_jax.tracking.tensorboard import TensorBoard
-
   return TensorBoard(subject, directory / TENSORBOARD)
 
 
-def _weights_and_biases(directory: pathlib.Path, subject: Subject) -> Tracker:
+def _weights_and_biases() -> Callable[[Subject], Tracker]:
   from leafe_jax.tracking.weights_and_biases import WeightsAndBiases
 
-  return WeightsAndBiases(subject)
+  return WeightsAndBiases
 
 
-def _trackio(directory: pathlib.Path, subject: Subject) -> Tracker:
+def _trackio() -> Callable[[Subject], Tracker]:
   from leafe_jax.tracking.trackio_runs import Trackio
 
-  return Trackio(subject)
+  return Trackio
 
 
-_CONNECT: Mapping[str, Callable[[pathlib.Path, Subject], Tracker]] = {
-    TENSORBOARD: _board, 'wandb': _weights_and_biases, 'trackio': _trackio,
+# Imported when asked for.
+_REMOTE: Mapping[str, Callable[[], Callable[[Subject], Tracker]]] = {
+    'wandb': _weights_and_biases, 'trackio': _trackio,
 }

@@ -6,6 +6,8 @@ without them everything stays on this machine.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -24,10 +26,11 @@ class Trackio:
   def __init__(self, subject: Subject):
     project = subject.project or PROJECT
     # Runs are told apart by name, which ends in the id.
-    self._run = trackio.init(
-        project=project, name=subject.name, group=subject.group or None,
-        config=dict(subject.config), resume='allow', embed=False,
-    )
+    with contextlib.redirect_stdout(io.StringIO()):  # it says there what we log
+      self._run = trackio.init(
+          project=project, name=subject.name, group=subject.group or None,
+          config=dict(subject.config), resume='allow', embed=False,
+      )
     self._last = 0
     logging.info(
         '--tracker=trackio: run %s; "trackio show --project %s" shows it',
@@ -59,4 +62,5 @@ class Trackio:
         self._run.log({path.stem: trackio.Image(str(path))}, step=self._last)
 
   def close(self, exit_code: int) -> None:
-    self._run.finish()
+    with contextlib.redirect_stdout(io.StringIO()):
+      self._run.finish()

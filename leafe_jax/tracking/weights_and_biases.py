@@ -20,7 +20,7 @@ from absl import logging
 from leafe_jax.tracking.api import Cell, Subject
 
 PROJECT = 'leafe_jax'
-_INIT_S = 30.0
+_INIT_S = 20.0
 _FINISH_S = 20.0
 _SIGNAL = 128
 _KEYS = ('WANDB_API_KEY', 'WANDB_IDENTITY_TOKEN_FILE')
@@ -87,6 +87,7 @@ def _connect(subject: Subject) -> Any:
   except wandb.errors.CommError as error:
     text = ' '.join(str(error).split())
     logging.warning('--tracker=wandb: no connection (%s); offline from now on', text)
+    wandb.teardown(exit_code=1)  # it holds the id
     return _init(subject, 'offline')
 
 

@@ -20,7 +20,7 @@ COPY leafe_jax leafe_jax
 COPY envs envs
 COPY configs configs
 COPY tools tools
-RUN pip install --no-deps --no-build-isolation .
+RUN pip install --no-deps .
 # No ENTRYPOINT: what starts it says "exec python -m leafe_jax.main", so that SIGTERM
 # reaches the program, which saves and ends with 143.
 CMD ["python", "-m", "leafe_jax.main", "--help"]

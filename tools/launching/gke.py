@@ -9,9 +9,8 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-import yaml
-
-from leafe_jax.command_line import EXIT_USAGE
+from leafe_jax.command_line import EXIT_STOPPED, EXIT_USAGE
+from tools.launching import documents
 from tools.launching.job import GPUS, PORT, Gpu, Job, Tpu
 
 _CONTAINER = 'leafe'
@@ -37,7 +36,7 @@ def manifest(job: Job) -> str:
         f'#   kubectl create secret generic {_secret(job)}'
         f'{"".join(f" --from-literal={v}=..." for v in job.variables)}\n'
     )
-  return note + yaml.safe_dump(_jobset(job), sort_keys=False, width=88)
+  return note + documents.dump(_jobset(job))
 
 
 def xpk(job: Job) -> str:
@@ -56,15 +55,19 @@ def xpk(job: Job) -> str:
   else:
     device = ['--device-type=n2-standard-32-256', f'--num-nodes={job.slices}']
   directory = shlex.quote(f'{job.storage.rstrip("/")}/{job.workdir}')
-  return shlex.join([
+  line = shlex.join([
       'xpk', 'workload', 'create', f'--workload={job.name}',
       f'--cluster={job.cluster}', f'--project={job.project}', f'--zone={job.zone}',
       *device, f'--docker-image={job.image}', f'--command={job.command(directory)}',
       f'--max-restarts={job.restarts}',
+      # Besides those of signals: of a process that lost another one.
+      f'--restart-on-exit-codes={EXIT_STOPPED}',
       f'--termination-grace-period-seconds={job.kill_s}',
-      # Of a name without a value xpk takes what the caller's environment has.
-      *(f'--env={variable}' for variable in job.variables),
   ])  # fmt: skip
+  if not job.variables:
+    return line
+  # Of a name without a value in such a file xpk takes what the environment has.
+  return f"{line} --env-file=<(printf '%s\\n' {' '.join(job.variables)})"
 
 
 def _jobset(job: Job) -> dict[str, Any]:

@@ -70,6 +70,13 @@ TPUS = {
     'v5p': Generation('tpu-v5p-slice', 2, _CUBES),
     'v6e': Generation('tpu-v6e-slice', 1, _FLAT),
 }
+# Software of the virtual machines, by the start of the accelerator's type.
+RUNTIMES = {
+    'v4-': 'tpu-ubuntu2204-base',
+    'v5litepod-': 'v2-alpha-tpuv5-lite',
+    'v5p-': 'v2-alpha-tpuv5',
+    'v6e-': 'v2-alpha-tpuv6e',
+}
 # Kind of GPU -> its name in GKE and with SkyPilot.
 GPUS = {
     'l4': ('nvidia-l4', 'L4'),
@@ -167,6 +174,19 @@ class Job:
       )
 
   @property
+  def runtime(self) -> str:
+    """Software of a TPU's machines. BadJob, naming the known types, without one."""
+    if self.version:
+      return self.version
+    for start, runtime in RUNTIMES.items():
+      if self.accelerator.startswith(start):
+        return runtime
+    raise BadJob(
+        f'--accelerator={self.accelerator}: no default runtime; give --version, or a '
+        f'type that starts with {", ".join(RUNTIMES)}'
+    )
+
+  @property
   def hosts(self) -> int:
     """Machines of the whole job."""
     return self.slices * (self.tpu.hosts if self.tpu else 1)
@@ -187,7 +207,9 @@ class Job:
     found = [f'--config={self.config}', f'--grace_s={self.grace_s}', *self.flags]
     return [*found, '--distributed=on'] if distributed and self.hosts > 1 else found
 
-  def command(self, directory: str, *further: str, program: Sequence[str] = MAIN) -> str:
+  def command(
+      self, directory: str, *further: str, program: Sequence[str] = MAIN
+  ) -> str:
     """One line of shell that becomes the program, so that signals reach it.
 
     Args:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
-
+from tools.launching import documents
 from tools.launching.job import GPUS, PORT, Job
 
 _MOUNT = '~/runs'
@@ -24,7 +23,7 @@ def task(job: Job) -> str:
   )
   variables = ''.join(f' --secret {variable}' for variable in job.variables)
   note = f'# sky jobs launch{variables} FILE\n'
-  return note + yaml.safe_dump(_task(job), sort_keys=False, width=88)
+  return note + documents.dump(_task(job))
 
 
 def _task(job: Job) -> dict[str, Any]:
@@ -41,7 +40,7 @@ def _task(job: Job) -> dict[str, Any]:
       'run': _run(job),
   }  # fmt: skip
   if job.variables:
-    found['secrets'] = dict.fromkeys(job.variables)  # values: of the caller's
+    found['secrets'] = dict.fromkeys(job.variables)  # the caller's have the values
   return found
 
 
@@ -50,6 +49,7 @@ def _resources(job: Job) -> dict[str, Any]:
   found: dict[str, Any] = {'use_spot': job.spot}
   if tpu:
     found['accelerators'] = f'tpu-{tpu.type}:1'
+    found['accelerator_args'] = {'runtime_version': job.runtime}
   elif gpu:
     found['accelerators'] = f'{GPUS[gpu.kind][1]}:{gpu.count}'
   else:

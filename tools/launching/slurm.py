@@ -60,7 +60,7 @@ def _body(job: Job) -> list[str]:
       'status=$?',
       '# A signal ends the waiting, not the run.',
       'while kill -0 "$step" 2> /dev/null; do wait "$step"; status=$?; done',
-      f'restarts=${{SLURM_RESTART_COUNT:-0}}',
+      'restarts=${SLURM_RESTART_COUNT:-0}',
       f'if [ "$status" -eq {_STOPPED} ] && [ "$restarts" -lt {job.restarts} ]; then',
       '  scontrol requeue "$SLURM_JOB_ID"',
       'fi',

@@ -73,6 +73,7 @@ setuptools.setup(
         'array_record>=0.8.1',
         'flax>=0.12.0',
         'grain>=0.2.15',
+        'huggingface_hub>=0.30',  # model cards; transformers needs it too
         'jaxtyping>=0.3',
         'jinja2>=3.1',
         'matplotlib>=3.9',
@@ -80,6 +81,7 @@ setuptools.setup(
         'numpy>=2.0',
         'optax>=0.2.5',
         'orbax-checkpoint>=0.11.30',
+        'pyyaml>=6',
         'rich>=13',
         'safetensors>=0.5',
         'scipy>=1.14',

@@ -18,7 +18,7 @@ from leafe_jax.config import Experiment
 HIDDEN = '(hidden)'
 _SECRET = re.compile(
     r'(?:^|[_.-])(?:(?:api|access|secret|private|auth)_?key|token|secret|password|'
-    r'passwd|pwd|credentials?|auth|authorization|bearer)$',
+    r'passwd|credentials?|auth|authorization|bearer)$',
     re.IGNORECASE,
 )
 _PASSWORD = re.compile(r'(?<=://)[^/\s@:]*:[^/\s@]+(?=@)')

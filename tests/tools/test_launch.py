@@ -279,6 +279,7 @@ def test_machines_of_skypilot_are_told_where_the_first_one_is():
   assert '--workdir=/h/runs/w/7b' in words
 
 
+@pytest.mark.filterwarnings('ignore')  # of its packages
 @pytest.mark.skipif(not importlib.util.find_spec('sky'), reason='skypilot is missing')
 @pytest.mark.parametrize('job', [JOB, changed(GPUS, storage='s3://b')])
 def test_skypilot_reads_the_task(job, tmp_path):

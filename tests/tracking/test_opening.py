@@ -100,7 +100,8 @@ def test_a_tracker_that_hangs_is_left_behind(warnings):
 
 
 @pytest.mark.parametrize(
-    ('error', 'code'), [(RunStopped('full'), 1), (Stopped(15, 'x'), 143), (KeyError(), 1)]
+    ('error', 'code'),
+    [(RunStopped('full'), 1), (Stopped(15, 'x'), 143), (KeyError(), 1)],
 )
 def test_trackers_are_told_how_the_run_ended(error, code, tmp_path, monkeypatch):
   recorder = Recorder()
@@ -160,7 +161,7 @@ def test_tensorboard_gets_scalars_the_table_the_config_and_pictures(tmp_path):
 
 
 def test_secrets_are_hidden():
-  environ = {'SOME_API_KEY': 'k3y-of-somebody', 'HOME': 'home-of-somebody'}
+  environ = {'SOME_API_KEY': 'k3y-of-somebody', 'PWD': 'home-of-somebody'}
   config = {
       'api_key': 'a', 'HF_TOKEN': 'b', 'service': {'password': 'c', 'user': 'me'},
       'urls': ['https://me:pw@host/x', 'say k3y-of-somebody', 'home-of-somebody'],

@@ -181,7 +181,8 @@ def _run_all(
     _say_start(context, [phase.name for phase in left[number:]], efforts)
     _run_or_tell(context, phase)
     wall_s = context.directory.phase(phase.name).result()['wall_s']
-    context.tracker.scalars('phases', number, {f'{phase.name}/wall_s': wall_s})
+    place = list(efforts).index(phase.name) + 1  # in the whole run
+    context.tracker.scalars('phases', place, {f'{phase.name}/wall_s': wall_s})
   context.tracker.flush('phases')
 
 

@@ -73,6 +73,7 @@ setuptools.setup(
         'array_record>=0.8.1',
         'flax>=0.12.0',
         'grain>=0.2.15',
+        'huggingface_hub>=0.30',  # model cards; transformers needs it too
         'jaxtyping>=0.3',
         'jinja2>=3.1',
         'matplotlib>=3.9',
@@ -80,6 +81,7 @@ setuptools.setup(
         'numpy>=2.0',
         'optax>=0.2.5',
         'orbax-checkpoint>=0.11.30',
+        'pyyaml>=6',
         'rich>=13',
         'safetensors>=0.5',
         'scipy>=1.14',
@@ -101,6 +103,8 @@ setuptools.setup(
         'docs': _DOCS,
         'quantize': ['qwix==0.1.8'],
         'gguf': ['gguf>=0.19'],  # tools.import_gguf, tools.fetch_model
+        'wandb': ['wandb>=0.20'],  # --tracker=wandb
+        'trackio': ['trackio>=0.20'],  # --tracker=trackio
         'cuda': ['jax[cuda12]'],
         'tpu': ['jax[tpu]'],
     },

@@ -27,7 +27,7 @@ from leafe_jax.methods.arms import TUNED_READS, Phase, phases_needed
 from leafe_jax.methods.catalogue import arms_of
 from leafe_jax.methods.effort import Effort, total
 from leafe_jax.methods.outlook import Outlook
-from leafe_jax.methods.reporting import report, write_unfinished
+from leafe_jax.methods.reporting import publish, report, write_unfinished
 from leafe_jax.methods.run import BASE, IMPORT, Run, is_cold
 from leafe_jax.methods.stage1 import EXPLORE
 from leafe_jax.methods.study import run_study, seeds_of
@@ -38,6 +38,8 @@ from leafe_jax.planning.programs import Target
 from leafe_jax.policy import lora
 from leafe_jax.rundir import EarlyEnd, RunDirectory, RunStopped
 from leafe_jax.sampler import NonFiniteLogits
+from leafe_jax.tracking.choice import BOARD, Choice
+from leafe_jax.tracking.opening import opened
 
 REPORT = 'report'
 
@@ -133,7 +135,11 @@ def _check_budget_to_match(config: Experiment, names: Sequence[str]) -> None:
 
 
 def run(
-    config: Experiment, workdir: pathlib.Path, config_sha256: str, until: str = ''
+    config: Experiment,
+    workdir: pathlib.Path,
+    config_sha256: str,
+    until: str = '',
+    trackers: Choice = BOARD,
 ) -> None:
   """Runs or resumes all phases in `workdir`, or a study's runs.
 
@@ -142,10 +148,15 @@ def run(
     workdir: its directory.
     config_sha256: identifies the config.
     until: the phase to stop after, in every run of a study; empty: the last.
+    trackers: are told of it.
   """
   if config.study.seeds:
-    one = functools.partial(run, until=until)
-    run_study(config, workdir, one, pools=until in ('', REPORT))
+    one = functools.partial(run, until=until, trackers=trackers.within(workdir.name))
+    pools = until in ('', REPORT)
+    run_study(config, workdir, one, pools=pools)
+    if pools:
+      with opened(trackers, workdir, config) as tracker:
+        hosts.first(functools.partial(publish, tracker, workdir))
     return
   context = Run(config, RunDirectory(workdir), config_sha256)
   wanted = phases_of(config)
@@ -155,7 +166,9 @@ def run(
   if left:  # a run that is done needs no memory
     with heartbeat.beating(context.directory.path):
       heartbeat.tell(phases=[phase.name for phase in wanted])
-      _run_all(context, left, outlook.efforts(wanted, config))
+      _look_ahead(context, left)
+      with opened(trackers, workdir, config) as context.tracker:
+        _run_all(context, left, outlook.efforts(wanted, config))
   if until and until != REPORT:
     logging.info(
         'stopped after %s, which is in %s; the same command without --until goes on',
@@ -166,10 +179,13 @@ def run(
 def _run_all(
     context: Run, left: Sequence[Phase], efforts: Mapping[str, Effort]
 ) -> None:
-  _look_ahead(context, left)
   for number, phase in enumerate(left):
     _say_start(context, [phase.name for phase in left[number:]], efforts)
     _run_or_tell(context, phase)
+    wall_s = context.directory.phase(phase.name).result()['wall_s']
+    place = list(efforts).index(phase.name) + 1  # in the whole run
+    context.tracker.scalars('phases', place, {f'{phase.name}/wall_s': wall_s})
+  context.tracker.flush('phases')
 
 
 def _left(context: Run, wanted: Sequence[Phase]) -> list[Phase]:

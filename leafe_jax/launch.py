@@ -21,6 +21,7 @@ from envs import registry
 from leafe_jax import command_line, rundir, settings
 from leafe_jax.command_line import UsageError
 from leafe_jax.config import Experiment
+from leafe_jax.tracking import choice
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -37,7 +38,30 @@ def define_flags(values: flags.FlagValues) -> None:
       'dry_run', False, 'Say what would be kept and what done, and stop.',
       flag_values=values,
   )
+  _define_tracker_flags(values)
   _define_host_flags(values)
+
+
+def _define_tracker_flags(values: flags.FlagValues) -> None:
+  # Not options of the config: who watches a run changes nothing about it, and may
+  # be another one after a resume.
+  flags.DEFINE_list(
+      'tracker', list(choice.DEFAULT),
+      f'Who is told of the run, of {", ".join(choice.NAMES)}; empty: nobody.',
+      flag_values=values,
+  )
+  flags.DEFINE_string(
+      'tracker_project', '', 'Project of trackers that have them.', flag_values=values
+  )
+
+
+def trackers(values: flags.FlagValues) -> choice.Choice:
+  """Those that the flags name. Raises UsageError."""
+  try:
+    choice.check(values.tracker)
+  except ValueError as error:
+    raise UsageError(str(error)) from error
+  return choice.Choice(tuple(values.tracker), values.tracker_project)
 
 
 def _define_host_flags(values: flags.FlagValues) -> None:

@@ -43,6 +43,7 @@ def main(argv: list[str]) -> int:
   values = flags.FLAGS
   try:
     config = launch.check(values.config)
+    launch.trackers(values)  # before hours are spent
     phases = _plan(config, values.until)
     if values.dry_run:
       return _preview(config, phases, values)
@@ -148,8 +149,9 @@ def _run(
   runtime.keep_freed_memory()
   runtime.collect_rarely()
   runtime.enable_compilation_cache(launch.cache_directory())
+  digest, trackers = settings.sha256(config), launch.trackers(values)
   try:
-    experiment.run(config, directory.path, settings.sha256(config), values.until)
+    experiment.run(config, directory.path, digest, values.until, trackers)
   except sharding.MeshError as error:
     path = config_flags.get_config_filename(values['config'])
     others = launch.variants_for(path, error.num_devices)

@@ -37,6 +37,7 @@ from leafe_jax import seals
 from leafe_jax.files import PARTIAL, read_object, write_atomic
 
 DONE = 'DONE.json'
+TRACKERS = 'trackers'  # the directory of what trackers keep, which makes no run
 WEIGHTS = 'params'  # the directory of a phase's weights, which is sealed by itself
 
 
@@ -132,7 +133,9 @@ class RunDirectory:
     """Whether no phase, nor what phases share, has written anything yet."""
     if not self.path.is_dir():
       return True
-    rooms = (path for path in self.path.iterdir() if path.is_dir())
+    rooms = (
+        path for path in self.path.iterdir() if path.is_dir() and path.name != TRACKERS
+    )
     return not any(path.is_file() for room in rooms for path in room.rglob('*'))
 
   def recorded_sha256(self) -> str | None:

@@ -122,6 +122,9 @@ flags:
   --until=PHASE                 stop after this phase (the name of its directory in
                                 DIR: import, warm_start, gate, explore, distill/ARM,
                                 evaluate/ARM, ...)
+  --tracker=NAME,...            who is told of the run: tensorboard (the default),
+                                wandb, trackio
+  --tracker_project=NAME        what the last two collect runs under (leafe_jax)
   --distributed=auto|on|off     join the processes that SLURM, a TPU slice or
                                 JAX_COORDINATOR_ADDRESS name (on: any that jax
                                 finds); or name them by the next three

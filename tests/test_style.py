@@ -38,10 +38,11 @@ ARROWS = {
     'learner': ('policy', 'experience'),
     'planning': ('policy', 'sampler', 'learner'),
     'evaluation': ('rollout',),
+    'tracking': (),
 }
 PLAIN = (
-    'config', 'files', 'hosts', 'progress', 'rundir', 'seals', 'settings', 'stops',
-    'tree',
+    'config', 'files', 'hosts', 'progress', 'redaction', 'rundir', 'seals', 'settings',
+    'stops', 'tree',
 )  # fmt: skip
 
 SOURCES = sorted(

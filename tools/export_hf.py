@@ -6,7 +6,9 @@ RUNDIR is the workdir of a run, --phase=warm_start its base (a checkpoint after 
 cold start, if it had one). DIR gets
 config.json, safetensors and the tokenizer; transformers loads it. Adapters are
 merged into the base that they were trained on. With --adapter they are written
-alone, as peft loads them: adapter_config.json and adapter_model.safetensors.
+alone, as peft loads them: adapter_config.json and adapter_model.safetensors. With
+--push_ready DIR gets a model card too (README.md), for the Hugging Face Hub: base,
+figures with intervals, command, options, licence. Nothing is uploaded.
 """
 
 from __future__ import annotations
@@ -21,10 +23,13 @@ from absl import flags
 
 from leafe_jax import command_line, settings
 from leafe_jax.config import Experiment, Mesh
+from leafe_jax.evaluation import model_card
+from leafe_jax.evaluation.model_card import BadCard
 from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.methods.run import Run, imported
 from leafe_jax.policy import hf_export, huggingface, lora, model
 from leafe_jax.rundir import RunDirectory, RunStopped
+from tools import cards
 
 
 def export(
@@ -113,6 +118,14 @@ def define_flags() -> None:
   flags.DEFINE_string('phase', 'distill/leafe', 'Phase whose policy to write.')
   command_line.define_path('out', None, 'Directory to write.', required=True)
   flags.DEFINE_bool('adapter', False, 'Write the adapters alone, for peft.')
+  flags.DEFINE_bool('push_ready', False, 'Write a model card, too.')
+  flags.DEFINE_string(
+      'base_model', '', "Card: the base's id on the Hub; by default as it says itself."
+  )
+  flags.DEFINE_string(
+      'license', '', 'Card: identifier of the licence; by default that of the base.'
+  )
+  flags.DEFINE_list('datasets', [], "Card: the data's ids on the Hub, if any.")
   flags.DEFINE_integer(
       'max_shard_mb', 5000, 'Largest safetensors file, in MB.', lower_bound=1
   )
@@ -124,14 +137,28 @@ def main(argv: Sequence[str]) -> None:
   values = flags.FLAGS
   rundir, out = pathlib.Path(values.checkpoint), pathlib.Path(values.out)
   try:
+    card = _card(values, rundir, out) if values.push_ready else ''
     if values.adapter:
       export_adapter(rundir, values.phase, out)
       name = 'adapter'
     else:
       name = export(rundir, values.phase, out, values.max_shard_mb * 10**6)
+    if card:
+      (out / 'README.md').write_text(card, encoding='utf-8')
+  except BadCard as error:
+    raise command_line.UsageError(str(error)) from error
   except (OSError, RunStopped, ValueError) as error:
     sys.exit(f'{rundir}: {error}')
   print(f'{name} in {out}')
+
+
+def _card(values: flags.FlagValues, rundir: pathlib.Path, out: pathlib.Path) -> str:
+  """The model card, before anything is written. Raises as `export`; and BadCard."""
+  given = cards.Given(
+      out.absolute().name, values.phase, values.adapter, values.base_model,
+      values.license, tuple(values.datasets),
+  )
+  return model_card.render(cards.gather(open_phase(rundir, values.phase), given))
 
 
 if __name__ == '__main__':

@@ -30,10 +30,11 @@ from leafe_jax.config import Env, Experiment, Explore, Policy, Sampler
 from leafe_jax.evaluation import specimens, stage1
 from leafe_jax.evaluation.report import MAX_TREE_BYTES, MAX_TREES
 from leafe_jax.experience import build
-from leafe_jax.learner.metrics import make_writer
 from leafe_jax.methods.collect import collect, load_trees
 from leafe_jax.policy import runtime
 from leafe_jax.rollout.grow import Limits
+from leafe_jax.tracking import opening
+from leafe_jax.tracking.api import PartWriter
 from leafe_jax.tree import Tree
 from tools import weightless
 
@@ -109,7 +110,7 @@ def measure(config: Experiment, root: pathlib.Path) -> list[str]:
   before = peak_gb()
 
   def grow() -> list[Tree]:
-    writer = make_writer(root / 'tensorboard')
+    writer = PartWriter(opening.board(root, config), 'explore')
     limits = Limits(explore.attempts, explore.max_env_steps)
     return collect(
         'explore', root, player, tasks, explore, lambda task: limits,

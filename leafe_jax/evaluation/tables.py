@@ -55,6 +55,22 @@ def shown_arms(results: Mapping[str, Any]) -> list[str]:
   return [arm for arm in arms if arm in (arms[0], 'leafe')]
 
 
+def flat(results: Mapping[str, Any]) -> tuple[list[str], list[list[str | float]]]:
+  """Pass@k of all arms and their differences, for programs: columns and rows.
+
+  A row has the arm, or the pair 'A - B'; k; and the mean with the ends of its 95 %
+  interval, all of [0, 1] or, of a pair, [-1, 1].
+  """
+  curves = {name: arm['pass_at_k'] for name, arm in results['arms'].items()}
+  rows: list[list[str | float]] = [
+      [name, int(k), point['mean'], point['lo'], point['hi']]
+      for name, points in {**curves, **results.get('paired', {})}.items()
+      for k, point in points.items()
+      if k.isdigit()  # others are tests over all k
+  ]
+  return ['arm', 'k', 'mean', 'lo', 'hi'], rows
+
+
 def build_tables(results: Mapping[str, Any]) -> Group:
   """Pass@k of every arm, the paired differences and, where tasks are of several
   types, Pass@k by type, for a rich console."""

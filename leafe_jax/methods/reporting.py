@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
 from absl import logging
 
-from leafe_jax import hosts, settings
+from leafe_jax import hosts, redaction
 from leafe_jax.evaluation import results as results_lib
 from leafe_jax.evaluation import stage1, tables, tasksets, tokens
 from leafe_jax.evaluation.report import Spelling, unspelt, write_report
@@ -19,6 +18,7 @@ from leafe_jax.evaluation.tasksets import TaskSet
 from leafe_jax.evaluation.transcripts import Transcript, Transcripts, choose_tasks
 from leafe_jax.experience import roles
 from leafe_jax.experience.build import HintLeak
+from leafe_jax.files import read_object
 from leafe_jax.methods.arms import Arm
 from leafe_jax.methods.assess import load_episodes, load_outcomes
 from leafe_jax.methods.catalogue import arms_of
@@ -27,6 +27,7 @@ from leafe_jax.methods.phases import evaluate_name
 from leafe_jax.methods.run import Run
 from leafe_jax.rollout.ledger import total
 from leafe_jax.rundir import RunStopped
+from leafe_jax.tracking.api import Tracker
 from leafe_jax.tree import Tree
 
 
@@ -42,7 +43,7 @@ def _write(run: Run) -> dict[str, Any]:
   results_lib.write_results(root / 'results.json', results)
   page = write_report(
       root / 'report', results, trees_of(run),
-      json.dumps(settings.to_dict(run.config), indent=2), name=root.name,
+      redaction.config_text(run.config), name=root.name,
       transcripts=transcripts_of(run), spelling=spelling_of(run),
   )
   writer = run.writer('evaluate')
@@ -50,8 +51,19 @@ def _write(run: Run) -> dict[str, Any]:
     for k, point in figures['pass_at_k'].items():
       writer.write(int(k), {f'pass_at_k/{arm}': point['mean']})
   writer.close()
+  publish(run.tracker, root)
   logging.info('\n%s\nreport: %s', tables.render_tables(results), page)
   return {'page': str(page.relative_to(root))}
+
+
+def publish(tracker: Tracker, root: pathlib.Path) -> None:
+  """Tells a tracker what a directory's report says, and gives it the files."""
+  columns, rows = tables.flat(read_object(root / 'results.json'))
+  if rows:
+    tracker.table('pass_at_k', columns, rows)
+  report = root / 'report'
+  paths = [root / 'results.json', *sorted(report.glob('*.png')), report / 'index.html']
+  tracker.files('report', [path for path in paths if path.exists()])
 
 
 def write_unfinished(run: Run, reason: str) -> pathlib.Path:
@@ -68,10 +80,12 @@ def write_unfinished(run: Run, reason: str) -> pathlib.Path:
   trees = trees_of(run) or load_trees(run.directory.phase('gate').dir)
   results = {**_collect(run, _evaluated(run), trees), 'stopped': reason}
   results_lib.write_results(root / 'results.json', results)
-  return write_report(
-      root / 'report', results, trees, json.dumps(settings.to_dict(config), indent=2),
-      name=root.name, spelling=spelling_of(run),
+  page = write_report(
+      root / 'report', results, trees, redaction.config_text(config), name=root.name,
+      spelling=spelling_of(run),
   )
+  publish(run.tracker, root)
+  return page
 
 
 def _evaluated(run: Run) -> list[Arm]:

@@ -19,7 +19,7 @@ from leafe_jax import hosts, seals
 from leafe_jax.config import Experiment
 from leafe_jax.files import PARTIAL, replace
 from leafe_jax.learner.checkpoints import load_params
-from leafe_jax.learner.metrics import Writer, make_writer
+from leafe_jax.learner.metrics import Writer
 from leafe_jax.methods import origin
 from leafe_jax.planning import memory
 from leafe_jax.planning.jobs import Job
@@ -47,6 +47,8 @@ from leafe_jax.text.tokenizers import (
   save_tokenizer,
 )
 from leafe_jax.text.transcript import Transcript, WordTranscript
+from leafe_jax.tracking import opening
+from leafe_jax.tracking.api import PartWriter, Tracker
 
 BASE = 'warm_start'  # the phase whose weights everything starts from
 IMPORT = 'import'  # the phase that takes a checkpoint over, where BASE teaches it
@@ -350,9 +352,14 @@ class Run:
     """A player with the base's weights, policy version 0."""
     return self.player_of(BASE)
 
+  @functools.cached_property
+  def tracker(self) -> Tracker:
+    """Is told of this run; TensorBoard if no other is put here."""
+    return opening.board(self.directory.path, self.config)
+
   def writer(self, name: str) -> Writer:
-    """TensorBoard scalars of one part of the run."""
-    return make_writer(self.directory.path / 'tensorboard' / name)
+    """Takes the scalars of one part of the run."""
+    return PartWriter(self.tracker, name)
 
   def tasks(self, split: str, count: int | None = None) -> Sequence[api.Task]:
     """The first `count` tasks of a split, or all. RunStopped if it has none."""

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import logging
 
-from leafe_jax import hosts, settings
+from leafe_jax import hosts, redaction, settings
 from leafe_jax.config import Experiment, Study
 from leafe_jax.evaluation import markdown, pooling, strategies, tables
 from leafe_jax.evaluation import results as results_lib
@@ -135,7 +134,7 @@ def write_pooled(
   write_atomic(out / 'study.md', markdown.render(results))
   page = write_report(
       out / 'report', results, trees_of(runs[0]),
-      json.dumps(settings.to_dict(runs[0].config), indent=2), name=out.name,
+      redaction.config_text(runs[0].config), name=out.name,
       transcripts=transcripts_of(runs[0]), spelling=spelling_of(runs[0]),
   )
   logging.info('\n%s\nreport: %s', tables.render_tables(results), page)

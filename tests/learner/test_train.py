@@ -155,8 +155,3 @@ def test_scalars_reach_the_writer(start, tmp_path):
   norms = {'grad_norm', 'update_norm', 'param_norm'}
   names = {'loss', 'accuracy', 'weight', 'fill', *norms}
   assert memory.rows == [(1, names), (2, names)]
-  writer = metrics.make_writer(tmp_path / 'tb', 'warm_start/')
-  writer.write(1, {'loss': 0.5})
-  writer.close()
-  (file,) = (tmp_path / 'tb').iterdir()
-  assert b'warm_start/loss' in file.read_bytes()

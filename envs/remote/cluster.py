@@ -34,6 +34,9 @@ from envs.remote.protocol import StepTimeout, WorkerLost
 _GLANCE = 1.0  # seconds between two looks at a worker that is waited for
 _GRACE = 15.0  # seconds that the way there and back may add to a limit
 _REACHED_WITHIN = 10.0  # seconds in which a cluster at an address answers
+# Seconds to wait before another machine is asked for: a cluster notices only after a
+# while that it has lost one, and still sends workers there.
+_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 _connecting = threading.Lock()
 
 
@@ -57,6 +60,10 @@ class Cluster:
   def asks(self) -> dict[str, float]:
     """What a worker reserves, by Ray's names."""
     return {'CPU': self.cpus} | ({self.resource: 1.0} if self.resource else {})
+
+
+class _Gone(WorkerLost):
+  """Ray says that the actor is no more."""
 
 
 class Place:
@@ -112,60 +119,83 @@ class Actor:
     self._ray = connect(cluster.address)
     self._cluster = cluster
     self._overgrown = self._ended = False
+    self._made_of = pickle.dumps((name, dict(options), memory_gb))
+    self._place()
+
+  def _place(self) -> None:
+    """Asks for a machine, and for the world on it; waits for neither."""
+    cluster, paths = self._cluster, [path for path in sys.path if path]
     own = {cluster.resource: 1.0} if cluster.resource else None
-    paths = [path for path in sys.path if path]
     kind = self._ray.remote(
         num_cpus=cluster.cpus, resources=own, max_restarts=0,
+        scheduling_strategy='SPREAD',
         runtime_env={'env_vars': {'PYTHONPATH': os.pathsep.join(paths)}},
     )(Place)
     self._actor = kind.remote(paths)
     self._code = self._actor.code.remote()
-    made_of = pickle.dumps((name, dict(options), memory_gb))
-    self._started = self._actor.start.remote(made_of)
+    self._started = self._actor.start.remote(self._made_of)
 
   def wait(self) -> None:
     """See `Transport.wait`."""
-    code = self._get(self._code, self._cluster.placed_within, self._unplaced)
-    if code != fingerprint():
-      self.end()
-      raise WorkerLost(
-          'its machine has another version of the package envs than this one: '
-          'install the same there'
-      )
-    error = self._get(self._started)
-    if error is not None:
-      self.end()
-      raise WorkerLost(error)
+    with self._ending():
+      if self._placed() != fingerprint():
+        raise WorkerLost(
+            'its machine has another version of the package envs than this one: '
+            'install the same there'
+        )
+      error = self._get(self._started)
+      if error is not None:
+        raise WorkerLost(error)
+
+  def _placed(self) -> str:
+    """The code of the machine that is found; another one where that is just lost."""
+    for pause in _PAUSES:
+      try:
+        return self._get(self._code, self._cluster.placed_within, self._unplaced)
+      except _Gone as error:
+        if 'its creation task' in str(error):  # it would fail anywhere
+          raise
+      time.sleep(pause)
+      self._place()
+    return self._get(self._code, self._cluster.placed_within, self._unplaced)
 
   def ask(self, request: bytes, limit: float) -> bytes:
     """See `Transport.ask`."""
-    asked = self._actor.ask.remote(request, limit)
-    within = limit + _GRACE if limit else 0
-    kind, said, self._overgrown = self._get(
-        asked, within, lambda: StepTimeout(f'no answer within {limit:g} s')
-    )
-    if kind != 'reply':
-      self.end()
-      raise (StepTimeout if kind == StepTimeout.__name__ else WorkerLost)(said)
+    with self._ending():
+      kind, said, self._overgrown = self._get(
+          self._actor.ask.remote(request, limit),
+          limit + _GRACE if limit else 0,
+          lambda: StepTimeout(f'no answer within {limit:g} s'),
+      )
+      if kind != 'reply':
+        raise (StepTimeout if kind == StepTimeout.__name__ else WorkerLost)(said)
     return said
 
   def _get(
       self, asked: Any, within: float = 0, late: Callable[[], WorkerLost] = WorkerLost
   ) -> Any:
-    """What was asked for. WorkerLost; `late` after so many seconds, 0: never."""
+    """What was asked for. _Gone; `late` after so many seconds, 0: never."""
     deadline = time.monotonic() + within if within else float('inf')
     try:
       while not self._ray.wait(
           [asked], timeout=max(0, min(_GLANCE, deadline - time.monotonic()))
       )[0]:
         if time.monotonic() >= deadline:
-          error = late()
-          self.end()
-          raise error
+          raise late()
       return self._ray.get(asked)
     except (self._ray.exceptions.RayError, ConnectionError) as error:
+      raise _Gone(_in_a_line(error)) from error
+
+  @contextlib.contextmanager
+  def _ending(self) -> Iterator[None]:
+    """Ends the other side where it is lost; nobody need know how it was noticed."""
+    try:
+      yield
+    except WorkerLost as error:
       self.end()
-      raise WorkerLost(_in_a_line(error)) from error
+      if isinstance(error, _Gone):
+        raise WorkerLost(*error.args) from error
+      raise
 
   def _unplaced(self) -> WorkerLost:
     asks = _write(self._cluster.asks())

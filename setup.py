@@ -5,7 +5,7 @@ import pathlib
 import setuptools
 
 _HERE = pathlib.Path(__file__).parent
-_PACKAGES = ('leafe_jax', 'envs', 'configs', 'tools')
+_PACKAGES = ('leafe_jax', 'leafe_worlds', 'envs', 'configs', 'tools')
 
 _WEBSHOP = ['nltk>=3.9', 'rapidfuzz>=3.9']
 # The real simulator, and a Java to run it.

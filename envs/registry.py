@@ -26,6 +26,7 @@ _MAKERS = {
     'scienceworld': 'envs.scienceworld.env:make',
     'sokoban': 'envs.sokoban.env:make',
     'textarena': 'envs.adapters.textarena_env:make',
+    'verifiers': 'envs.adapters.verifiers.env:make',
     'webshop': 'envs.webshop.env:make',
 }
 # What Python raises while it runs a module that is not as it should be.

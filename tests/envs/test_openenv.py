@@ -19,7 +19,7 @@ import pytest
 from envs import api, registry
 from envs.adapters.openenv import client
 from envs.adapters.openenv.local import LocalServer
-from envs.contract import EnvironmentContract
+from envs.contract import EnvironmentContract, play
 from tests.envs import small_shop
 from tests.fragile_worlds import Fragile
 
@@ -116,13 +116,14 @@ def test_a_world_served_and_played_is_the_world_itself():
 
 
 def test_success_is_what_the_rewards_sum_up_to():
-  session = world('guessing', observe='text', **FEW).session()
-  task = session._world.tasks('train')[0]
-  assert session.reset(task).observation == 'guess'
-  steps = [session.step(str(number)) for number in range(10)[::-1][:9]]
-  last = next(step for step in steps if step.terminated)
+  made = world('guessing', observe='text', **FEW)
+  session = made.session()
+  assert session.reset(made.tasks('train')[0]).observation == 'guess'
+  steps = play(session, '9876543210')
+  last = steps[-1]
   assert (last.observation, last.reward, last.score) == ('right', 1.0, 1.0)
-  assert last.success and not any('success' in step.info for step in steps[:-1])
+  assert last.terminated and last.success
+  assert not any('success' in step.info for step in steps[:-1])
 
 
 def test_a_server_that_dies_costs_what_was_asked_of_it_alone():

@@ -45,7 +45,9 @@ _IDLE = flags.DEFINE_float(
 _SNAPSHOTS = flags.DEFINE_float(
     'snapshots_gb', 1.0, 'Size of kept snapshots, in 1e9 bytes; the oldest go.', 0
 )
-_MESSAGE = flags.DEFINE_float('message_mb', 16, 'Size of a message, in 1e6 bytes.', 0.01)
+_MESSAGE = flags.DEFINE_float(
+    'message_mb', 16, 'Size of a message, in 1e6 bytes.', 0.01
+)
 _WORKERS = flags.DEFINE_integer('workers', 0, 'Processes for sessions; 0: none.', 0)
 _LIMIT = flags.DEFINE_float(
     'step_timeout', 0, 'Seconds that a step may take, with --workers; 0: any.', 0

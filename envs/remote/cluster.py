@@ -117,6 +117,7 @@ class Actor:
       cluster: Cluster = Cluster(),
   ):
     self._ray = connect(cluster.address)
+    fingerprint()  # of what this run began with
     self._cluster = cluster
     self._overgrown = self._ended = False
     self._made_of = pickle.dumps((name, dict(options), memory_gb))
@@ -140,8 +141,8 @@ class Actor:
     with self._ending():
       if self._placed() != fingerprint():
         raise WorkerLost(
-            'its machine has another version of the package envs than this one: '
-            'install the same there'
+            'its machine has another version of the package envs than this run '
+            'began with: install the same there, or start the run again'
         )
       error = self._get(self._started)
       if error is not None:
@@ -215,7 +216,8 @@ class Actor:
     if self._ended:
       return
     self._ended = True
-    with contextlib.suppress(self._ray.exceptions.RayError, ConnectionError, ValueError):
+    gone = (self._ray.exceptions.RayError, ConnectionError, ValueError)
+    with contextlib.suppress(*gone):
       self._ray.kill(self._actor)
 
 
@@ -226,7 +228,7 @@ def connect(address: str) -> Any:
     try:
       ray = importlib.import_module('ray')
     except ModuleNotFoundError as error:
-      raise WorkerLost("env.fleet='ray' needs the package ray: pip install ray") from error
+      raise WorkerLost("env.fleet='ray' needs a package: pip install ray") from error
     if ray.is_initialized():
       return ray
     _check_reachable(address)

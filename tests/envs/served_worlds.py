@@ -1,4 +1,4 @@
-"""Apps of OpenEnv servers for tests: worlds of ours, and environments of its own kind."""
+"""Apps of OpenEnv servers for tests: worlds of ours, and environments of its own."""
 
 from __future__ import annotations
 

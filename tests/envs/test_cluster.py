@@ -23,6 +23,11 @@ ray = pytest.importorskip('ray', reason='pip install ray')
 
 NAME = 'tests.fragile_worlds:Fragile'
 TASK = api.Task('t', 'train', 'go', {'door': 2})
+# How soon the cluster notices that a node is gone.
+IMPATIENT = {
+    'health_check_initial_delay_ms': 500, 'health_check_period_ms': 500,
+    'health_check_timeout_ms': 3000, 'health_check_failure_threshold': 3,
+}  # fmt: skip
 STORE = 100 << 20  # bytes, of each node's store of objects
 
 
@@ -34,7 +39,9 @@ class Nodes:
 
     os.environ['RAY_USAGE_STATS_ENABLED'] = '0'
     self._simulated = Simulated()
-    self._simulated.add_node(num_cpus=0, object_store_memory=STORE)
+    self._simulated.add_node(
+        num_cpus=0, object_store_memory=STORE, _system_config=IMPATIENT
+    )
     self.address = self._simulated.address
     self.add()
 
@@ -140,11 +147,15 @@ def test_sessions_of_a_lost_node_go_on_at_another(nodes, remote):
   away = sessions[homes.index(spare.node_id)]
   nodes.lose(spare)
   with pytest.raises(WorkerLost, match="task 't', step: "):
-    while True:
-      away.step('right')  # until the cluster knows
+    _walk_on(away)  # until the cluster knows
   for session in sessions:
     session.restore(snapshot)
     assert session.step('right') == api.Step('cell 2')
+
+
+def _walk_on(session):
+  while True:
+    session.step('right')
 
 
 def test_a_cluster_that_is_not_there_is_named():

@@ -67,7 +67,8 @@ def test_an_episode_is_a_conversation_and_its_reward_the_environments():
   made = world('guess-a-number')
   session, task = made.session(), made.tasks('train')[1]
   assert made.instructions() == 'Say a number, no words.'
-  assert session.reset(task) == api.Step('Which number from 0 to 9?', info={'valid': True})
+  first = api.Step('Which number from 0 to 9?', info={'valid': True})
+  assert session.reset(task) == first
   assert session.step('5').observation == 'higher'
   last = session.step('7')
   assert (last.reward, last.score, last.success) == (0.5, 0.5, False)

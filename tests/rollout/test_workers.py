@@ -99,7 +99,7 @@ def test_options_of_workers_need_workers():
 def test_options_of_a_fleet_need_a_fleet():
   with pytest.raises(ConfigError, match="env.fleet='ray' needs env.workers"):
     from_config_dict({'env': {'fleet': 'ray'}})
-  options = {'fleet_address': 'head:6379', 'fleet_resource': 'games', 'worker_cpus': 2.0}
+  options = {'fleet_address': 'h:6379', 'fleet_resource': 'games', 'worker_cpus': 2.0}
   for name, value in options.items():
     with pytest.raises(ConfigError, match=f"env.{name}=.* needs env.fleet='ray'"):
       from_config_dict({'env': {name: value, 'workers': 1}})

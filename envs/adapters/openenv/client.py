@@ -143,7 +143,7 @@ class Reply:
       self.reward = 0.0 if reward is None else plain.number('reward', float(reward))
       self.done = plain.boolean('done', found.get('done', False))
     except (ValueError, TypeError) as error:
-      raise BadReply(f'the server answers what OpenEnv does not have: {error}') from error
+      raise BadReply(f'the server answers what OpenEnv has not: {error}') from error
 
 
 class Connection:

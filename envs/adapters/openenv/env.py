@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import threading
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from envs import api, options, plain
@@ -34,16 +34,17 @@ class ServedWorld(api.World):
   """The world behind a server; see `make` for what it is made of."""
 
   def __init__(
-      self, find: Callable[[], str], limit: float, token: str, success_return: float,
+      self, url: str, app: str, limit: float, token: str, success_return: float,
       parallel: int, reset: Mapping[str, Any],
   ):
-    self._find = find
+    if bool(url) == bool(app):
+      raise ValueError("give one of url='http://HOST:PORT', app='package.module:app'")
+    self._url, self.local = url, LocalServer(app) if app else None
     self._limit, self._token = limit, token
     self._success_return = success_return
     self._reset = dict(reset)
     self._lock = threading.Lock()
     self._server: client.Server | None = None
-    self.local: LocalServer | None = None
     self.language = Language(lambda text: {'text': text}, lambda fields: fields['text'])
     self.keeps = self.ours = False
     self.places = parallel
@@ -53,7 +54,7 @@ class ServedWorld(api.World):
 
   def server(self) -> client.Server:
     """The server as it is now. Raises NoServer."""
-    url = self._find()
+    url = self.local.url() if self.local is not None else self._url
     with self._lock:
       if self._server is None or self._server.url != url:
         self._server = client.Server(url, self._limit, self._token)
@@ -200,20 +201,13 @@ def make(
     ValueError: names the bad option and the choices.
     NoServer: nothing answers, or no OpenEnv server.
   """
-  if bool(url) == bool(app):
-    raise ValueError("give one of url='http://HOST:PORT' and app='package.module:app'")
   options.check_choice('tasks', tasks, TASKS)
   options.check_choice('snapshots', snapshots, SNAPSHOTS)
   for name, value in (('success_return', success_return), ('parallel', parallel)):
     if value <= 0:
       raise ValueError(f'{name} is {value}; it must be positive')
-  token = os.environ.get(token_var, '') if token_var else ''
-  if token_var and not token:
-    raise ValueError(f'token_var={token_var!r}: this environment variable is empty')
-  local = LocalServer(app) if app else None
-  find = local.url if local else lambda: url
-  world = ServedWorld(find, timeout, token, success_return, parallel, reset or {})
-  world.local = local
+  token = _read_token(token_var)
+  world = ServedWorld(url, app, timeout, token, success_return, parallel, reset or {})
   counts = {'train': train_tasks, 'validation': validation_tasks, 'test': test_tasks}
   try:
     _learn(world, act, observe, rules, tasks, snapshots, counts)
@@ -223,6 +217,13 @@ def make(
   return world
 
 
+def _read_token(variable: str) -> str:
+  token = os.environ.get(variable, '') if variable else ''
+  if variable and not token:
+    raise ValueError(f'token_var={variable!r}: this environment variable is empty')
+  return token
+
+
 def _learn(
     world: ServedWorld, act: str, observe: str, rules: str, tasks: str,
     snapshots: str, counts: Mapping[str, int],
@@ -230,7 +231,7 @@ def _learn(
   """Asks the server what it is. NoServer, ValueError."""
   server = world.server()
   schema, said = server.fetch('/schema'), server.fetch('/metadata')
-  if not isinstance(schema, dict) or not isinstance(said, dict) or 'action' not in schema:
+  if not (isinstance(schema, dict) and isinstance(said, dict) and 'action' in schema):
     raise client.NoServer(
         f'{server.url} has no /schema and /metadata of OpenEnv: it is another server, '
         'or one of a version before 0.2'
@@ -248,7 +249,8 @@ def _learn(
   if not world.ours:
     world.language = Language(choose_act(act, schema['action']), choose_see(observe))
   settings = (title, schema['action'], act, observe, sorted(world._reset.items()))
-  world.name_it(title, rules or (f'{said["description"]}' if world.ours else ''), settings)
+  told = f'{said["description"]}' if world.ours else ''
+  world.name_it(title, rules or told, settings)
   own = None if tasks == 'seeds' else read_tasks(server, _task_name(server, title))
   if tasks == 'server' and own is None:
     raise ValueError("tasks='server': this server has no tasks; use 'seeds'")

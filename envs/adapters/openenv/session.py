@@ -62,7 +62,7 @@ class Past:
   name: str = ''
 
   def num_bytes(self) -> int:
-    return sum(map(sys.getsizeof, self.actions + self.hashes)) + sys.getsizeof(self.name)
+    return sum(map(sys.getsizeof, (*self.actions, *self.hashes, self.name)))
 
 
 class ServedSession(api.TextEnv):

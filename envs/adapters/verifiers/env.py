@@ -94,17 +94,19 @@ def _make_env(taskset: str, env: str, options: Mapping[str, Any]) -> Any:
     roles = list(agents.agent_config_fields(config))
     seat = {'harness': {'id': HARNESS}, 'runtime': {'type': 'subprocess'}}
     made = vf.load_environment(
-        loaders.resolve_env_config({**raw, **{role: seat for role in roles}})
+        loaders.resolve_env_config({**raw, **dict.fromkeys(roles, seat)})
     )
   except _REFUSED as error:
     raise ValueError(f'taskset {taskset!r}: {" ".join(f"{error}".split())}') from error
   if len(roles) != 1:
     raise ValueError(
-        f'taskset {taskset!r} has the players {", ".join(roles)}; only one can be played'
+        f'taskset {taskset!r} has the players {", ".join(roles)}; only one can be '
+        'played'
     )
   kind = type(made.taskset).task_type()
   config = made.taskset.config
-  if made.taskset.toolsets(config) or kind.toolsets(config.task) or kind.NEEDS_CONTAINER:
+  tools = made.taskset.toolsets(config) or kind.toolsets(config.task)
+  if tools or kind.NEEDS_CONTAINER:
     raise ValueError(f'taskset {taskset!r} needs tools or a container; only words are')
   return made
 

@@ -24,7 +24,7 @@ _START = (
     'from envs.adapters.openenv import local; '
     'local.main(sys.argv[2], *map(int, sys.argv[3:]))'
 )
-_STARTED_WITHIN = 60.0  # seconds
+_STARTED_WITHIN, _REACHED_WITHIN = 120.0, 1.0  # seconds
 
 
 class LocalServer:
@@ -44,9 +44,25 @@ class LocalServer:
   def url(self) -> str:
     """Where it serves; it is started anew where it has died. Raises NoServer."""
     with self._lock:
-      if self._process is None or self._process.poll() is not None:
+      if not self._listens():
         self._start()
       return self._url
+
+  def _listens(self) -> bool:
+    """Whether it is there; one about to die no longer listens."""
+    if self._process is None or self._process.poll() is not None:
+      return False
+    try:
+      self._reach(_REACHED_WITHIN).close()
+    except ConnectionRefusedError:
+      return False
+    except OSError:  # it is there, and busy
+      pass
+    return True
+
+  def _reach(self, limit: float) -> socket.socket:
+    host, port = self._url.rpartition('/')[2].split(':')
+    return socket.create_connection((host, int(port)), limit)
 
   def _start(self) -> None:
     self.close()
@@ -65,11 +81,9 @@ class LocalServer:
 
   def _wait(self, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _STARTED_WITHIN
-    host, port = self._url.rpartition('/')[2].split(':')
     while process.poll() is None and time.monotonic() < deadline:
       try:
-        with socket.create_connection((host, int(port)), 1) as probe:
-          probe.settimeout(1)
+        with self._reach(_REACHED_WITHIN) as probe:
           probe.sendall(b'GET /health HTTP/1.0\r\n\r\n')
           if probe.recv(12).startswith(b'HTTP/'):
             return

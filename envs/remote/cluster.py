@@ -20,6 +20,7 @@ import logging
 import os
 import pathlib
 import pickle
+import queue
 import signal
 import socket
 import sys
@@ -28,6 +29,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from envs import boundary
 from envs.remote.process import Process
 from envs.remote.protocol import StepTimeout, WorkerLost
 
@@ -232,15 +234,33 @@ def connect(address: str) -> Any:
     if ray.is_initialized():
       return ray
     _check_reachable(address)
-    try:
-      ray.init(
-          address=address or 'local', log_to_driver=False, include_dashboard=None,
-          configure_logging=True, logging_level=logging.WARNING,
-      )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    error = _lasting(
+        lambda: ray.init(
+            address=address or 'local', log_to_driver=False, include_dashboard=None,
+            logging_level=logging.WARNING,
+        )
+    )
+    if error is not None:
       where = f'at {address!r}' if address else 'of this machine'
-      raise WorkerLost(f'no Ray cluster {where}: {_in_a_line(error)}') from error
+      raise WorkerLost(f'no Ray cluster {where}: {error.splitlines()[0]}')
     return ray
+
+
+def _lasting(start: Callable[[], Any]) -> str | None:
+  """What was wrong with a start, or None.
+
+  What Ray starts ends with the thread that started it, which therefore stays.
+  """
+  if threading.current_thread() is threading.main_thread():
+    return boundary.attempt(start)[1]
+  said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+  def stay() -> None:
+    said.put(boundary.attempt(start)[1])
+    threading.Event().wait()
+
+  threading.Thread(target=stay, name='ray', daemon=True).start()
+  return said.get()
 
 
 def _check_reachable(address: str) -> None:

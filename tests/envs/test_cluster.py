@@ -8,6 +8,9 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import time
 
 import pytest
@@ -188,6 +191,28 @@ def test_a_world_that_cannot_be_made_there_says_why(nodes):
   actor = Actor(NAME, {'way': 'never'}, cluster=Cluster(nodes.address, 0.25))
   with pytest.raises(WorkerLost, match='cannot make its world: OSError: no seats'):
     actor.wait()
+
+
+def test_a_cluster_of_this_machine_outlives_the_thread_that_started_it():
+  program = textwrap.dedent("""
+      import threading, time
+      from envs import api
+      from envs.remote.cluster import Actor, Cluster, connect
+      from envs.remote.protocol import Reply, Request, decode, encode
+      starting = threading.Thread(target=connect, args=('',))
+      starting.start()
+      starting.join()
+      time.sleep(1)
+      actor = Actor('tests.fragile_worlds:Fragile', {}, cluster=Cluster(cpus=0.1))
+      actor.wait()
+      request = encode(Request(0, 'reset', (api.Task('t', 'train', 'go'), 0)))
+      print(decode(Reply, actor.ask(request, 60)).result.observation)
+      actor.end()
+  """)
+  ran = subprocess.run(
+      [sys.executable, '-c', program], capture_output=True, text=True, timeout=200
+  )
+  assert ran.stdout.strip() == 'cell 0', ran.stderr
 
 
 def test_the_run_keeps_its_own_answer_to_sigterm(nodes):

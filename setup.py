@@ -5,7 +5,7 @@ import pathlib
 import setuptools
 
 _HERE = pathlib.Path(__file__).parent
-_PACKAGES = ('leafe_jax', 'envs', 'configs', 'tools')
+_PACKAGES = ('leafe_jax', 'leafe_worlds', 'envs', 'configs', 'tools')
 
 _WEBSHOP = ['nltk>=3.9', 'rapidfuzz>=3.9']
 # The real simulator, and a Java to run it.
@@ -96,6 +96,11 @@ setuptools.setup(
         'scienceworld': _SCIENCEWORLD,
         'gymnasium': ['gymnasium>=1.0'],
         'textarena': ['textarena>=0.7,<0.8'],
+        # Both ways: play theirs, serve ours. The two do not go together: openenv
+        # needs mcp below 2 (by fastmcp), verifiers mcp 2.
+        'openenv': ['openenv>=0.10,<0.11', 'websockets>=15'],
+        'verifiers': ['verifiers>=0.4,<0.5'],
+        'ray': ['ray>=2.60,<3'],  # env.fleet=ray
         'alfworld': _ALFWORLD,
         # The sandbox is made of system programs (README.md); nothing from pip.
         'code': [],

@@ -22,9 +22,11 @@ _MAKERS = {
     'alfworld': 'envs.alfworld.env:make',
     'codecontests': 'envs.codecontests.env:make',
     'gymnasium': 'envs.adapters.gymnasium_env:make',
+    'openenv': 'envs.adapters.openenv.env:make',
     'scienceworld': 'envs.scienceworld.env:make',
     'sokoban': 'envs.sokoban.env:make',
     'textarena': 'envs.adapters.textarena_env:make',
+    'verifiers': 'envs.adapters.verifiers.env:make',
     'webshop': 'envs.webshop.env:make',
 }
 # What Python raises while it runs a module that is not as it should be.

@@ -26,6 +26,10 @@ class Env:
   teacher: dict[str, Any] = option({}, 'options of the scripted teacher (warm start)')
   horizon: int = option(15, 'turns per episode (15: verl-agent on WebShop)', at_least=1)
   workers: int = option(0, 'processes that hold the sessions, beside each process of the run; 0: its own', at_least=0)
+  fleet: str = option('process', "where the workers are: processes of this machine, or of a Ray cluster's", choices=('process', 'ray'))
+  fleet_address: str = option('', "of the Ray cluster, HOST:PORT or auto; empty: one of this machine alone, for the run")
+  fleet_resource: str = option('', "a resource of the cluster's own, of which each worker takes one, such as a mark of its CPU machines; empty: none")
+  worker_cpus: float = option(1.0, 'CPUs of the cluster that each worker reserves', at_least=0)
   step_timeout: float = option(0.0, 'seconds that a reset, step, snapshot, restore or close may take in a worker, which is then replaced; 0: any', at_least=0)
   worker_gb: float = option(0.0, 'memory at which a worker is replaced, in 1e9 bytes; 0: any', at_least=0)
 

@@ -10,7 +10,7 @@ import collections
 from collections.abc import Iterator, Sequence
 
 from leafe_jax import files
-from leafe_jax.config import Experiment, Policy, Sampler, Training
+from leafe_jax.config import Env, Experiment, Policy, Sampler, Training
 from leafe_jax.policy import kinds
 
 # Turns that a word-level policy has marks for, but the one of the last observation.
@@ -97,6 +97,22 @@ def _of_workers(config: Experiment) -> Iterator[str]:
       yield (
           f'env.{name}={value:g} needs env.workers of at least 1: a session in the '
           "run's own process cannot be ended alone"
+      )
+  yield from _of_fleet(config.env)
+
+
+def _of_fleet(env: Env) -> Iterator[str]:
+  if env.fleet == 'ray':
+    if not env.workers:
+      yield "env.fleet='ray' needs env.workers of at least 1: how many it is to start"
+    return
+  usual = Env()
+  for name in ('fleet_address', 'fleet_resource', 'worker_cpus'):
+    value = getattr(env, name)
+    if value != getattr(usual, name):
+      yield (
+          f"env.{name}={value!r} needs env.fleet='ray' and does nothing with "
+          f"'process': leave one of them out"
       )
 
 

@@ -14,7 +14,8 @@ median (min..max) over them. Ratios bear a busy machine, rates do not:
 
 With --workers=0,1,2 it measures instead how many steps, each with a snapshot, 32
 sessions take a second in so many worker processes (`tools/bench_workers.py`; 0: in
-process); worlds of real programs and of waiting join the rows.
+process); worlds of real programs and of waiting join the rows. With --fleet=ray the
+workers are behind Ray, on this machine.
 
 --json writes the figures; --baseline compares the medians of the ratios and shows
 in red what fell by more than 10 %.
@@ -50,6 +51,10 @@ _SECONDS = flags.DEFINE_float(
 _WORKERS = flags.DEFINE_list(
     'workers', [], 'Numbers of worker processes to compare; empty: no comparison.'
 )
+_FLEET = flags.DEFINE_enum(
+    'fleet', 'process', ('process', 'ray'),
+    'What the workers are, with --workers: processes, or actors of Ray.',
+)  # fmt: skip
 _JSON = command_line.define_path('json', '', 'Where to write the figures.')
 _BASELINE = command_line.define_path('baseline', '', 'Figures to compare with.')
 
@@ -223,7 +228,9 @@ def compare_workers(names: Sequence[str]) -> None:
     cases['codecontests programs'] = bench_workers.PROGRAMS
   cases['a world that waits 5 ms'] = bench_workers.WAITING
   counts = [int(count) for count in _WORKERS.value]
-  found = bench_workers.measure(cases, counts, _REPEATS.value, _SECONDS.value)
+  found = bench_workers.measure(
+      cases, counts, _REPEATS.value, _SECONDS.value, _FLEET.value
+  )
   table = rich.table.Table('steps/s', *next(iter(found.values()), {}))
   for name, figures in found.items():
     table.add_row(name, *(_cell(values, None) for values in figures.values()))
@@ -246,6 +253,8 @@ def main(argv: Sequence[str]) -> None:
   if _WORKERS.value:
     compare_workers(names)
     return
+  if _FLEET.value != 'process':
+    raise command_line.UsageError(f'--fleet={_FLEET.value} needs --workers=1,2,...')
   baseline = {}
   if _BASELINE.value:
     baseline = json.loads(pathlib.Path(_BASELINE.value).read_text('utf-8'))['rows']

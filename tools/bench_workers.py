@@ -3,7 +3,8 @@
 What `tools.bench_envs --workers=0,1,2` measures: sessions of one world take the
 actions of a walk in rounds, as the episodes of a run do (`leafe_jax.rollout.crew`),
 each step with the snapshot that exploring takes. Workers gain what the cores beside
-the run's own can do, and cost a way there and back for each request.
+the run's own can do, and cost a way there and back for each request. --fleet=ray
+puts them behind Ray, on this machine.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from envs import api, registry
+from envs.remote.cluster import Actor, Cluster
 from envs.remote.process import Process
 from envs.remote.world import RemoteWorld
 from leafe_jax.rollout.crew import Crew
@@ -61,10 +63,13 @@ WAITING = Case(
 class Row:
   """One world with so many workers being measured."""
 
-  def __init__(self, case: Case, workers: int):
+  def __init__(self, case: Case, workers: int, fleet: str):
     self._world = world = registry.make(case.env, **case.options)
     if workers:
       connect = functools.partial(Process, case.env, case.options)
+      if fleet == 'ray':  # of this machine, where the way is the shortest
+        cluster = Cluster(cpus=0.01)
+        connect = functools.partial(Actor, case.env, case.options, cluster=cluster)
       self._world = RemoteWorld(world, connect, workers)
     self._task = world.tasks('train')[0]
     self._walk = bench_cases.find_walk(case, world.session(), self._task)
@@ -109,14 +114,17 @@ class Row:
 
 
 def measure(
-    cases: Mapping[str, Case], workers: Sequence[int], repeats: int, seconds: float
+    cases: Mapping[str, Case], workers: Sequence[int], repeats: int, seconds: float,
+    fleet: str = 'process',
 ) -> dict[str, dict[str, list[float]]]:
   """Environment -> '2 workers' -> steps per second of each repeat, interleaved."""
   found: dict[str, dict[str, list[float]]] = {}
   for name, case in cases.items():
     with contextlib.ExitStack() as stack:
       rows = {
-          f'{count} workers': stack.enter_context(contextlib.closing(Row(case, count)))
+          f'{count} workers': stack.enter_context(
+              contextlib.closing(Row(case, count, fleet))
+          )
           for count in workers
       }
       figures = found.setdefault(name, {label: [] for label in rows})

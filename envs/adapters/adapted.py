@@ -20,7 +20,7 @@ from envs import api
 
 SNAPSHOTS = ('copy', 'replay')
 # Where the seeds of a split begin.
-_FIRST_SEED = {'train': 0, 'validation': 1_000_000, 'test': 2_000_000}
+FIRST_SEED = {'train': 0, 'validation': 1_000_000, 'test': 2_000_000}
 
 
 class UncopyableState(api.EnvError):
@@ -200,7 +200,7 @@ class AdaptedWorld(api.World):
     make_game().close()
 
   def _task(self, split: str, number: int) -> api.Task:
-    seed = _FIRST_SEED[split] + number
+    seed = FIRST_SEED[split] + number
     return api.Task(
         f'{self._title}-{seed}', split, f'{self._title}, game {seed}', {'seed': seed}
     )

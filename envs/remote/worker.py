@@ -86,7 +86,7 @@ def main(requests: int, life: int) -> None:
     requests: descriptor of the socket; the first message makes the world.
     life: descriptor of a pipe that is closed when the run ends, however it does.
   """
-  _end_with(life)
+  end_with(life)
   _offer_to_the_kernel()
   for number in (signal.SIGINT, signal.SIGTERM):  # the run says when it is over
     signal.signal(number, lambda *_: None)
@@ -104,7 +104,7 @@ def main(requests: int, life: int) -> None:
     return
 
 
-def _end_with(life: int) -> None:
+def end_with(life: int) -> None:
   """Lets the kernel end this process with the run, in the middle of a step too.
 
   So it does with the programs that the world has started: they are of the same

@@ -13,6 +13,7 @@ import jax
 from absl import logging
 
 from envs import api, registry
+from envs.remote.cluster import Actor, Cluster
 from envs.remote.process import Process
 from envs.remote.world import RemoteWorld
 from leafe_jax import hosts, seals
@@ -90,6 +91,11 @@ class Run:
     if not env.workers:
       return world
     connect = functools.partial(Process, env.name, env.options, env.worker_gb)
+    if env.fleet == 'ray':
+      cluster = Cluster(env.fleet_address, env.worker_cpus, env.fleet_resource)
+      connect = functools.partial(
+          Actor, env.name, env.options, env.worker_gb, cluster
+      )
     return RemoteWorld(world, connect, env.workers, env.step_timeout)
 
   def _playable(self) -> api.World:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leafe_jax import settings
+from leafe_jax import redaction, settings
 from leafe_jax.evaluation import specimens, tokens
 from leafe_jax.experience import roles, scores
 from leafe_jax.experience.build import HintLeak
@@ -101,8 +101,8 @@ class WatchedRun:
     return self.path / 'config.json'
 
   def config(self) -> dict[str, Any]:
-    """Option -> value; empty if it cannot be read (now)."""
-    return settings.flatten(reading.read_object(self._config)[0])
+    """Option -> value without secrets; empty if it cannot be read (now)."""
+    return redaction.hide(settings.flatten(reading.read_object(self._config)[0]))
 
   def trees(self, name: str, wanted: str) -> list[dict[str, Any]]:
     """Short entries of a file's trees; none if the file is gone.

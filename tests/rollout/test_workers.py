@@ -96,11 +96,24 @@ def test_options_of_workers_need_workers():
     from_config_dict({'env': {name: 5.0, 'workers': 1}})
 
 
+def test_options_of_a_fleet_need_a_fleet():
+  with pytest.raises(ConfigError, match="env.fleet='ray' needs env.workers"):
+    from_config_dict({'env': {'fleet': 'ray'}})
+  options = {'fleet_address': 'h:6379', 'fleet_resource': 'games', 'worker_cpus': 2.0}
+  for name, value in options.items():
+    with pytest.raises(ConfigError, match=f"env.{name}=.* needs env.fleet='ray'"):
+      from_config_dict({'env': {name: value, 'workers': 1}})
+  from_config_dict({'env': {'fleet': 'ray', 'workers': 1, **options}})
+
+
 def test_a_fork_with_workers_keeps_every_finished_phase():
   inputs = phase_inputs(Experiment()).values()
   reads = {path for each in inputs for path in each.options}
   options = {f'env.{field.name}' for field in dataclasses.fields(Env)}
-  assert options - reads == {'env.workers', 'env.step_timeout', 'env.worker_gb'}
+  assert options - reads == {
+      'env.workers', 'env.step_timeout', 'env.worker_gb', 'env.worker_cpus',
+      'env.fleet', 'env.fleet_address', 'env.fleet_resource',
+  }
   assert 'env' not in reads
 
 

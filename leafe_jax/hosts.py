@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ import time
 import traceback
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import numpy as np
@@ -32,6 +33,9 @@ from jax._src import distributed
 from jax.experimental import multihost_utils
 
 from leafe_jax.rundir import RunStopped
+
+if TYPE_CHECKING:
+  from leafe_jax.buckets.mirror import Mirror
 
 T = TypeVar('T')
 
@@ -58,6 +62,7 @@ class _Process:
     wish: number of the signal that it got; 0: none.
     agreed: that of all processes, as of the last exchange.
     joined: whether it met the others.
+    mirror: of the run's files, where each has its own copy of them.
   """
 
   trail = 0
@@ -65,6 +70,7 @@ class _Process:
   wish = 0
   agreed = 0
   joined = False
+  mirror: Mirror | None = None
 
 
 def count() -> int:
@@ -164,8 +170,10 @@ def first(work: Callable[[], T]) -> T:
   """
   if count() == 1:
     return work()
-  meet()
-  answer, error = _try(work) if is_first() else (b'', None)
+  mirror = _Process.mirror
+  offers = exchange(mirror.offer() if mirror else b'')
+  job = functools.partial(mirror.share, work, offers) if mirror else work
+  answer, error = _try(job) if is_first() else (b'', None)
   answer = exchange(answer)[0]
   if error is not None:
     raise error
@@ -174,7 +182,12 @@ def first(work: Callable[[], T]) -> T:
     stopped = RunStopped(f'process 0: {found["error"]}')
     stopped.exit_code = found['exit_code']
     raise stopped
-  return found['result']
+  return mirror.receive(found['result']) if mirror else found['result']
+
+
+def keep_copies(mirror: Mirror) -> None:
+  """Lets every process see, whenever one works alone (`first`), what all wrote."""
+  _Process.mirror = mirror
 
 
 def _try(work: Callable[[], Any]) -> tuple[bytes, Exception | None]:

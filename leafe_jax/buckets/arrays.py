@@ -33,13 +33,15 @@ def place(mirror: Mirror, path: pathlib.Path) -> epath.Path:
 @functools.cache
 def _prepare(url: str) -> None:
   """Leads the libraries that orbax uses to a local server, if one is named."""
+  server = os.environ.get('STORAGE_EMULATOR_HOST', '')
+  if server:  # which knows one protocol alone
+    os.environ.setdefault('GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT', 'false')
   try:
     import gcsfs  # noqa: F401
   except ImportError as error:
     raise BucketError(
         f"{url}: buckets need more packages: pip install 'leafe_jax[gcs]' ({error})"
     ) from error
-  server = os.environ.get('STORAGE_EMULATOR_HOST', '')
   if server:
     import fsspec
 

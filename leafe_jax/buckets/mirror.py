@@ -111,7 +111,7 @@ class Mirror:
     if late and self.writes:
       logging.warning(
           '%s: %d files on this machine are no part of that commit and are removed '
-          '(first: %s)', self.url, len(late), late[0],
+          '(%s)', self.url, len(late), ', '.join(late[:4] + ['...'] * (len(late) > 4)),
       )
 
   def _fetch(self, base: Manifest, places: Mapping[str, str]) -> None:

@@ -74,13 +74,15 @@ class Lease:
       BucketError: the bucket cannot be read or written.
     """
     self._take()
-    beating = threading.Thread(target=self._keep, daemon=True)
-    beating.start()
+    threads = [threading.Thread(target=f, daemon=True) for f in (self._keep, self._watch)]
+    for thread in threads:
+      thread.start()
     try:
       yield
     finally:
       self._over.set()
-      beating.join()
+      for thread in threads:
+        thread.join()
       self._let_go()
 
   def _take(self) -> None:
@@ -117,7 +119,7 @@ class Lease:
     self._renewed = asked
 
   def _keep(self) -> None:
-    """Renews the lease until it is let go, or cannot be."""
+    """Renews the lease until it is let go, or another's."""
     url = self._store.url
     while not self._over.wait(self._beat):
       try:
@@ -130,11 +132,16 @@ class Lease:
         return
       except BucketError as error:
         logging.warning('%s', error)
-      if self._clock() - self._renewed > self._seconds - min(_MARGIN, self._seconds / 4):
+
+  def _watch(self) -> None:
+    """Ends what the lease allowed in time, also while a renewal waits for an answer."""
+    last = self._seconds - min(_MARGIN, self._seconds / 4)
+    while not self._over.wait(min(_POLL_S, self._seconds / 20)):
+      if self._clock() - self._renewed > last:
         self._lost(
-            f'{url}: the lease of the run could not be renewed for {self._seconds:g} s, '
-            'so another process may take over; the same command goes on from the last '
-            'commit'
+            f'{self._store.url}: the lease of the run could not be renewed for '
+            f'{last:g} s, so another process may take over; the same command goes on '
+            'from the last commit'
         )
         return
 

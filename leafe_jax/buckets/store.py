@@ -26,7 +26,7 @@ from leafe_jax.rundir import RunStopped
 T = TypeVar('T')
 
 PATIENCE_S = 600.0
-_TIMEOUT_S = (10, 120)  # to connect, to be answered
+_CONNECT_S, _ANSWER_S = 10.0, 120.0  # that a single request may take
 _BLOCK = 1 << 20
 _BUCKET = re.compile(r'[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]')
 # Wildcards and fragments to one of the programs that read buckets.
@@ -122,6 +122,7 @@ class Store:
     self.url = url.rstrip('/')
     name, self._prefix = split(url)
     self._patience = patience_s
+    self._timeout = min(_CONNECT_S, patience_s), min(_ANSWER_S, patience_s)
     self._bucket = _client(self.url).bucket(name)
 
   def list(self, below: str = '') -> dict[str, Object]:
@@ -130,7 +131,7 @@ class Store:
 
     def work() -> dict[str, Object]:
       found = self._bucket.client.list_blobs(
-          self._bucket, prefix=prefix, retry=None, timeout=_TIMEOUT_S
+          self._bucket, prefix=prefix, retry=None, timeout=self._timeout
       )
       start = len(self._prefix) + 1
       return {b.name[start:]: _object(b) for b in found if not b.name.endswith('/')}
@@ -141,12 +142,12 @@ class Store:
     """(content, generation) of a small object; None where there is none."""
 
     def work() -> tuple[bytes, int] | None:
-      blob = self._bucket.get_blob(self._key(name), retry=None, timeout=_TIMEOUT_S)
+      blob = self._bucket.get_blob(self._key(name), retry=None, timeout=self._timeout)
       if blob is None or blob.generation is None:
         return None
       try:
         content = blob.download_as_bytes(
-            if_generation_match=blob.generation, retry=None, timeout=_TIMEOUT_S
+            if_generation_match=blob.generation, retry=None, timeout=self._timeout
         )
       except (_errors().NotFound, _errors().PreconditionFailed):
         raise _errors().ServiceUnavailable('replaced while it was read') from None
@@ -169,7 +170,7 @@ class Store:
     def work() -> int:
       blob = self._blob(name)
       blob.upload_from_string(
-          content, if_generation_match=generation, retry=None, timeout=_TIMEOUT_S
+          content, if_generation_match=generation, retry=None, timeout=self._timeout
       )
       return int(blob.generation)
 
@@ -185,7 +186,7 @@ class Store:
       with path.open('rb') as file:
         blob.upload_from_file(
             file, size=entry.size, if_generation_match=generation, retry=None,
-            timeout=_TIMEOUT_S,
+            timeout=self._timeout,
         )
       return int(blob.generation)
 
@@ -202,7 +203,7 @@ class Store:
       while True:
         token, _, _ = blob.rewrite(
             origin, token, if_generation_match=generation, retry=None,
-            timeout=_TIMEOUT_S,
+            timeout=self._timeout,
         )
         if token is None:
           return int(blob.generation)
@@ -221,7 +222,7 @@ class Store:
     def work() -> None:
       with partial.open('wb') as file:
         self._blob(name).download_to_file(
-            file, checksum=None, raw_download=True, retry=None, timeout=_TIMEOUT_S
+            file, checksum=None, raw_download=True, retry=None, timeout=self._timeout
         )
         file.flush()
         os.fsync(file.fileno())
@@ -237,7 +238,7 @@ class Store:
 
   def stream(self, name: str) -> Iterator[bytes]:
     """The content of an object, in pieces."""
-    with self._blob(name).open('rb', timeout=_TIMEOUT_S) as file:
+    with self._blob(name).open('rb', timeout=self._timeout) as file:
       while block := file.read(_BLOCK):
         yield block
 
@@ -247,7 +248,7 @@ class Store:
     def work() -> None:
       try:
         self._blob(name).delete(
-            if_generation_match=generation, retry=None, timeout=_TIMEOUT_S
+            if_generation_match=generation, retry=None, timeout=self._timeout
         )
       except (_errors().NotFound, _errors().PreconditionFailed):
         pass
@@ -258,7 +259,7 @@ class Store:
     """What an object is now ('': of the URL itself); None where there is none."""
 
     def work() -> Object | None:
-      blob = self._bucket.get_blob(self._key(name), retry=None, timeout=_TIMEOUT_S)
+      blob = self._bucket.get_blob(self._key(name), retry=None, timeout=self._timeout)
       return None if blob is None else _object(blob)
 
     return self._attempt('read', name, work)
@@ -385,7 +386,8 @@ def _explain(place: str, verb: str, error: BaseException) -> str:
         f'{place}: no permission to {verb} it ({_reason(error)}); give the account the '
         f'role roles/storage.objectUser on gs://{bucket}'
     )
-  if isinstance(error, (_errors().Unauthorized, google.auth.exceptions.GoogleAuthError)):
+  unknown = (_errors().Unauthorized, google.auth.exceptions.GoogleAuthError)
+  if isinstance(error, unknown):
     return (
         f'{place}: no valid credentials ({_reason(error)}); sign in with gcloud auth '
         'application-default login, or name a key in GOOGLE_APPLICATION_CREDENTIALS'

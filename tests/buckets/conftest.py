@@ -109,16 +109,20 @@ class Line:
     fits = not self.only or request.command == self.only
     fault = self.faults.pop(0) if self.faults and fits else None
     if fault == 'cut':
-      request.connection.close()
+      self._cut(request)
       return
     if isinstance(fault, int):
       self._answer(request, fault, b'{"error": {"message": "no"}}', {})
       return
     status, answer, headers = self._ask(request, body)
     if fault == 'lost':
-      request.connection.close()
+      self._cut(request)
       return
     self._answer(request, status, answer, headers)
+
+  def _cut(self, request) -> None:
+    request.close_connection = True
+    request.connection.shutdown(socket.SHUT_RDWR)
 
   def _ask(self, request, body):
     keep = {k: v for k, v in request.headers.items() if k.lower() != 'host'}

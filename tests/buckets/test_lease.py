@@ -30,10 +30,9 @@ def _held_by(url, **holder):
 
 
 def test_a_second_process_is_refused_and_told_by_whom(url):
-  with _lease(url).held():
-    with pytest.raises(WorkdirBusy, match=r'in use by process \d+ on .*; wait for it'):
-      with _lease(url).held():
-        pass
+  refused = pytest.raises(WorkdirBusy, match=r'in use by process \d+ on .*; wait for')
+  with _lease(url).held(), refused, _lease(url).held():
+    pass
   with _lease(url).held():  # let go, it is free at once
     pass
 

@@ -40,7 +40,7 @@ ARROWS = {
     'evaluation': ('rollout',),
 }
 PLAIN = (
-    'config', 'files', 'hosts', 'progress', 'rundir', 'seals', 'settings', 'stops',
+    'buckets', 'config', 'files', 'hosts', 'progress', 'rundir', 'seals', 'settings', 'stops',
     'tree',
 )  # fmt: skip
 

@@ -247,10 +247,10 @@ def of_checkpoint(
       checkpoint=checkpoint, max_length=longest, scan_layers=True,
       dtype=values.dtype, param_dtype=values.dtype, **policy_options,
   )
-  buckets = tuple(size for size in (512, 2048) if size < longest)
+  lengths = tuple(size for size in (512, 2048) if size < longest)
   sampler = Sampler(
       page_size=PAGE, num_pages=4 * rows * (longest // PAGE + 2), max_rows=rows,
-      dispatch_rows=rows, prefill_buckets=(16, 128, 512), length_buckets=buckets,
+      dispatch_rows=rows, prefill_buckets=(16, 128, 512), length_buckets=lengths,
   )
   tokens = values.max_tokens or 512
   explore = Explore(max_response_tokens=tokens, max_reflection_tokens=tokens)

@@ -74,7 +74,9 @@ class Lease:
       BucketError: the bucket cannot be read or written.
     """
     self._take()
-    threads = [threading.Thread(target=f, daemon=True) for f in (self._keep, self._watch)]
+    threads = [
+        threading.Thread(target=duty, daemon=True) for duty in (self._keep, self._watch)
+    ]
     for thread in threads:
       thread.start()
     try:

@@ -23,9 +23,9 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-def _start(workdir, cache, *flags):
+def _start(workdir, cache):
   return subprocess.Popen(
-      [sys.executable, '-m', 'leafe_jax.main', *OPTIONS, f'--workdir={workdir}', *flags],
+      [sys.executable, '-m', 'leafe_jax.main', *OPTIONS, f'--workdir={workdir}'],
       cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
       env={**os.environ, 'XDG_CACHE_HOME': str(cache)},
   )  # fmt: skip

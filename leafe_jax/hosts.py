@@ -24,7 +24,7 @@ import time
 import traceback
 import zlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -32,10 +32,8 @@ from absl import logging
 from jax._src import distributed
 from jax.experimental import multihost_utils
 
+from leafe_jax import buckets
 from leafe_jax.rundir import RunStopped
-
-if TYPE_CHECKING:
-  from leafe_jax.buckets.mirror import Mirror
 
 T = TypeVar('T')
 
@@ -62,7 +60,6 @@ class _Process:
     wish: number of the signal that it got; 0: none.
     agreed: that of all processes, as of the last exchange.
     joined: whether it met the others.
-    mirror: of the run's files, where each has its own copy of them.
   """
 
   trail = 0
@@ -70,7 +67,6 @@ class _Process:
   wish = 0
   agreed = 0
   joined = False
-  mirror: Mirror | None = None
 
 
 def count() -> int:
@@ -170,7 +166,7 @@ def first(work: Callable[[], T]) -> T:
   """
   if count() == 1:
     return work()
-  mirror = _Process.mirror
+  mirror = buckets.shared
   offers = exchange(mirror.offer() if mirror else b'')
   job = functools.partial(mirror.share, work, offers) if mirror else work
   answer, error = _try(job) if is_first() else (b'', None)
@@ -183,11 +179,6 @@ def first(work: Callable[[], T]) -> T:
     stopped.exit_code = found['exit_code']
     raise stopped
   return mirror.receive(found['result']) if mirror else found['result']
-
-
-def keep_copies(mirror: Mirror) -> None:
-  """Lets every process see, whenever one works alone (`first`), what all wrote."""
-  _Process.mirror = mirror
 
 
 def _try(work: Callable[[], Any]) -> tuple[bytes, Exception | None]:

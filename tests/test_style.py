@@ -40,8 +40,8 @@ ARROWS = {
     'evaluation': ('rollout',),
 }
 PLAIN = (
-    'buckets', 'config', 'files', 'hosts', 'progress', 'rundir', 'seals', 'settings', 'stops',
-    'tree',
+    'buckets', 'config', 'files', 'hosts', 'progress', 'rundir', 'seals', 'settings',
+    'stops', 'tree',
 )  # fmt: skip
 
 SOURCES = sorted(

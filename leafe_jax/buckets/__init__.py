@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SCHEME = 'gs://'
 _mirrors: dict[pathlib.Path, Mirror] = {}
+# Of the run of this process; what several processes wrote meets there (`hosts.first`).
+shared: Mirror | None = None
 
 P = TypeVar('P')
 
@@ -43,6 +45,13 @@ def cache(kind: str, url: str) -> pathlib.Path:
 def register(mirror: Mirror) -> None:
   """Makes a directory of this machine stand for the bucket's from now on."""
   _mirrors[mirror.root] = mirror
+
+
+def share(mirror: Mirror) -> None:
+  """As `register`, for the run that this process is a part of."""
+  global shared
+  register(mirror)
+  shared = mirror
 
 
 def mirror_of(path: pathlib.Path) -> Mirror | None:

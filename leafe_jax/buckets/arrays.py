@@ -43,10 +43,10 @@ def _prepare(url: str) -> None:
         f"{url}: buckets need more packages: pip install 'leafe_jax[gcs]' ({error})"
     ) from error
   if server:
-    import fsspec
+    from fsspec.config import conf
 
     for name in ('gcs', 'gs'):
-      fsspec.config.conf.setdefault(name, {}).setdefault('token', 'anon')
+      conf.setdefault(name, {}).setdefault('token', 'anon')
     os.environ.setdefault('TENSORSTORE_GCS_HTTP_URL', server)
     os.environ.setdefault('GOOGLE_AUTH_TOKEN_FOR_TESTING', 'none')
   # Says at every call that it does not know of what kind a bucket is.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 from absl import logging
 
-from leafe_jax import buckets, hosts
+from leafe_jax import buckets
 from leafe_jax.buckets.lease import Lease, patience
 from leafe_jax.buckets.mirror import Mirror
 from leafe_jax.buckets.store import BucketError, Store
@@ -35,8 +36,7 @@ class BucketDirectory(RunDirectory):
       place = place.with_name(f'{place.name}.host{process}')
     super().__init__(place)
     self.mirror = Mirror(store, self.path, writes=not process)
-    buckets.register(self.mirror)
-    hosts.keep_copies(self.mirror)
+    buckets.share(self.mirror)
 
   @contextlib.contextmanager
   def locked(self) -> Iterator[None]:
@@ -49,16 +49,17 @@ class BucketDirectory(RunDirectory):
     lease = Lease(Store(self.mirror.url, patience()))
     with super().locked(), lease.held():
       self.mirror.restore()
+      done = False
       try:
         yield
-      except BucketError:
-        raise
-      except BaseException:
-        self._commit_what_there_is()
-        raise
+        done = True
+      finally:
+        if not done and not isinstance(sys.exc_info()[1], BucketError):
+          self._commit_what_there_is()
       self.mirror.commit('the end of a start')
 
   def _commit_what_there_is(self) -> None:
+    """Where the run stops for another reason, which is the one to be told."""
     try:
       self.mirror.commit('a stop')
     except BucketError as error:

@@ -57,6 +57,7 @@ class Mirror:
     self._generations: dict[str, int] = {}
     self._measured: dict[str, tuple[tuple[int, int, int], Entry]] = {}
     self._offered: dict[str, Entry] = {}
+    self._sent: dict[str, Entry] = {}
 
   # What the bucket has comes here.
 
@@ -144,8 +145,10 @@ class Mirror:
     for name, what in wrong.items():
       raise BucketError(f'{self.url}/{name} {what}; start all processes again')
     here = self._scan()
-    for name in self._base.files:
-      if name not in base.files:
+    # At first, what an earlier start left; later, what process 0 removed.
+    known = self._base.files if self._base.generation else here
+    for name in known:
+      if name not in base.files and not _only_tells(name):
         (self.root / name).unlink(missing_ok=True)
     self._each(
         lambda name: self.store.download(
@@ -200,6 +203,8 @@ class Mirror:
     Raises:
       BucketError: the bucket cannot be written.
     """
+    if not self._base.generation:  # what lies here is of an earlier start
+      return b''
     changed = _differing(self._scan(), {**self._base.files, **self._offered})
     if all(map(_only_tells, changed)):
       return b''
@@ -240,6 +245,7 @@ class Mirror:
         self.store.download(place, self.root / name, entry)
         if place == name and (found := self.store.find(name)):
           self._generations[name] = found.generation
+          self._sent[name] = entry
 
   @property
   def generation(self) -> int:
@@ -247,6 +253,8 @@ class Mirror:
     return self._base.generation
 
   def _upload(self, name: str, entry: Entry) -> None:
+    if name not in self._base.files and self._sent.get(name) == entry:
+      return  # by the process that wrote it
     place = manifest_lib.new(entry) if name in self._base.files else name
     found = self.store.find(place) if place != name else None
     if found is not None and found.entry == entry:

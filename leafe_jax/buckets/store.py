@@ -231,10 +231,9 @@ class Store:
       self._attempt('read', name, work)
       if measure(partial) != entry:
         raise Conflict(f'{self.url}/{name} is not as it was written')
-    except BaseException:
+      replace(partial, path)
+    finally:
       partial.unlink(missing_ok=True)
-      raise
-    replace(partial, path)
 
   def stream(self, name: str) -> Iterator[bytes]:
     """The content of an object, in pieces."""
@@ -322,7 +321,7 @@ def _client(url: str) -> Any:
   """Of the process. BucketError: the library or credentials are missing."""
   try:
     import google.auth.exceptions
-    from google.cloud import storage
+    import google.cloud.storage as storage
   except ImportError as error:
     raise BucketError(
         f"{url}: buckets need more packages: pip install 'leafe_jax[gcs]' ({error})"

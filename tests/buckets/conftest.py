@@ -159,7 +159,7 @@ def _line(address):
 @pytest.fixture(name='url')
 def _url(address, line, monkeypatch, tmp_path):
   """An empty directory in a bucket; clients speak to it over the line."""
-  from google.cloud import storage
+  import google.cloud.storage as storage
 
   from leafe_jax.buckets import store
 

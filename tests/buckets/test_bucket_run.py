@@ -73,6 +73,8 @@ def test_a_killed_run_goes_on_elsewhere_with_the_same_bits(
   assert not list(here.rglob('params/params'))  # no weights on this disk
 
   damaged = next(n for n in store.list('warm_start/params/params') if '/d/' in n)
-  store.write(damaged, b'x', store.find(damaged).generation)
+  found = store.find(damaged)
+  assert found is not None
+  store.write(damaged, b'x', found.generation)
   [fault] = RunDirectory(here, make=False).phase('warm_start').faults(weights=True)
   assert 'differs from what was sealed' in fault

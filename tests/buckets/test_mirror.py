@@ -1,6 +1,7 @@
 """Whatever moment a commit is killed at, the bucket holds the files of one commit."""
 
 import pathlib
+from collections.abc import Mapping
 
 import pytest
 from absl import logging
@@ -20,7 +21,7 @@ def _mirror(url, root):
   return mirror
 
 
-def _put(root: pathlib.Path, files: dict[str, str | None]) -> None:
+def _put(root: pathlib.Path, files: Mapping[str, str | None]) -> None:
   for name, text in files.items():
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +164,9 @@ def test_objects_that_others_touched_are_named_and_made_again(
   if how == 'missing':
     here.store.delete(name)
   else:
-    here.store.write(name, b'z', here.store.find(name).generation)
+    found = here.store.find(name)
+    assert found is not None
+    here.store.write(name, b'z', found.generation)
   said = _said(monkeypatch)
   there = _mirror(url, tmp_path / 'there')
   assert name not in _files(there.root)
@@ -189,7 +192,9 @@ def test_a_manifest_that_others_touched_is_refused(url, tmp_path):
   here = _mirror(url, tmp_path / 'here')
   _put(here.root, FIRST)
   here.commit('one')
-  content, generation = here.store.read('.manifest.json')
+  found = here.store.read('.manifest.json')
+  assert found is not None
+  content, generation = found
   here.store.write('.manifest.json', content.replace(b'config', b'konfig'), generation)
   with pytest.raises(BucketError, match='not as it was written'):
     _mirror(url, tmp_path / 'there')
@@ -209,7 +214,10 @@ def test_processes_see_what_the_others_wrote(url, tmp_path):
     assert first.receive(answer) == second.receive(answer) == 'done'
     assert _files(first.root) == _files(second.root)
 
-  _put(first.root, {'config.json': '{}', 'wave.host0': 'a', 'shared': '1'})
+  _put(second.root, {'wave.host1': 'of an earlier start'})
+  _put(first.root, {'config.json': '{}'})
+  meet()
+  _put(first.root, {'wave.host0': 'a', 'shared': '1'})
   _put(second.root, {'wave.host1': 'b'})
   meet()
   assert len(_files(first.root)) == 4

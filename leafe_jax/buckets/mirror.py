@@ -203,7 +203,8 @@ class Mirror:
     Raises:
       BucketError: the bucket cannot be written.
     """
-    if not self._base.generation:  # what lies here is of an earlier start
+    # Process 0 commits instead; at first, what lies here is of an earlier start.
+    if self.writes or not self._base.generation:
       return b''
     changed = _differing(self._scan(), {**self._base.files, **self._offered})
     if all(map(_only_tells, changed)):

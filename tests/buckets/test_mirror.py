@@ -209,7 +209,8 @@ def test_processes_see_what_the_others_wrote(url, tmp_path):
   second.root.mkdir()
 
   def meet():
-    offers = [b'', second.offer()]
+    offers = [first.offer(), second.offer()]
+    assert not offers[0]
     answer = first.share(lambda: 'done', offers)
     assert first.receive(answer) == second.receive(answer) == 'done'
     assert _files(first.root) == _files(second.root)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -25,6 +26,13 @@ def _grow():
   while True:
     grown.append(bytearray(50_000_000))
     time.sleep(0.01)
+
+
+def _employ():
+  """Starts a program, as a simulator does, says which, and waits for ever."""
+  program = subprocess.Popen(['sleep', '600'], stdout=subprocess.DEVNULL)
+  os.write(1, f'{program.pid}\n'.encode())
+  _hang()
 
 
 class Panic(BaseException):
@@ -46,6 +54,7 @@ WAYS = {
     'exit': lambda: os._exit(3),
     'fault': lambda: os.kill(os.getpid(), signal.SIGSEGV),
     'hang': _hang,
+    'employ': _employ,
     'grow': _grow,
 }
 

@@ -18,12 +18,11 @@ from collections.abc import Container, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-import safetensors.numpy
 from absl import flags
 
 from leafe_jax import command_line
 from leafe_jax.config import Policy
-from leafe_jax.policy import hf_export, hf_names, huggingface
+from leafe_jax.policy import hf_export, hf_files, hf_names, huggingface
 from leafe_jax.policy.gguf_files import GgufFile
 from leafe_jax.policy.model import weight_table
 from leafe_jax.text import gguf_tokenizer
@@ -63,8 +62,7 @@ def convert(
     tensors = {
         name: values.astype(jnp.dtype(dtype)) for name, values in source.tensors()
     }
-    path = partial / 'model.safetensors'
-    safetensors.numpy.save_file(tensors, path, metadata={'format': 'pt'})
+    hf_files.write(tensors, partial / hf_files.WEIGHTS)
     shape = huggingface.read_shape(partial, Policy())  # refuses what no run can take
     _check_whole(shape, tensors)
   return shape

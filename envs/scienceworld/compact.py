@@ -123,6 +123,11 @@ def parse_page(observation: str) -> Page:
   return Page(REFUSED)
 
 
+def is_look(text: str) -> bool:
+  """Whether a text is a look around."""
+  return _ROOM.search(text) is not None
+
+
 def shorten(look: str) -> str:
   """A look around as 'at room thing thing'; each name once, in order."""
   room = _ROOM.search(look)

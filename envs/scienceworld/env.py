@@ -243,11 +243,23 @@ class ScienceWorldWorld(api.World):
     return compact.vocabulary()
 
   def teacher(self, **options: Any) -> api.Teacher:
-    if isinstance(self.view, TextView):
-      return super().teacher(**options)
-    from envs.scienceworld import expert
+    if not isinstance(self.view, TextView):
+      from envs.scienceworld import expert
 
-    return expert.FindTeacher(**options)
+      return expert.FindTeacher(**options)
+    if untaught := sorted({*self._task_names} - {*task_lib.FIND_TASKS}):
+      raise NotImplementedError(
+          f'scienceworld has a scripted teacher for {", ".join(task_lib.FIND_TASKS)} '
+          f'alone, not for {untaught[0]}; set env.options.task_names'
+      )
+    if not {'easy', 'teleportAction'} & {*self.simplification.split(',')}:
+      raise NotImplementedError(
+          'the scripted teacher of scienceworld teleports, which simplification '
+          f'{self.simplification!r} does not allow; add teleportAction'
+      )
+    from envs.scienceworld import text_expert
+
+    return text_expert.TextFindTeacher(**options)
 
   def close(self) -> None:
     self.simulator.close()

@@ -153,7 +153,10 @@ class FindTeacher(teaching.NotesTeacher[Notes]):
 
   def act(self, history: api.History, rng: random.Random) -> str:
     """What the demonstrator does."""
-    notes = self.read(history)
+    return self.play(self.read(history), rng)
+
+  def play(self, notes: Notes, rng: random.Random) -> str:
+    """The same, of notes."""
     choices = notes.choices()
     verb = choices[0].split()[0]
     if not notes.focus:

@@ -17,11 +17,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 
 from leafe_jax import config as config_lib
 from leafe_jax.files import PARTIAL, replace
-from leafe_jax.policy import hf_names, lora
+from leafe_jax.policy import hf_files, hf_names, lora
 from leafe_jax.policy.huggingface import Shape
 from leafe_jax.policy.model import Params, Weight, weight_table
 
@@ -109,8 +108,7 @@ def write_adapter(
   }
   with written_whole(pathlib.Path(directory)) as partial:
     (partial / 'adapter_config.json').write_text(json.dumps(config, indent=2) + '\n')
-    file = partial / 'adapter_model.safetensors'
-    safetensors.numpy.save_file(tensors, file, metadata={'format': 'pt'})
+    hf_files.write(tensors, partial / 'adapter_model.safetensors')
 
 
 @contextlib.contextmanager
@@ -238,8 +236,7 @@ def _write_weights(
     if len(shards) > 1:
       file = f'model-{number:05d}-of-{len(shards):05d}.safetensors'
     content = {name: next(tensors)[1] for name in names}
-    # transformers refuses files that do not say so.
-    safetensors.numpy.save_file(content, directory / file, metadata={'format': 'pt'})
+    hf_files.write(content, directory / file)
     weight_map |= dict.fromkeys(names, file)
   if len(shards) > 1:
     total = sum(sizes.values())

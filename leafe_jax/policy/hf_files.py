@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors
+import safetensors.numpy
 from absl import logging
 
 from leafe_jax.files import check_links, is_lfs_pointer, leaves, read_object
@@ -263,6 +263,15 @@ def read(
         'policy can start from it'
     )
   return value
+
+
+def write(tensors: Mapping[str, np.ndarray], file: pathlib.Path) -> None:
+  """Tensors as transformers and peft read them, for whom the umask lets read."""
+  file.touch()
+  mode = file.stat().st_mode
+  # Both refuse files that do not say 'pt'.
+  safetensors.numpy.save_file(dict(tensors), file, metadata={'format': 'pt'})
+  file.chmod(mode)  # safetensors lets the owner alone read what it writes
 
 
 def short(value: Any) -> str:

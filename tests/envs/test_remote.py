@@ -170,23 +170,30 @@ def test_a_world_that_cannot_be_made_there_says_why(remote):
   world.close()
 
 
-def test_a_worker_ends_with_its_run_in_the_middle_of_a_step():
+def test_a_worker_and_its_programs_end_with_the_run_in_the_middle_of_a_step():
   program = textwrap.dedent("""
       import os, pickle, sys
       from envs import api
       from envs.remote.process import Process
       from envs.remote.protocol import Request, encode
-      process = Process('tests.fragile_worlds:Fragile', {'way': 'hang'})
+      process = Process('tests.fragile_worlds:Fragile', {'way': 'employ'})
       process.wait()
       task = api.Task('t', 'train', 'go')
       process.ask(encode(Request(0, 'reset', (task, 0))), 0)
       process._connection.send_bytes(encode(Request(0, 'step', ('crash',))))
       print(process.pid, flush=True)
-      os._exit(1)
+      sys.stdin.read()
   """)
-  ran = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
-  pid = int(ran.stdout)
-  while _lives(pid):
+  run = subprocess.Popen(
+      [sys.executable, '-c', program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+      text=True,
+  )
+  with run:
+    assert run.stdout
+    worker, started = int(run.stdout.readline()), int(run.stdout.readline())
+    assert _lives(worker) and _lives(started)
+    run.kill()
+  while _lives(worker) or _lives(started):
     time.sleep(0.05)
 
 

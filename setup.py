@@ -107,6 +107,7 @@ setuptools.setup(
         'dev': _WEBSHOP + _DEV,
         'docs': _DOCS,
         'quantize': ['qwix==0.1.8'],
+        'gcs': ['gcsfs>=2026.9'],  # runs and data in buckets
         'gguf': ['gguf>=0.19'],  # tools.import_gguf, tools.fetch_model
         'wandb': ['wandb>=0.20'],  # --tracker=wandb
         'trackio': ['trackio>=0.20'],  # --tracker=trackio

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from absl import logging
 
 from envs import api, registry
-from leafe_jax import rundir, settings, standing
+from leafe_jax import buckets, rundir, settings, standing
 from leafe_jax.command_line import UsageError
 from leafe_jax.config import Experiment
 from leafe_jax.files import write_atomic
@@ -121,7 +120,8 @@ def _check_world(config: Experiment) -> None:
   A phase asks for them hours later: the gate for a teacher without mistakes.
   """
   try:
-    world = registry.make(config.env.name, **config.env.options)
+    options = buckets.local_options(config.env.options)
+    world = registry.make(config.env.name, **options)
   except (ValueError, TypeError, OSError, ImportError, api.EnvError) as error:
     raise UsageError(f'env.options: {_one_line(error)}') from error
   with contextlib.closing(world):
@@ -148,7 +148,7 @@ def _origin(
     fork_from: str, directory: rundir.RunDirectory, config: Experiment
 ) -> tuple[rundir.RunDirectory, list[str]]:
   """The run to fork from, and the options that differ. UsageError for no run."""
-  source = pathlib.Path(fork_from).absolute()
+  source = buckets.open_run(fork_from).absolute()
   if source == directory.path or not (source / 'config.json').is_file():
     raise UsageError(f'--fork_from={source}: not the directory of another run')
   origin = rundir.RunDirectory(source, make=False)

@@ -21,7 +21,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from leafe_jax import files, neighbours, open_options, settings
+from leafe_jax import buckets, files, neighbours, open_options, settings
 from leafe_jax.rundir import RunStopped
 
 flags.disclaim_key_flags()  # flags that are defined here belong to who asks for them
@@ -69,16 +69,24 @@ def define_path(
     doc: str,
     *,
     required: bool = False,
+    buckets_too: bool = False,
     values: flags.FlagValues = flags.FLAGS,
 ) -> flags.FlagHolder[Any]:
-  """Defines the flag of a file or directory, which must not be a URL."""
+  """Defines the flag of a file or directory.
+
+  Args:
+    name, default, doc, required, values: as for any flag.
+    buckets_too: whether it may be a URL, gs://BUCKET/DIRECTORY.
+  """
+  refusal = files.ONLY_BUCKETS if buckets_too else files.NO_URL
   holder = flags.DEFINE_string(
       name, default, doc, required=required, flag_values=values
   )
   flags.register_validator(
-      name, lambda place: not place or not files.is_url(place), files.NO_URL,
-      flag_values=values,
-  )
+      name, lambda place: not place or not files.is_url(place) or (
+          buckets_too and buckets.is_bucket(place)
+      ), refusal, flag_values=values,
+  )  # fmt: skip
   return holder
 
 
@@ -182,7 +190,7 @@ def is_ours_or_serious(record: python_logging.LogRecord) -> bool:
 def refuse(message: str, code: int = EXIT_USAGE, program: str = '') -> int:
   """Says on stderr why nothing is done; returns the exit code."""
   name = program or pathlib.Path(sys.argv[0]).stem
-  sys.stderr.write(f'{name}: {printable(message)}\n')
+  sys.stderr.write(f'{name}: {printable(buckets.spoken(message))}\n')
   return code
 
 

@@ -23,6 +23,10 @@ NO_URL = (
     'a URL; give a path on this machine (a bucket can be mounted, with gcsfuse for '
     'instance)'
 )
+ONLY_BUCKETS = (
+    'a URL that is not read; give a path, or gs://BUCKET/DIRECTORY (other stores can '
+    'be mounted)'
+)
 
 
 def is_url(place: str | os.PathLike[str]) -> bool:

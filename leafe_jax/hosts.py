@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import signal
@@ -31,6 +32,7 @@ from absl import logging
 from jax._src import distributed
 from jax.experimental import multihost_utils
 
+from leafe_jax import buckets
 from leafe_jax.rundir import RunStopped
 
 T = TypeVar('T')
@@ -164,8 +166,10 @@ def first(work: Callable[[], T]) -> T:
   """
   if count() == 1:
     return work()
-  meet()
-  answer, error = _try(work) if is_first() else (b'', None)
+  mirror = buckets.shared
+  offers = exchange(mirror.offer() if mirror else b'')
+  job = functools.partial(mirror.share, work, offers) if mirror else work
+  answer, error = _try(job) if is_first() else (b'', None)
   answer = exchange(answer)[0]
   if error is not None:
     raise error
@@ -174,7 +178,7 @@ def first(work: Callable[[], T]) -> T:
     stopped = RunStopped(f'process 0: {found["error"]}')
     stopped.exit_code = found['exit_code']
     raise stopped
-  return found['result']
+  return mirror.receive(found['result']) if mirror else found['result']
 
 
 def _try(work: Callable[[], Any]) -> tuple[bytes, Exception | None]:

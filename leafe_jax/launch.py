@@ -18,7 +18,7 @@ import ml_collections
 from absl import flags, logging
 
 from envs import registry
-from leafe_jax import command_line, rundir, settings
+from leafe_jax import buckets, command_line, rundir, settings
 from leafe_jax.command_line import UsageError
 from leafe_jax.config import Experiment
 from leafe_jax.tracking import choice
@@ -27,9 +27,13 @@ from leafe_jax.tracking import choice
 def define_flags(values: flags.FlagValues) -> None:
   """Defines --config, --workdir, --fork_from ... and the flags of several hosts."""
   command_line.define_config(values)
-  command_line.define_path('workdir', None, 'Directory of the run.', values=values)
   command_line.define_path(
-      'fork_from', '', 'Directory of the run to take phases from.', values=values
+      'workdir', None, 'Directory of the run, or gs://BUCKET/DIRECTORY.',
+      buckets_too=True, values=values,
+  )
+  command_line.define_path(
+      'fork_from', '', 'Directory of the run to take phases from.',
+      buckets_too=True, values=values,
   )
   flags.DEFINE_string(
       'until', '', 'Phase to stop after; empty: the last.', flag_values=values
@@ -166,16 +170,18 @@ def _check_teaching(config: Experiment) -> None:
 
 def _resolve_paths(config: Experiment) -> Experiment:
   given = {name: getattr(config.policy, name) for name in ('checkpoint', 'prompts')}
-  found = {
-      name: os.path.abspath(os.path.expanduser(path))
-      for name, path in given.items()
-      if path
-  }
-  data = tuple(os.path.abspath(os.path.expanduser(p)) for p in config.warm_start.data)
+  found = {name: _absolute(path) for name, path in given.items() if path}
+  data = tuple(map(_absolute, config.warm_start.data))
   return dataclasses.replace(
       config, policy=dataclasses.replace(config.policy, **found),
       warm_start=dataclasses.replace(config.warm_start, data=data),
   )
+
+
+def _absolute(path: str) -> str:
+  if buckets.is_bucket(path):
+    return path.rstrip('/')
+  return os.path.abspath(os.path.expanduser(path))
 
 
 def record(directory: rundir.RunDirectory, argv: list[str], sha256: str) -> None:
@@ -308,7 +314,7 @@ class _Escaped(logging.PythonFormatter):
   """Lines with nothing that writes to a terminal by itself."""
 
   def format(self, record: python_logging.LogRecord) -> str:
-    return command_line.printable(super().format(record))
+    return command_line.printable(buckets.spoken(super().format(record)))
 
 
 class _Brief(_Escaped):

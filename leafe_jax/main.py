@@ -13,7 +13,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from leafe_jax import claims, command_line, launch, settings, standing, usage
+from leafe_jax import buckets, claims, command_line, launch, settings, standing, usage
 from leafe_jax.command_line import EXIT_STOPPED, EXIT_USAGE, HELP, UsageError
 from leafe_jax.config import Experiment
 from leafe_jax.files import DamagedFile
@@ -59,9 +59,9 @@ def _preview(
     config: Experiment, phases: standing.Phases, values: flags.FlagValues
 ) -> int:
   """Says what a start would keep and what it would do, phase by phase."""
-  directory = RunDirectory(values.workdir, make=False)
+  directory = RunDirectory(buckets.open_run(values.workdir), make=False)
   found = claims.preview(directory, config, values.fork_from, phases)
-  sys.stdout.write(f'{directory.path}\n{found}\n')
+  sys.stdout.write(buckets.spoken(f'{directory.path}\n{found}\n'))
   return 0
 
 
@@ -89,6 +89,11 @@ def _start(
 
 
 def _directory(workdir: str) -> RunDirectory:
+  if buckets.is_bucket(workdir):
+    from leafe_jax import hosts
+    from leafe_jax.buckets.directory import BucketDirectory
+
+    return BucketDirectory(workdir, hosts.index())
   try:
     return RunDirectory(workdir)
   except OSError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterator, Sequence
 
-from leafe_jax import files
+from leafe_jax import buckets, files
 from leafe_jax.config import Env, Experiment, Policy, Sampler, Training
 from leafe_jax.policy import kinds
 
@@ -156,11 +156,13 @@ def _of_devices(config: Experiment, sampler: Sampler) -> Iterator[str]:
 def _of_places(config: Experiment) -> Iterator[str]:
   for path, place in (
       ('policy.checkpoint', config.policy.checkpoint),
-      ('tune.like', config.tune.like),
+      ('policy.prompts', config.policy.prompts),
       *(('warm_start.data', place) for place in config.warm_start.data),
   ):
-    if files.is_url(place):
-      yield f'{path}={place} is {files.NO_URL}'
+    if files.is_url(place) and not buckets.is_bucket(place):
+      yield f'{path}={place} is {files.ONLY_BUCKETS}'
+  if files.is_url(config.tune.like):
+    yield f'tune.like={config.tune.like} is {files.NO_URL}'
 
 
 def _of_repetitions(config: Experiment) -> Iterator[str]:

@@ -33,7 +33,7 @@ from typing import Any, TextIO
 
 from absl import logging
 
-from leafe_jax import seals
+from leafe_jax import buckets, seals
 from leafe_jax.files import PARTIAL, read_object, write_atomic
 
 DONE = 'DONE.json'
@@ -235,6 +235,7 @@ class Phase:
     self._check_repeated()
     seals.write(self.dir, self._seal, beside, {DONE: text})
     write_atomic(self.dir / DONE, text)
+    buckets.commit(self.dir, f'phase {self.name} is done')
 
   def result(self) -> dict[str, Any]:
     """What `complete` was given. RuntimeError before."""
@@ -351,7 +352,7 @@ def _is_data(name: str) -> bool:
 def _whole_damage(part: pathlib.Path) -> dict[pathlib.Path, str]:
   """The part itself, if any of its files is not as sealed."""
   try:
-    wrong = seals.differences(part, part / seals.SEAL)
+    wrong = seals.differences(buckets.place(part), part / seals.SEAL)
   except seals.BrokenSeal as error:
     return {part: f'has no seal to believe: {error}'}
   first = next(iter(wrong.items()), None)

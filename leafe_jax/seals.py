@@ -5,7 +5,8 @@
 A finished phase, its weights, each of its checkpoints and the tokenizer of a run
 are sealed alike. A directory that has a seal of its own counts as that seal alone
 in the seal above it, and checkpoints, which nobody reads once their phase is
-finished, only in theirs.
+finished, only in theirs. What lies in a bucket is sealed with the digests that the
+bucket keeps, so nothing is read for it.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from leafe_jax import buckets
 from leafe_jax.files import PARTIAL, DamagedFile, read_object, write_atomic
 
 SEAL = 'seal.json'
 CHECKPOINTS = 'checkpoints'
+_MD5 = 'md5:'  # digests that a bucket keeps; all others are SHA-256
 MISSING, DIFFERS = 'is missing', 'differs from what was sealed'
 
 Files = dict[str, list]  # name, from the sealed directory -> [bytes, sha256]
@@ -39,15 +42,19 @@ def write(
   """Seals what lies below a directory.
 
   Args:
-    directory: whose files are sealed.
+    directory: whose files are sealed; perhaps in a bucket (`buckets.place`).
     seal: the file to write.
     beside: files and directories elsewhere that belong to it.
     coming: name -> content of files that are about to be written there.
   """
-  found = {name: digest(directory / name) for name in _names(directory, beside)}
+  if isinstance(directory, pathlib.Path):
+    found = {name: digest(directory / name) for name in _names(directory, beside)}
+  else:
+    found = buckets.digests(directory)
   for name, content in (coming or {}).items():
     found[name] = [len(content), hashlib.sha256(content).hexdigest()]
   found.pop(os.path.relpath(seal, directory), None)
+  found.pop(seal.name, None)
   content = {'files': found, 'sha256': _identity(found)}
   write_atomic(seal, json.dumps(content, indent=1) + '\n')
 
@@ -76,13 +83,36 @@ def differences(directory: pathlib.Path, seal: pathlib.Path) -> dict[str, str]:
 
 def compare(directory: pathlib.Path, sealed: Files) -> dict[str, str]:
   """As `differences`, with the content of a seal."""
+  if not isinstance(directory, pathlib.Path):
+    return _compare_objects(directory, sealed)
   wrong = {}
   for name, expected in sealed.items():
     path = directory / name
     if not path.is_file():
       wrong[name] = MISSING
-    elif path.stat().st_size != expected[0] or digest(path) != expected:
+    elif path.stat().st_size != expected[0] or _again(path, expected) != expected:
       wrong[name] = DIFFERS
+  return wrong
+
+
+def _again(path: pathlib.Path, expected: Sequence) -> list:
+  """The digest of a file, of the kind that was sealed."""
+  if not str(expected[1]).startswith(_MD5):
+    return digest(path)
+  with path.open('rb') as file:
+    value = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+  return [path.stat().st_size, f'{_MD5}{value.hexdigest()}']
+
+
+def _compare_objects(place: Any, sealed: Files) -> dict[str, str]:
+  """As `compare`; only what was sealed on a disk is read for it."""
+  there, wrong = buckets.digests(place), {}
+  for name, expected in sealed.items():
+    found = there.get(name)
+    if found and not str(expected[1]).startswith(_MD5):
+      found = buckets.sha256(place, name)
+    if found != expected:
+      wrong[name] = DIFFERS if found else MISSING
   return wrong
 
 

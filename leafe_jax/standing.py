@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from leafe_jax import buckets
 from leafe_jax.files import PARTIAL, replace
 from leafe_jax.rundir import DamagedPhase, Phase, RunDirectory
 
@@ -195,4 +196,5 @@ def _copy_directory(source: pathlib.Path, target: pathlib.Path) -> None:
   shutil.rmtree(partial, ignore_errors=True)
   shutil.copytree(source, partial, ignore=shutil.ignore_patterns(f'*{PARTIAL}'))
   shutil.rmtree(target, ignore_errors=True)
+  buckets.copy_arrays(source, target, partial)
   replace(partial, target)

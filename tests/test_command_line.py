@@ -123,14 +123,17 @@ def test_a_file_that_is_no_config_is_named(monkeypatch, tmp_path, text, message)
 
 
 @pytest.mark.parametrize('flag', ['workdir', 'fork_from'])
-def test_a_run_takes_no_url(monkeypatch, flag):
-  argv = ['main', CONFIG, '--workdir=w', f'--{flag}=gs://bucket/run']
+def test_a_run_takes_the_url_of_a_bucket_and_no_other(monkeypatch, flag):
+  argv = ['main', CONFIG, '--workdir=w', f'--{flag}=s3://bucket/run']
   monkeypatch.chdir(ROOT)
   monkeypatch.setattr(sys, 'argv', argv)
   values = flags.FlagValues()
   launch.define_flags(values)
-  with pytest.raises(command_line.UsageError, match=f'--{flag}=gs://.*a URL'):
+  with pytest.raises(command_line.UsageError, match=f'--{flag}=s3://.*a URL.*gs://'):
     launch.parse_flags(values, argv)
+  argv[-1] = f'--{flag}=gs://bucket/run'
+  launch.parse_flags(values, argv)
+  assert values[flag].value == 'gs://bucket/run'
 
 
 @pytest.mark.parametrize(

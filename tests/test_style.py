@@ -41,7 +41,8 @@ ARROWS = {
     'tracking': (),
 }
 PLAIN = (
-    'config', 'files', 'hosts', 'progress', 'redaction', 'rundir', 'seals', 'settings',
+    'buckets', 'config', 'files', 'hosts', 'progress', 'redaction', 'rundir', 'seals',
+    'settings',
     'stops', 'tree',
 )  # fmt: skip
 

@@ -33,7 +33,7 @@ from typing import Any
 from absl import flags
 
 from envs import api, registry
-from leafe_jax import command_line, settings
+from leafe_jax import buckets, command_line, settings
 from leafe_jax.command_line import printable
 from leafe_jax.config import Env, Experiment, Explore, Policy, Sampler
 from leafe_jax.methods.run import Run
@@ -239,7 +239,7 @@ def of_checkpoint(
     rows: episodes at a time.
     **policy_options: further options of the policy.
   """
-  fields = huggingface.read_fields(checkpoint)
+  fields = huggingface.read_fields(buckets.local(checkpoint))
   longest = values.max_length or min(
       LONGEST, fields.get('max_position_embeddings') or LONGEST
   )
@@ -247,10 +247,10 @@ def of_checkpoint(
       checkpoint=checkpoint, max_length=longest, scan_layers=True,
       dtype=values.dtype, param_dtype=values.dtype, **policy_options,
   )
-  buckets = tuple(size for size in (512, 2048) if size < longest)
+  lengths = tuple(size for size in (512, 2048) if size < longest)
   sampler = Sampler(
       page_size=PAGE, num_pages=4 * rows * (longest // PAGE + 2), max_rows=rows,
-      dispatch_rows=rows, prefill_buckets=(16, 128, 512), length_buckets=buckets,
+      dispatch_rows=rows, prefill_buckets=(16, 128, 512), length_buckets=lengths,
   )
   tokens = values.max_tokens or 512
   explore = Explore(max_response_tokens=tokens, max_reflection_tokens=tokens)
@@ -263,7 +263,7 @@ def of_phase(rundir: str, values: Any) -> Run:
   for name in ('max_length', 'dtype'):
     if values[name].present:
       raise ValueError(f'--{name} is for a checkpoint; the run has its own')
-  run = export_hf.open_phase(pathlib.Path(rundir), values.phase)
+  run = export_hf.open_phase(buckets.open_run(rundir), values.phase)
   config = run.config
   if values.env:
     env = dataclasses.replace(config.env, name=values.env, options={})
@@ -309,7 +309,7 @@ def open_watch(values: Any, place: pathlib.Path) -> Watch:
   if values.phase:
     params = run.trained(values.phase)
   else:
-    params = huggingface.load_params(values.checkpoint, run.shape, run.mesh)
+    params = huggingface.load_params(run.checkpoint, run.shape, run.mesh)
   player = dataclasses.replace(
       run.player(params, 0), seed=values.seed,
       horizon=values.horizon or config.env.horizon,

@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 
 from absl import flags
 
-from leafe_jax import command_line, files, settings
+from leafe_jax import buckets, command_line, files, settings
 from leafe_jax.experience import dataset, messages
 from leafe_jax.experience.messages import Row, Scribe
 from leafe_jax.methods import catalogue
@@ -129,7 +129,7 @@ def main(argv: Sequence[str]) -> None:
   out = pathlib.Path(os.path.expanduser(values.out))
   try:
     counts = export(
-        pathlib.Path(values.run), out, values.arm, values.what, values.format
+        buckets.open_run(values.run), out, values.arm, values.what, values.format
     )
   except ValueError as error:
     raise command_line.UsageError(str(error)) from error
@@ -138,7 +138,9 @@ def main(argv: Sequence[str]) -> None:
 
 def define_flags() -> None:
   """Defines the flags; by the program alone, as tools share their names."""
-  command_line.define_path('run', None, 'Directory of the run.', required=True)
+  command_line.define_path(
+      'run', None, 'Directory of the run.', required=True, buckets_too=True
+  )
   command_line.define_path('out', None, 'JSONL file to write.', required=True)
   flags.DEFINE_string('arm', 'leafe', 'Arm that was trained on it.')
   flags.DEFINE_list('what', list(WHAT), 'What to write: reh, cf, trees.')

@@ -21,7 +21,7 @@ from typing import Any
 
 from absl import flags
 
-from leafe_jax import command_line, settings
+from leafe_jax import buckets, command_line, settings
 from leafe_jax.config import Experiment, Mesh
 from leafe_jax.evaluation import model_card
 from leafe_jax.evaluation.model_card import BadCard
@@ -42,7 +42,7 @@ def export(
   """
   run = open_phase(rundir, phase)
   config, policy = run.config, run.shape.policy
-  source = config.policy.checkpoint or rundir / 'tokenizer'
+  source = run.checkpoint or rundir / 'tokenizer'
   fields = _further_fields(run, config)
   hf_export.write(out, _whole(run, phase), run.shape, source, fields, max_shard_bytes)
   return hf_export.architecture(policy, fields)
@@ -59,7 +59,7 @@ def export_adapter(rundir: pathlib.Path, phase: str, out: pathlib.Path) -> None:
   if not lora.are_adapters(adapters):
     raise FileNotFoundError(f'phase {phase!r} in {rundir} has no adapters')
   hf_export.write_adapter(
-      out, adapters, run.shape.policy, run.config.policy.checkpoint
+      out, adapters, run.shape.policy, run.checkpoint
   )
 
 
@@ -99,7 +99,7 @@ def _check_phase(rundir: pathlib.Path, phase: str) -> None:
 def _further_fields(run: Run, config: Experiment) -> dict[str, Any]:
   """What the weights do not say: special tokens and the longest context."""
   if config.policy.checkpoint:
-    return huggingface.read_fields(config.policy.checkpoint)
+    return huggingface.read_fields(run.checkpoint)
   return {
       # Of a Qwen2, transformers would build the tokenizer anew, with other ids.
       'architectures': ['LlamaForCausalLM'],
@@ -113,7 +113,7 @@ def _further_fields(run: Run, config: Experiment) -> dict[str, Any]:
 def define_flags() -> None:
   """Defines the flags; by the program alone, as tools share their names."""
   command_line.define_path(
-      'checkpoint', None, 'Directory of the run.', required=True
+      'checkpoint', None, 'Directory of the run.', required=True, buckets_too=True
   )
   flags.DEFINE_string('phase', 'distill/leafe', 'Phase whose policy to write.')
   command_line.define_path('out', None, 'Directory to write.', required=True)
@@ -135,8 +135,9 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise command_line.UsageError(f'unexpected arguments: {argv[1:]}')
   values = flags.FLAGS
-  rundir, out = pathlib.Path(values.checkpoint), pathlib.Path(values.out)
+  rundir, out = values.checkpoint, pathlib.Path(values.out)
   try:
+    rundir = buckets.open_run(rundir)
     card = _card(values, rundir, out) if values.push_ready else ''
     if values.adapter:
       export_adapter(rundir, values.phase, out)

@@ -13,7 +13,7 @@ import sys
 
 from absl import flags
 
-from leafe_jax import command_line, settings
+from leafe_jax import buckets, command_line, settings
 
 _RUNS = flags.DEFINE_list('runs', None, 'Directories of runs.', required=True)
 _OUT = command_line.define_path('out', None, 'Where to write.', required=True)
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
   from leafe_jax.methods import study
 
   try:
-    runs = [study.open_run(pathlib.Path(path)) for path in _RUNS.value]
+    runs = [study.open_run(buckets.open_run(path)) for path in _RUNS.value]
     digest = settings.sha256(runs[0].config)
     page = study.write_pooled(runs, pathlib.Path(_OUT.value), digest)
   except ValueError as error:

@@ -209,7 +209,7 @@ def attempt(values: Any, place: pathlib.Path) -> list[str]:
     raise ValueError(f'--split={values.split}: {values.env} has no tasks in it')
   run.check()  # before the weights are read
   start = time.monotonic()
-  params = huggingface.load_params(values.checkpoint, run.shape, run.mesh)
+  params = huggingface.load_params(run.checkpoint, run.shape, run.mesh)
   player = run.player(params, 0)
   loading = time.monotonic() - start
   count = sum(math.prod(array.shape) for array in params.values())
@@ -233,7 +233,8 @@ def attempt(values: Any, place: pathlib.Path) -> list[str]:
 def define_flags() -> None:
   """Defines the flags; by the program alone, as tools share their names."""
   command_line.define_path(
-      'checkpoint', None, 'Directory of the checkpoint.', required=True
+      'checkpoint', None, 'Directory of the checkpoint.', required=True,
+      buckets_too=True,
   )
   flags.DEFINE_string(
       'env', None, f'One of {", ".join(registry.names())}, or package.module:function.',

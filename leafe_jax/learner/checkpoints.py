@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.sharding import SingleDeviceSharding
 
-from leafe_jax import hosts, seals
+from leafe_jax import buckets, hosts, seals
 from leafe_jax.rundir import RunStopped
 
 
@@ -53,8 +53,9 @@ class Checkpoints:
 
   def __init__(self, directory: str | os.PathLike[str], keep: int = 2):
     root = pathlib.Path(directory).absolute()
+    self._phase = root.parent.name
     self._seals = root / 'seals'
-    self._steps = root / 'steps'
+    self._steps = buckets.place(root / 'steps')
     self._seals.mkdir(parents=True, exist_ok=True)
     self._manager = ocp.CheckpointManager(
         self._steps,
@@ -110,6 +111,7 @@ class Checkpoints:
     if hosts.is_first():
       seals.write(self._steps / str(self._unsealed), self._seal(self._unsealed))
       self._drop_old_seals()
+      buckets.commit(self._seals, f'checkpoint {self._unsealed} of {self._phase}')
     self._unsealed = None
 
   def steps(self) -> list[int]:
@@ -191,8 +193,8 @@ def save_params(directory: str | os.PathLike[str], params: Any) -> None:
   root = pathlib.Path(directory).absolute()
   hosts.first(lambda: _clear(root))
   with ocp.StandardCheckpointer() as checkpointer:
-    checkpointer.save(root / 'params', params)
-  hosts.first(lambda: seals.write(root, root / seals.SEAL))
+    checkpointer.save(buckets.place(root) / 'params', params)
+  hosts.first(lambda: seals.write(buckets.place(root), root / seals.SEAL))
 
 
 def load_params(directory: str | os.PathLike[str], target: Any = None) -> Any:
@@ -210,10 +212,11 @@ def load_params(directory: str | os.PathLike[str], target: Any = None) -> Any:
   root = pathlib.Path(directory).absolute()
   hosts.first(lambda: _check_weights(root))
   with ocp.StandardCheckpointer() as checkpointer:
-    saved = _tree_of(checkpointer.metadata(root / 'params').item_metadata)
+    where = buckets.place(root) / 'params'
+    saved = _tree_of(checkpointer.metadata(where).item_metadata)
     target = _on_first_device(saved) if target is None else target
     _check_shapes(saved, target, root)
-    return checkpointer.restore(root / 'params', abstract(target))
+    return checkpointer.restore(where, abstract(target))
 
 
 def _tree_of(metadata: Any) -> Any:
@@ -247,12 +250,13 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 def _clear(root: pathlib.Path) -> None:
   shutil.rmtree(root, ignore_errors=True)
   root.mkdir(parents=True)
+  buckets.clear(root)
 
 
 def _check_weights(root: pathlib.Path) -> None:
   """Raises DamagedCheckpoint that says what can be done."""
   try:
-    _check_seal(root, root / seals.SEAL)
+    _check_seal(buckets.place(root), root / seals.SEAL)
   except DamagedCheckpoint as error:
     raise DamagedCheckpoint(
         f'{error}; remove {root}, and its run makes the weights again where it is '

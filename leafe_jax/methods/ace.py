@@ -19,7 +19,7 @@ from typing import Any
 from absl import logging
 
 from envs import api
-from leafe_jax import hosts
+from leafe_jax import buckets, hosts
 from leafe_jax.config import Ace, Experiment
 from leafe_jax.files import read_object, write_atomic
 from leafe_jax.memory.playbook import Playbook
@@ -110,6 +110,7 @@ class Adaptation:
 
   def _write(self, name: str, text: str) -> None:
     hosts.first(lambda: write_atomic(self._directory / name, text))
+    buckets.commit(self._directory, f'a batch of {self._directory.name}')
 
   def _load(self, state: dict[str, Any]) -> None:
     logging.info('ace: going on after step %d', state['step'])

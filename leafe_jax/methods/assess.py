@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from absl import logging
 
 from envs import api
-from leafe_jax import hosts
+from leafe_jax import buckets, hosts
 from leafe_jax.config import Evaluate
 from leafe_jax.files import DamagedFile, read_records, write_atomic
 from leafe_jax.methods.collect import journal_path, save_trees, wave_path, waves
@@ -139,3 +139,4 @@ def _save(
     save_trees(_episodes(path), kept)
   lines = [json.dumps(dataclasses.asdict(outcome)) for outcome in outcomes]
   write_atomic(path, '\n'.join(lines) + '\n')
+  buckets.commit(path, f'{path.stem} of {path.parent.name}')

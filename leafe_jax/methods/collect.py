@@ -16,7 +16,7 @@ from typing import TypeVar
 from absl import logging
 
 from envs import api
-from leafe_jax import hosts
+from leafe_jax import buckets, hosts
 from leafe_jax.config import Explore
 from leafe_jax.files import DamagedFile, read_records, write_atomic
 from leafe_jax.learner.metrics import Writer
@@ -200,6 +200,7 @@ def collect(
         done = explore(own, wave, config, limits, rows, growing.see)
         _save_wave(directory, number, done)
         growing.path.unlink(missing_ok=True)
+        buckets.commit(directory, f'wave {number} of {directory.name}')
         progress.advance(len(wave))
       trees.extend(done)
       writer.write(number, _figures(done))

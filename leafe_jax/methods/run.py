@@ -16,7 +16,7 @@ from envs import api, registry
 from envs.remote.cluster import Actor, Cluster
 from envs.remote.process import Process
 from envs.remote.world import RemoteWorld
-from leafe_jax import hosts, seals
+from leafe_jax import buckets, hosts, seals
 from leafe_jax.config import Experiment
 from leafe_jax.files import PARTIAL, replace
 from leafe_jax.learner.checkpoints import load_params
@@ -87,16 +87,20 @@ class Run:
   def world(self) -> api.World:
     """The world; its sessions in workers, where there are any."""
     env = self.config.env
-    world = registry.make(env.name, **env.options)
+    options = buckets.local_options(env.options)
+    world = registry.make(env.name, **options)
     if not env.workers:
       return world
-    connect = functools.partial(Process, env.name, env.options, env.worker_gb)
+    connect = functools.partial(Process, env.name, options, env.worker_gb)
     if env.fleet == 'ray':
       cluster = Cluster(env.fleet_address, env.worker_cpus, env.fleet_resource)
-      connect = functools.partial(
-          Actor, env.name, env.options, env.worker_gb, cluster
-      )
+      connect = functools.partial(Actor, env.name, options, env.worker_gb, cluster)
     return RemoteWorld(world, connect, env.workers, env.step_timeout)
+
+  @functools.cached_property
+  def checkpoint(self) -> str:
+    """Directory of the checkpoint on this machine; empty where there is none."""
+    return buckets.local(self.config.policy.checkpoint)
 
   def _playable(self) -> api.World:
     """The world, whose sessions can be made. Raises RunStopped."""
@@ -123,7 +127,7 @@ class Run:
     """The checkpoint's own, or a word-level one, built and saved once."""
     if self.config.policy.checkpoint:
       with self.naming_the_checkpoint():
-        return load_tokenizer(self.config.policy.checkpoint)
+        return load_tokenizer(self.checkpoint)
     directory = self.directory.path / 'tokenizer'
     hosts.first(lambda: self._build_tokenizer(directory))
     return load_tokenizer(directory)
@@ -174,12 +178,12 @@ class Run:
     """Template and prompts are the same at every start and on every host."""
     policy, root = self.config.policy, self.directory.path
     said, pieces = root / 'prompts.json', root / 'chat_template.json'
-    hosts.first(lambda: prompts.keep(said, policy.prompts))
+    hosts.first(lambda: prompts.keep(said, buckets.local(policy.prompts)))
     words = prompts.kept(said)
     system, tokenizer = words.system_message, self.tokenizer
     hosts.first(lambda: template.keep(pieces, tokenizer, policy.template, system))
     return ChatTranscript(
-        tokenizer, template.kept(pieces), read_eos(policy.checkpoint), words
+        tokenizer, template.kept(pieces), read_eos(self.checkpoint), words
     )
 
   def _window(self) -> Window | None:
@@ -200,8 +204,8 @@ class Run:
     policy = self.config.policy
     if policy.checkpoint:
       with self.naming_the_checkpoint():
-        huggingface.check_length(policy.checkpoint, policy.max_length)
-        shape = huggingface.read_shape(policy.checkpoint, policy)
+        huggingface.check_length(self.checkpoint, policy.max_length)
+        shape = huggingface.read_shape(self.checkpoint, policy)
         check_ids(self.tokenizer, shape.vocab_size)
         return shape
     words = len(self.tokenizer)
@@ -222,7 +226,7 @@ class Run:
     return self.check_memory(jobs, plays)
 
   def _check_origin(self) -> None:
-    checkpoint = self.config.policy.checkpoint
+    checkpoint = self.checkpoint
     if checkpoint:
       place = self.directory.path / imported(self.config)
       hosts.first(lambda: origin.check(checkpoint, place))

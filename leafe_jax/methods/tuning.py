@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from absl import logging
 
-from leafe_jax import hosts
+from leafe_jax import buckets, hosts
 from leafe_jax.evaluation import results
 from leafe_jax.files import PARTIAL, replace
 from leafe_jax.methods.assess import assess
@@ -117,6 +117,7 @@ def _adopt(source: pathlib.Path, target: pathlib.Path) -> None:
   if source.is_dir():
     shutil.copytree(source, partial, dirs_exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
+    buckets.copy_arrays(source, target, partial)
   else:
     shutil.copyfile(source, partial)
   replace(partial, target)

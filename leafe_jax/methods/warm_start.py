@@ -80,13 +80,13 @@ def _note_files(run: Run, directory: pathlib.Path) -> None:
 
 def import_checkpoint(run: Run, directory: pathlib.Path) -> dict:
   """Takes a Hugging Face checkpoint as the base."""
-  checkpoint = run.config.policy.checkpoint
+  checkpoint = run.checkpoint
   shape, _ = run.shape, run.transcript  # a template that cannot work costs no weights
   with run.naming_the_checkpoint():
     params = huggingface.load_params(checkpoint, shape, run.mesh)
   hosts.first(lambda: origin.keep(checkpoint, directory))
   save_params(directory / 'params', params)
-  return {'checkpoint': checkpoint}
+  return {'checkpoint': run.config.policy.checkpoint}
 
 
 def _write_examples(run: Run, transcript: Transcript, data: pathlib.Path) -> None:

@@ -32,7 +32,7 @@ import numpy as np
 from absl import logging
 
 from envs import api
-from leafe_jax import hosts
+from leafe_jax import buckets, hosts
 from leafe_jax.files import DamagedFile, sync, write_atomic
 from leafe_jax.rollout.episode import Player
 from leafe_jax.sampler import Request, Rules, Sample, Sampler
@@ -238,6 +238,7 @@ class _File:
         file.write(f'{self._seal} {text}\n')
       file.flush()
       os.fsync(file.fileno())
+    buckets.commit(self.path, f'a point of {self.path.parent.name}/{self.path.stem}')
 
   def cut(self) -> None:
     """Ends it after what was read, as a point to go on from."""

@@ -38,7 +38,7 @@ def looped(rows, weights, sizes):
 def test_values_and_gradients_are_those_of_a_loop(name):
   num_rows, sizes = SIZES[name]
   rows, weights, given = arrays(num_rows, len(sizes))
-  run = jax.jit(lambda *x: grouped.product(*x, jnp.array(sizes)))
+  run = jax.jit(lambda x, w: grouped.product(x, w, jnp.array(sizes)))
   found, pull = jax.vjp(run, rows, weights)
   np.testing.assert_allclose(found, looped(rows, weights, sizes), atol=1e-5)
   to_rows, to_weights = pull(given)
@@ -80,6 +80,8 @@ def test_on_cpu_work_grows_with_rows_and_not_with_groups():
     rows, weights = (jax.ShapeDtypeStruct(*shape) for shape in shapes)
     sizes = jax.ShapeDtypeStruct((groups,), jnp.int32)
     compiled = jax.jit(grouped.product).lower(rows, weights, sizes).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
+    found = compiled.memory_analysis()
+    assert found is not None
+    return found.temp_size_in_bytes
 
   assert memory(16) < 3 * memory(1) < 16 * 512 * 64 * 4

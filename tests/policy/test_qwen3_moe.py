@@ -259,6 +259,7 @@ def test_reinforcement_learning_reports_tokens_that_were_sent_elsewhere(
   run = policy_update.PolicyUpdate(POLICY, config, mesh, 0, tmp_path)
   score = policy_update.policy_gradient.Scorer(POLICY, mesh)
   rows['logprobs'], routes = score.with_routes(params, rows)
+  assert routes is not None
   elsewhere = routes.copy()
   elsewhere[:, 6:9] += 1
   for said, apart in ((routes, 0.0), (elsewhere, 3 / 12)):

@@ -73,15 +73,16 @@ _DELTA_SIZES = {
     'delta_value_dim': 'linear_value_head_dim',
     'delta_taps': 'linear_conv_kernel_dim',
 }
+_QWEN_MISSING = {'num_key_value_heads': 32, 'sliding_window': 4096}
 _GEMMA_NORMS = {'mlp_norm_ld': 'pre_feedforward_layernorm.weight'}
 
 FAMILIES: Mapping[str, Family] = {
     'Qwen2ForCausalLM': Family(
-        'qwen2', {'qkv_bias': True}, {'num_key_value_heads': 32},
+        'qwen2', {'qkv_bias': True}, _QWEN_MISSING,
         longest=32_768, bias='none', pattern='max_window_layers',
     ),
     'Qwen3ForCausalLM': Family(
-        'qwen3', {'qk_norm': True}, {'num_key_value_heads': 32},
+        'qwen3', {'qk_norm': True}, _QWEN_MISSING,
         longest=32_768, head_dim=128, bias='refused', pattern='max_window_layers',
     ),
     'LlamaForCausalLM': Family('llama'),

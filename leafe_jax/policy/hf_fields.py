@@ -31,11 +31,13 @@ class Field(NamedTuple):
     kind: its type.
     default: where it is missing or null; `NEEDED` if it must be there.
     choices: supported values; empty for all of the type.
+    zero: whether a number may be 0.
   """
 
   kind: type
   default: Any = None
   choices: tuple[str, ...] = ()
+  zero: bool = False
 
 
 FIELDS: Mapping[str, Field] = {
@@ -63,7 +65,7 @@ FIELDS: Mapping[str, Field] = {
     'mlp_bias': Field(bool, False),
     'use_sliding_window': Field(bool, False),
     'sliding_window': Field(int),
-    'max_window_layers': Field(int, 28),
+    'max_window_layers': Field(int, 28, zero=True),
     'sliding_window_pattern': Field(int, 6),
     'no_rope_layers': Field(list, ()),
     'no_rope_layer_interval': Field(int, 4),
@@ -106,7 +108,7 @@ def checked(fields: Fields, name: str, field: Field, before: str) -> Any:
   if found is None:
     state = 'null' if name in fields else 'missing'
     raise UnsupportedCheckpoint(f'{place} is {state}; it must be {_KINDS[field.kind]}')
-  if not _fits(found, field.kind):
+  if not _fits(found, field):
     raise UnsupportedCheckpoint(
         f'{place} is {short(found)}; it must be {_KINDS[field.kind]}'
     )
@@ -117,8 +119,11 @@ def checked(fields: Fields, name: str, field: Field, before: str) -> Any:
   return float(found) if field.kind is float else found
 
 
-def _fits(found: Any, kind: type) -> bool:
+def _fits(found: Any, field: Field) -> bool:
+  kind = field.kind
   if kind is float:
     number = type(found) in (int, float) and abs(found) < 1e300
     return number and math.isfinite(found) and found > 0
-  return type(found) is kind and (kind is not int or found > 0)  # True is no int
+  if type(found) is not kind:  # True is no int
+    return False
+  return kind is not int or found > 0 or (field.zero and found == 0)

@@ -120,9 +120,7 @@ def _find(
   return {name: x for name, x in found.items() if not name.startswith(left_out)}
 
 
-def text_tensors(
-    tensors: Mapping[str, hf_files.Tensor],
-) -> dict[str, hf_files.Tensor]:
+def text_tensors(tensors: Mapping[str, Any]) -> dict[str, Any]:
   """Those of the text part of a model of text and images, as if it stood alone."""
   found = {}
   for name, tensor in tensors.items():

@@ -198,20 +198,11 @@ def _read_prompt(
   order = jnp.arange(batch.tokens.shape[1])
   angles = _angles(policy, batch.prefix_length + batch.offset, order)
   causal = order <= order[:, None]
-  known = _known(past, batch, page_size, batch.offset)
-  start = batch.prefix_length + batch.offset
-  places = _places(past, batch, page_size)
-
-  def masks(window: int) -> list[Array]:
-    if not window:
-      return [known, causal[None]]
-    near = start[:, None, None] + order[:, None] - places[:, None] < window
-    return [known & near, (causal & (order[:, None] - order < window))[None]]
-
+  seen = _Seen.of(past, batch, page_size, batch.offset)
   logits, new, memory = reading.read(
       policy, batch.tokens, angles, [past],
       lambda caches, new: ([*caches, new], new),
-      {window: masks(window) for window in kinds.windows(policy.config)},
+      _masks(policy, seen, order, causal[None]),
       batch.num_new - 1 if want_logits else None, recalled,
   )
   place = batch.prefix_pages.shape[1] * page_size + batch.offset
@@ -226,22 +217,57 @@ def _angles(
   return rope.all_angles(start[:, None] + order, policy.config)
 
 
-def _known(
-    past: Layers, batch: Batch, page_size: int, end: Int[Array, ' B']
-) -> Bool[Array, 'B 1 S']:
-  """Mask of the tokens in the full pages, and of the `end` tokens behind them."""
-  place = jnp.arange(cache.length_of(past))
-  behind = place - batch.prefix_pages.shape[1] * page_size
-  in_prefix = place < batch.prefix_length[:, None]
-  return (in_prefix | ((behind >= 0) & (behind < end[:, None])))[:, None]
+class _Seen(NamedTuple):
+  """What the past holds.
+
+  Attributes:
+    known: [B, 1, S] whether there is a token.
+    places: [B, S] where in the transcript it is.
+    end: [B] tokens of the transcript: the place of what follows.
+  """
+
+  known: Array
+  places: Array
+  end: Array
+
+  @classmethod
+  def of(
+      cls, past: Layers, batch: Batch, page_size: int, end: Int[Array, ' B']
+  ) -> _Seen:
+    """Of the tokens in the full pages, and of the `end` tokens behind them."""
+    place = jnp.arange(cache.length_of(past))
+    behind = place - batch.prefix_pages.shape[1] * page_size
+    in_prefix = place < batch.prefix_length[:, None]
+    known = (in_prefix | ((behind >= 0) & (behind < end[:, None])))[:, None]
+    places = jnp.where(behind < 0, place, batch.prefix_length[:, None] + behind)
+    return cls(known, places, batch.prefix_length + end)
 
 
-def _places(past: Layers, batch: Batch, page_size: int) -> Int[Array, 'B S']:
-  """Which place of the transcript each place of the past is, where it is known."""
-  place = jnp.arange(cache.length_of(past))
-  prefix = batch.prefix_pages.shape[1] * page_size
-  behind = batch.prefix_length[:, None] + place - prefix
-  return jnp.where(place < prefix, place, behind)
+def _masks(
+    policy: reading.LayeredPolicy,
+    seen: _Seen,
+    order: Int[Array, ' t'] | Int[Array, ''],
+    before: Bool[Array, '1 t new'],
+) -> reading.Masks:
+  """What tokens see of the past and of the new ones, by window.
+
+  Args:
+    policy: whose layers have the windows.
+    seen: the past.
+    order: of the tokens, from 0 behind the past.
+    before: which of the new tokens are not behind each of them.
+  """
+
+  def mask(window: int) -> list[Array]:
+    if not window:
+      return [seen.known, before]
+    place = jnp.atleast_1d(order)
+    own = seen.end[:, None] + place
+    near = own[:, :, None] - seen.places[:, None] < window
+    close = place[:, None] - jnp.arange(before.shape[-1]) < window
+    return [seen.known & near, before & close]
+
+  return {window: mask(window) for window in kinds.windows(policy.config)}
 
 
 def _decode(
@@ -258,21 +284,12 @@ def _decode(
   rules = batch.drawing
   assert rules is not None  # given wherever there is room for a response
   end = batch.offset + batch.num_new
-  known = _known(past, batch, page_size, end)
+  seen = _Seen.of(past, batch, page_size, end)
   room = cache.each_layer(lambda like: cache.no_tokens(like, num_decode), past)
   stacked = policy.config.scan_layers
   order, memories = jnp.arange(num_decode), bool(memory)
   # Of all steps at once: XLA would compute them again for every head and layer.
   angles = _angles(policy, batch.prefix_length + end, order)
-
-  start, places = batch.prefix_length + end, _places(past, batch, page_size)
-
-  def masks(window: int, place: Array) -> list[Array]:
-    before = order <= place
-    if not window:
-      return [known, before[None, None]]
-    near = ((start + place)[:, None] - places < window)[:, None]
-    return [known & near, (before & (place - order < window))[None, None]]
 
   def step(
       carry: tuple[Said, Layers, recall.Layers]
@@ -293,7 +310,7 @@ def _decode(
       here = reading.Recalled(memory, going_on(rules, said)[:, None])
     logits, kept, memory = reading.read(
         policy, said.token[:, None], now, [past, spoken], keep,
-        {window: masks(window, place) for window in kinds.windows(policy.config)},
+        _masks(policy, seen, place, (order <= place)[None, None]),
         jnp.zeros_like(end), here,
     )
     assert logits is not None  # asked for: `last` is given

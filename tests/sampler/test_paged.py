@@ -104,18 +104,21 @@ def draw_pages(dtype):
   return functools.partial(draw, 3), draw(10, 16, 4, 128), pages
 
 
-@pytest.mark.parametrize(('dtype', 'length'), [('float32', 6), ('bfloat16', 1)])
-def test_the_kernel_equals_the_gather(monkeypatch, dtype, length):
+@pytest.mark.parametrize(
+    ('dtype', 'length', 'window'),
+    [('float32', 6, 0), ('bfloat16', 1, 0), ('float32', 6, 9)],
+)
+def test_the_kernel_equals_the_gather(monkeypatch, dtype, length, window):
   draw, pool, pages = draw_pages(dtype)
   q, start = draw(length, 4, 128), jnp.asarray([0, 17, 58], jnp.int32)
-  expected = ragged.attend(q, pool, pages, start)
+  expected = ragged.attend(q, pool, pages, start, window)
   monkeypatch.setattr(sharding, 'target_platform', lambda: 'tpu')
   # pltpu.force_tpu_interpret_mode knows no reshaped references; the plain
   # interpreter knows all the kernel does but for the shape of a static index.
   interpreted = functools.partial(pallas.pallas_call, interpret=True)
   monkeypatch.setattr(kernel.pl, 'pallas_call', interpreted)
   monkeypatch.setattr(TypedInt, 'shape', (), raising=False)
-  found = ragged.attend(q, pool, pages, start)
+  found = ragged.attend(q, pool, pages, start, window)
   np.testing.assert_allclose(
       found.astype('float32'), expected.astype('float32'), atol=2e-2
   )

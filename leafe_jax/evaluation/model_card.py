@@ -82,7 +82,8 @@ def check(base: str, licence: str, datasets: Sequence[str]) -> None:
 def licence_of(readme: str) -> str:
   """The licence that the card of a base names; '' if it is no card, or has none."""
   try:
-    found = ModelCard(readme, ignore_metadata_errors=True).data.license
+    data = ModelCard(readme, ignore_metadata_errors=True).data
+    found = data.to_dict().get('license')
   except (ValueError, yaml.YAMLError):
     return ''
   return found if isinstance(found, str) else ''

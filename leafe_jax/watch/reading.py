@@ -19,6 +19,7 @@ from leafe_jax.files import PARTIAL
 T = TypeVar('T')
 # A file that takes long to read is not read all the time: of its reader's time
 # a tenth goes into it.
+_LONG_S = 0.5
 _REST = 10.0
 _BAD = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
@@ -124,7 +125,8 @@ class LinesFile(Generic[T]):
     self.lines, self.trouble, self.version = lines, trouble, version
     self.written = status.st_mtime
     after = self._clock()
-    self._not_before = after + _REST * (after - now)
+    if after - now > _LONG_S:
+      self._not_before = after + _REST * (after - now)
     return True
 
   def _read(self) -> tuple[list[Line[T]], str]:

@@ -108,7 +108,7 @@ class Lease:
         )
       if seen == -1:
         seen, since = generation, self._clock()
-        logging.info(
+        logging.warning(
             '%s was held by %s: taken over if it gives no sign of life for %g s',
             self._store.url, _spoken(holder), wait,
         )

@@ -103,8 +103,8 @@ class Mirror:
   def _say_lost(self, base: Manifest, wrong: Mapping[str, str]) -> None:
     for name, what in sorted(wrong.items()):
       logging.warning('%s/%s %s: it is made again', self.url, name, what)
-    if base.generation:
-      logging.info(
+    if base.generation and self.writes:  # said before there is a log
+      logging.warning(
           '%s: restored from %s; what was done after it is done again', self.url,
           base.describe(),
       )

@@ -35,9 +35,9 @@ def _files(root: pathlib.Path) -> dict[str, str]:
   }
 
 
-def _said(monkeypatch, level='warning'):
+def _said(monkeypatch):
   said = []
-  monkeypatch.setattr(logging, level, lambda text, *of: said.append(text % of))
+  monkeypatch.setattr(logging, 'warning', lambda text, *of: said.append(text % of))
   return said
 
 
@@ -52,7 +52,7 @@ def test_another_machine_gets_the_files_of_the_last_commit(url, tmp_path, monkey
   _put(here.root, FIRST)
   here.commit('wave 0 of explore')
   _put(here.root, {'explore/growing.partial': 'half', 'later': 'not committed'})
-  said = _said(monkeypatch, 'info')
+  said = _said(monkeypatch)
   there = _mirror(url, tmp_path / 'there')
   assert _files(there.root) == FIRST
   assert 'restored from commit 1 (wave 0 of explore' in said[0]

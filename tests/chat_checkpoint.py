@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from leafe_jax.config import Policy
-from leafe_jax.policy import hf_export, huggingface, model
+from leafe_jax.policy import hf_export, huggingface, weights
 from tests.text.chat_tokenizers import FAMILIES
 
 POLICY = Policy(
@@ -42,7 +42,7 @@ def write(
   rng = np.random.default_rng(0)
   params = {
       name: jnp.asarray(0.3 * rng.standard_normal(weight.shape) + (weight.std is None))
-      for name, weight in model.weight_table(policy, len(tokenizer)).items()
+      for name, weight in weights.weight_table(policy, len(tokenizer)).items()
   }
   end = tokenizer.eos_token_id
   params['embed_vd'] = params['embed_vd'].at[end].multiply(terse)

@@ -24,7 +24,7 @@ from leafe_jax import command_line
 from leafe_jax.config import Policy
 from leafe_jax.policy import hf_export, hf_files, hf_names, huggingface
 from leafe_jax.policy.gguf_files import GgufFile
-from leafe_jax.policy.model import weight_table
+from leafe_jax.policy.weights import weight_table
 from leafe_jax.text import gguf_tokenizer
 from leafe_jax.text.tokenizers import TokenizerError
 

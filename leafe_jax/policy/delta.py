@@ -149,7 +149,7 @@ def _put_out(
 
 
 def spreads(config: config_lib.Policy) -> dict[str, float | None]:
-  """Every weight of these layers and what it starts from, see `model.Weight`."""
+  """Every weight of these layers and what it starts from, see `weights.Weight`."""
   into = config.embed_dim**-0.5
   width = config.delta_value_heads * config.delta_value_dim
   return {

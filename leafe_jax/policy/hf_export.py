@@ -31,7 +31,8 @@ from leafe_jax.policy import (
   lora,
 )
 from leafe_jax.policy.huggingface import Shape
-from leafe_jax.policy.model import Params, Weight, weight_table
+from leafe_jax.policy.stacks import Params
+from leafe_jax.policy.weights import Weight, weight_table
 
 # Fields of a source that name files which are not written.
 _NOT_KEPT = ('transformers_weights', 'auto_map')

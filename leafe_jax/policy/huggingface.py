@@ -21,7 +21,8 @@ from leafe_jax import config as config_lib
 from leafe_jax.policy import hf_config, hf_experts, hf_files, hf_names
 from leafe_jax.policy.families import FAMILIES
 from leafe_jax.policy.hf_files import UnsupportedCheckpoint, read_fields
-from leafe_jax.policy.model import Params, param_shardings, weight_table
+from leafe_jax.policy.model import Params, param_shardings
+from leafe_jax.policy.weights import weight_table
 
 # Beginnings of the names of tensors: of a text part, as transformers 5 and as older
 # versions have it, and of the same model without the rest.

@@ -21,15 +21,16 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import experts, layers, model, quantize
-from leafe_jax.policy.model import Params, Weight
+from leafe_jax.policy import experts, layers, model, quantize, weights
+from leafe_jax.policy.model import Params
+from leafe_jax.policy.weights import Weight
 
 DTYPE = 'float32'
 
 
 def targets(config: config_lib.Policy) -> dict[str, str]:
   """The matrices that may have adapters, by option: 'q' -> 'q_weight_ldnh'."""
-  table = model.weight_table(config, 1)
+  table = weights.weight_table(config, 1)
   return {
       name.split('_')[0]: name for name in layers.INPUTS
       if name in table and name not in experts.INPUTS
@@ -66,14 +67,14 @@ def table(config: config_lib.Policy, vocab_size: int) -> dict[str, Weight]:
   """Every adapter by name. ValueError: see `check`."""
   check(config)
   stds: dict[str, float | None] = {}
-  base, known = model.weight_table(config, vocab_size), targets(config)
+  base, known = weights.weight_table(config, vocab_size), targets(config)
   for target in config.lora_targets:
     weight = known[target]
     into, out_of = layers.adapter_names(weight)
     width = _size(weight, base[weight].shape, layers.INPUTS[weight])
     # The spread of peft's initial values, whose learning rates are well known.
     stds |= {into: (3 * width) ** -0.5, out_of: 0.0}
-  return model.make_table(stds, config, vocab_size)
+  return weights.make_table(stds, config, vocab_size)
 
 
 def _size(name: str, shape: tuple[int, ...], letters: str) -> int:
@@ -93,16 +94,16 @@ def init_params(
     key: a typed random key.
     mesh: that the base lives on.
   """
-  weights = table(config, vocab_size)
+  adapters = table(config, vocab_size)
 
   def build(key: jax.Array) -> Params:
-    keys = jax.random.split(key, len(weights))
+    keys = jax.random.split(key, len(adapters))
     return {
         name: weight.initial(keys[i], DTYPE)
-        for i, (name, weight) in enumerate(weights.items())
+        for i, (name, weight) in enumerate(adapters.items())
     }
 
-  target = model.table_shardings(weights, mesh)
+  target = model.table_shardings(adapters, mesh)
   return jax.jit(build, out_shardings=target)(key)
 
 
@@ -149,7 +150,7 @@ def _frozen(
       letters = name.rsplit('_', 1)[1]
       inputs = tuple(letters.index(letter) for letter in layers.INPUTS[name])
       weight = convert(
-          weight, config.quantize, model.logical_axes(name), inputs, mesh
+          weight, config.quantize, weights.logical_axes(name), inputs, mesh
       )
     frozen[name] = weight
   return frozen

@@ -26,6 +26,7 @@ from leafe_jax.policy import (
   rope,
   sharding,
   stacks,
+  weights,
 )  # fmt: skip
 from leafe_jax.sampler import drawing, ragged, reading, recall
 from leafe_jax.sampler import turn as turn_lib
@@ -113,7 +114,7 @@ def _prepare(
       return value  # quantised: spelt out where it is used
     if reading.is_cast(name, value):
       value = value.astype(config.dtype)
-    axes = model.logical_axes(name)
+    axes = weights.logical_axes(name)
     own = tuple(None if axis == 'embed' else axis for axis in axes)
     return sharding.constrain(value, own) if whole else value
 

@@ -13,7 +13,7 @@ import numpy as np
 import safetensors.numpy
 
 from leafe_jax.config import Policy
-from leafe_jax.policy import hf_export, huggingface, model
+from leafe_jax.policy import hf_export, huggingface, weights
 
 POINTER = 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 2471645608\n'
 VOCAB = 61
@@ -39,7 +39,7 @@ def _params(policy: Policy, seed: int = 0, vocab_size: int = VOCAB) -> dict:
   return {
       name: jnp.asarray(0.3 * rng.standard_normal(weight.shape) + (weight.std is None))
       .astype('float32')
-      for name, weight in model.weight_table(policy, vocab_size).items()
+      for name, weight in weights.weight_table(policy, vocab_size).items()
   }
 
 

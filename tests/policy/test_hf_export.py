@@ -15,7 +15,7 @@ from configs import webshop
 from leafe_jax import launch, settings
 from leafe_jax.config import Experiment, Mesh, Policy
 from leafe_jax.learner import checkpoints
-from leafe_jax.policy import hf_export, huggingface, model, sharding
+from leafe_jax.policy import hf_export, huggingface, sharding, weights
 from leafe_jax.text import tokenizers
 from tests.text.chat_tokenizers import CHATML, make_tokenizer
 from tools import check_parity, export_hf
@@ -35,7 +35,7 @@ def _params(policy, vocab_size):
   rng = np.random.default_rng(0)
   return {
       name: jnp.asarray(0.3 * rng.standard_normal(weight.shape), policy.param_dtype)
-      for name, weight in model.weight_table(policy, vocab_size).items()
+      for name, weight in weights.weight_table(policy, vocab_size).items()
   }
 
 

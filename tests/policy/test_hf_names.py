@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leafe_jax.config import Policy
-from leafe_jax.policy import hf_names, lora, model
+from leafe_jax.policy import hf_names, lora, weights
 
 POLICY = Policy(qkv_bias=True, qk_norm=True, tie_embeddings=False, lora_rank=2)
-NAMES = [*model.weight_table(POLICY, 7), *lora.table(POLICY, 7)]
+NAMES = [*weights.weight_table(POLICY, 7), *lora.table(POLICY, 7)]
 
 
 @given(st.data())

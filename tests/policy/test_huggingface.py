@@ -15,7 +15,7 @@ import safetensors.numpy
 from leafe_jax import settings
 from leafe_jax.config import Experiment, Mesh, Policy
 from leafe_jax.learner import checkpoints
-from leafe_jax.policy import hf_export, huggingface, model, rope, sharding
+from leafe_jax.policy import hf_export, huggingface, rope, sharding, weights
 from leafe_jax.text import tokenizers
 from tools import check_parity, export_hf, import_hf
 
@@ -78,7 +78,7 @@ def _random_params(policy, vocab_size=97):
           0.3 * rng.standard_normal(weight.shape) + (weight.std is None),
           policy.param_dtype,
       )
-      for name, weight in model.weight_table(policy, vocab_size).items()
+      for name, weight in weights.weight_table(policy, vocab_size).items()
   }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import attention, kinds, lora, model, sharding
+from leafe_jax.policy import attention, kinds, lora, model, sharding, weights
 from tests.policy.test_attention import make_inputs, reference
 
 VOCAB, LENGTH = 13, 24
@@ -27,7 +27,7 @@ def random_params(policy):
   rng = np.random.default_rng(0)
   return {
       name: jnp.asarray(0.3 * rng.standard_normal(weight.shape), jnp.float32)
-      for name, weight in model.weight_table(policy, VOCAB).items()
+      for name, weight in weights.weight_table(policy, VOCAB).items()
   }
 
 
@@ -168,7 +168,7 @@ def test_windows_lower_for_a_tpu(monkeypatch):
   )
   params = {
       name: jax.ShapeDtypeStruct(weight.shape, jnp.float32)
-      for name, weight in model.weight_table(policy, VOCAB).items()
+      for name, weight in weights.weight_table(policy, VOCAB).items()
   }
   rows = [jax.ShapeDtypeStruct((1, 256), jnp.int32)] * 3
 

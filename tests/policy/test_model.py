@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import attention, model, sharding
+from leafe_jax.policy import attention, model, sharding, weights
 
 VOCAB = 13
 WIDTH = 16
@@ -124,7 +124,7 @@ def test_bfloat16_computes_float32_logits_near_the_float32_ones(params):
 
 def test_the_module_holds_the_weights_of_the_table_with_their_axes(params):
   module = nnx.eval_shape(lambda: model.Transformer(CONFIG, VOCAB, nnx.Rngs(0)))
-  table = model.weight_table(CONFIG, VOCAB)
+  table = weights.weight_table(CONFIG, VOCAB)
   found = {name: value.shape for name, value in module.params().items()}
   assert found == {name: weight.shape for name, weight in table.items()}
   assert module.q_weight_ldnh.get_metadata()['logical_axes'] == (
@@ -140,7 +140,7 @@ def test_the_module_holds_the_weights_of_the_table_with_their_axes(params):
 def test_kv_heads_that_do_not_divide_the_heads_are_refused():
   bad = dataclasses.replace(CONFIG, num_kv_heads=3)
   with pytest.raises(ValueError, match='num_kv_heads 3 does not divide num_heads 4'):
-    model.weight_table(bad, VOCAB)
+    weights.weight_table(bad, VOCAB)
 
 
 def test_angles_are_computed_once_not_for_every_head_and_layer(params):

@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import hf_export, huggingface, lora, model, sharding
+from leafe_jax.policy import hf_export, huggingface, lora, model, sharding, weights
 from leafe_jax.policy.hf_files import UnsupportedCheckpoint
 from tools import check_parity
 
@@ -137,7 +137,7 @@ def draw(policy, seed=0):
   rng = np.random.default_rng(seed)
   return {
       name: jnp.float32(0.3 * rng.standard_normal(weight.shape))
-      for name, weight in model.weight_table(policy, 29).items()
+      for name, weight in weights.weight_table(policy, 29).items()
   }
 
 

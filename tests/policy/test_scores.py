@@ -10,7 +10,16 @@ import pytest
 
 from leafe_jax import config as config_lib
 from leafe_jax.learner import losses
-from leafe_jax.policy import attention, layers, lora, model, scores, sharding, stacks
+from leafe_jax.policy import (
+  attention,
+  layers,
+  lora,
+  model,
+  scores,
+  sharding,
+  stacks,
+  weights,
+)  # fmt: skip
 
 VOCAB = 37
 CONFIG = config_lib.Policy(
@@ -112,18 +121,18 @@ def test_no_array_of_a_long_rows_step_has_all_logits_or_all_scores(params):
   config = dataclasses.replace(
       CONFIG, scan_layers=True, remat='full', lora_rank=2, logit_chunk=256
   )
-  table = {**model.weight_table(config, vocab), **lora.table(config, vocab)}
-  weights = {k: jax.ShapeDtypeStruct(w.shape, jnp.float32) for k, w in table.items()}
+  table = {**weights.weight_table(config, vocab), **lora.table(config, vocab)}
+  arrays = {k: jax.ShapeDtypeStruct(w.shape, jnp.float32) for k, w in table.items()}
   batch = {
       name: jax.ShapeDtypeStruct((1, length), jnp.int32)
       for name in ('tokens', 'positions', 'segment_ids', 'weights')
   }
 
   def sizes(config, forward):
-    def step(weights, batch):
-      return jax.grad(lambda w: loss_of(w, batch, config, forward)[0])(weights)
+    def step(arrays, batch):
+      return jax.grad(lambda w: loss_of(w, batch, config, forward)[0])(arrays)
 
-    return [np.prod(shape, dtype=int) for shape in _shapes(step, weights, batch)]
+    return [np.prod(shape, dtype=int) for shape in _shapes(step, arrays, batch)]
 
   assert max(sizes(config, model.forward)) >= length * vocab
   most = max(sizes(config, model.token_scores))

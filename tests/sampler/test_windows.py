@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from leafe_jax.policy import model, sharding
+from leafe_jax.policy.weights import weight_table
 from leafe_jax.sampler import Request, Rules, Sampler, flash, ragged
 from tests.sampler.tiny import POLICY, SAMPLER, VOCAB
 
@@ -40,7 +41,7 @@ def weights(policy):
   rng = np.random.default_rng(0)
   return {
       name: jnp.asarray(0.4 * rng.standard_normal(weight.shape), jnp.float32)
-      for name, weight in model.weight_table(policy, VOCAB).items()
+      for name, weight in weight_table(policy, VOCAB).items()
   }
 
 
@@ -120,6 +121,7 @@ EIGHT_DEVICES = """
 import dataclasses, jax, numpy as np
 from leafe_jax import config as C
 from leafe_jax.policy import model, sharding
+from leafe_jax.policy.weights import weight_table
 from leafe_jax.sampler import Sampler
 from tests.sampler.test_windows import MIXED, SAMPLER, VOCAB, grow, weights
 

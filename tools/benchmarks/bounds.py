@@ -7,7 +7,7 @@ import math
 import jax.numpy as jnp
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import model
+from leafe_jax.policy import weights
 from tools.benchmarks import machine
 from tools.benchmarks.ours import Ours
 from tools.benchmarks.presets import Preset
@@ -19,7 +19,7 @@ _FEW, _MANY = 8, 64  # responses that fill their decode buckets
 
 def num_params(preset: Preset) -> int:
   """All weights, the embedding table counted once."""
-  table = model.weight_table(preset.policy, preset.vocab_size)
+  table = weights.weight_table(preset.policy, preset.vocab_size)
   return sum(math.prod(weight.shape) for weight in table.values())
 
 

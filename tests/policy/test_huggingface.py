@@ -294,7 +294,7 @@ def test_llama3_rope_keeps_fast_turns_and_slows_down_slow_ones():
     ('architecture', 'changes', 'named'),
     [
         ('MixtralForCausalLM', {}, 'MixtralForCausalLM'),
-        ('Qwen2ForCausalLM', {'use_sliding_window': True}, 'sliding window'),
+        ('LlamaForCausalLM', {'use_sliding_window': True}, 'sliding window'),
         ('LlamaForCausalLM', {'quantization_config': {}}, 'quantised'),
         ('LlamaForCausalLM', SLIDING, 'sliding window'),
         ('LlamaForCausalLM', {'rope_parameters': {'rope_type': 'yarn'}}, 'factor'),

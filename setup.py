@@ -5,7 +5,7 @@ import pathlib
 import setuptools
 
 _HERE = pathlib.Path(__file__).parent
-_PACKAGES = ('leafe_jax', 'leafe_worlds', 'envs', 'configs', 'tools')
+_PACKAGES = ('leafe_jax', 'envs', 'configs', 'tools')
 
 _WEBSHOP = ['nltk>=3.9', 'rapidfuzz>=3.9']
 # The real simulator, and a Java to run it.
@@ -59,6 +59,7 @@ setuptools.setup(
     packages=setuptools.find_packages(
         include=[f'{name}{suffix}' for name in _PACKAGES for suffix in ('', '.*')]
     ),
+    py_modules=['leafe_worlds'],  # the name by which verifiers finds our worlds
     package_data={
         'configs': ['prompts/*.toml'],
         'leafe_jax.evaluation': ['templates/*'],

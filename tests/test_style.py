@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PACKAGES = ('leafe_jax', 'leafe_worlds', 'envs', 'configs', 'tools', 'tests')
-LIBRARIES = ('leafe_jax/', 'leafe_worlds/', 'envs/', 'configs/')
+PACKAGES = ('leafe_jax', 'envs', 'configs', 'tools', 'tests')
+LIBRARIES = ('leafe_jax/', 'envs/', 'configs/')
 MAX_FILE, MAX_FUNCTION = 400, 60
 TEXT = ('.py', '.md', '.toml', '.lock', '.html', '.css', '.js', '')
 IGNORED = ('.git', '.venv', 'runs', 'build', 'dist', '__pycache__')

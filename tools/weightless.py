@@ -166,7 +166,7 @@ class Engine:
       said = self._say(row)[row.first : row.first + row.max_tokens]
       tokens[place, : len(said)] = said
       lengths[place], stopped[place] = len(said), said[-1] == self._end
-    return Response(tokens, logprobs, lengths, stopped)
+    return Response(tokens, logprobs, lengths, stopped, routes=None)
 
   def _say(self, row: Row) -> list[int]:
     """A whole response; a turn and words where a reflection is asked for."""

@@ -5,5 +5,5 @@
   openenv_app.py  a world as an OpenEnv server
   access.py       who may talk to a server
 
-The package `leafe_worlds` is the same for verifiers.
+The module `leafe_worlds` is the same for verifiers (`verifiers_env`).
 """

@@ -7,9 +7,9 @@ environment that plays it, and the loop that talks to the model. `load_environme
 makes the same in Python. The world's score is the reward.
 """
 
-from leafe_worlds.environment import WorldEnv as WorldEnv
-from leafe_worlds.environment import load_environment as load_environment
-from leafe_worlds.harness import TalkHarness as TalkHarness
-from leafe_worlds.taskset import WorldTaskset as WorldTaskset
+from envs.serving.verifiers_env.environment import WorldEnv as WorldEnv
+from envs.serving.verifiers_env.environment import load_environment as load_environment
+from envs.serving.verifiers_env.harness import TalkHarness as TalkHarness
+from envs.serving.verifiers_env.taskset import WorldTaskset as WorldTaskset
 
 __all__ = ['TalkHarness', 'WorldEnv', 'WorldTaskset', 'load_environment']

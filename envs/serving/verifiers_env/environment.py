@@ -9,7 +9,7 @@ import importlib
 from typing import Any
 
 from envs import api
-from leafe_worlds.taskset import WorldTasksetConfig
+from envs.serving.verifiers_env.taskset import WorldTasksetConfig
 
 vf: Any = importlib.import_module('verifiers.v1')
 
@@ -17,7 +17,9 @@ vf: Any = importlib.import_module('verifiers.v1')
 class WorldEnvConfig(vf.EnvConfig):
   """A player, with the loop of this package unless told, on this machine."""
 
-  player: vf.AgentConfig = vf.AgentConfig(runtime={'type': 'subprocess'})
+  player: vf.AgentConfig = vf.AgentConfig(  # pyright: ignore
+      runtime={'type': 'subprocess'}
+  )
 
 
 class WorldEnv(vf.Env[WorldEnvConfig]):

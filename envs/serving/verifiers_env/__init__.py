@@ -1,0 +1,1 @@
+"""Ours for verifiers; the module `leafe_worlds` is how verifiers finds it."""

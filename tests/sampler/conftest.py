@@ -1,5 +1,7 @@
 """One tiny policy and sampler for all tests of this room: compiling is slow."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,17 +38,24 @@ def sampler(shared_sampler, params):
 
 
 @pytest.fixture(scope='session')
-def logprobs_of(params):
-  """Log-probabilities of a transcript's tokens by the training forward."""
-  compute = jax.jit(
-      lambda *rows: model.token_logprobs(params, POLICY, *rows)
-  )
+def scored(params):
+  """(policy, tokens) -> their log-probabilities by the training forward."""
 
-  def logprobs(tokens):
-    padding = POLICY.max_length - len(tokens)
+  @functools.partial(jax.jit, static_argnums=0)
+  def compute(policy, *rows):
+    return model.token_logprobs(params, policy, *rows)
+
+  def logprobs(policy, tokens):
+    padding = policy.max_length - len(tokens)
     row = jnp.asarray([list(tokens) + [0] * padding], jnp.int32)
-    place = jnp.arange(POLICY.max_length)[None]
+    place = jnp.arange(policy.max_length)[None]
     segments = (place < len(tokens)).astype(jnp.int32)
-    return np.asarray(compute(row, place, segments))[0, : len(tokens)]
+    return np.asarray(compute(policy, row, place, segments))[0, : len(tokens)]
 
   return logprobs
+
+
+@pytest.fixture(scope='session')
+def logprobs_of(scored):
+  """Log-probabilities of a transcript's tokens by the training forward."""
+  return functools.partial(scored, POLICY)

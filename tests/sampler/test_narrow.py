@@ -2,11 +2,9 @@
 
 import dataclasses
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from leafe_jax.policy import model
 from leafe_jax.sampler import Request, Rules, Sampler, engine
 from leafe_jax.sampler.batching import Buckets, Row
 from leafe_jax.sampler.state import State
@@ -58,22 +56,19 @@ def play_one(sampler):
 
 
 @pytest.mark.parametrize('scan', [False, True])
-def test_halves_are_sampled_as_they_are_trained(scan, params, mesh):
+def test_halves_are_sampled_as_they_are_trained(scan, params, mesh, scored):
   policy = dataclasses.replace(POLICY, dtype='bfloat16', scan_layers=scan)
   sampler = Sampler(policy, SAMPLER, mesh)
   sampler.load(params, 7)
   apart, rounding = [], []
   for sample in play(sampler):
-    tokens, count = jnp.asarray([sample.state.tokens]), len(sample.tokens)
-
-    def trained(shape, tokens=tokens, count=count):
-      places, ones = jnp.arange(tokens.shape[1])[None], jnp.ones_like(tokens)
-      found = model.token_logprobs(params, shape, tokens, places, ones)
-      return np.asarray(found)[0, -count:]
-
+    halves, whole = (
+        scored(shape, sample.state.tokens)[-len(sample.tokens) :]
+        for shape in (policy, POLICY)
+    )
     # From pages, some of them written by others, against one fresh forward pass.
-    apart.append(np.abs(sample.logprobs - trained(policy)))
-    rounding.append(np.abs(trained(policy) - trained(POLICY)))
+    apart.append(np.abs(sample.logprobs - halves))
+    rounding.append(np.abs(halves - whole))
   apart, rounding = np.concatenate(apart), np.concatenate(rounding)
   # Halves alone do more to such a sharp policy.
   assert apart.mean() < rounding.mean() and apart.max() < rounding.max()

@@ -70,8 +70,9 @@ engine = sampler._engine
 batch = engine.buckets.blank(8, 1, 8, num_pages)
 with jax.set_mesh(engine._mesh):
   engine._run(batch, 8)
-  *_, (ids, pages) = engine._unstored
-  text = engine._write.lower(engine._pool, ids, pages).compile().as_text()
+  *_, (batch, pages, _) = engine._unstored
+  program = engine._write.lower(engine._pool, batch.write_pages, pages)
+  text = program.compile().as_text()
 assert 'all-' not in text and 'collective' not in text, text
 """
 
@@ -103,13 +104,13 @@ def test_rows_go_where_the_fewest_are_and_stay_with_their_pages():
   shards.leave(1)
   assert shards.choose(None) == 1
   row = Row(0, State(0, pending=(1, 2, 3)), 3, shard=2)
-  pages = shards.take(row)
-  assert all(64 <= page.id < 96 for page in pages)
-  lease = shards.insert(row, (1, 2, 3), pages)
+  fresh = shards.take(row)
+  assert all(64 <= page.id < 96 for page in fresh.pages)
+  lease = shards.insert(row, (1, 2, 3), fresh, True)
   assert shards.choose(lease) == 2
   assert shards.match(2, (1, 2, 3))[1] == 3 and shards.match(0, (1, 2, 3))[1] == 0
   assert shards.num_free == 95 and shards.num_idle == 0
-  del pages
+  del fresh
   shards.clear()
   assert shards.num_free == 96 and shards.choose(None) == 0
   shards.enter(0)

@@ -12,7 +12,7 @@ import pytest
 
 from leafe_jax.config import Experience, Explore, Grpo
 from leafe_jax.experience import build, foresight, preferences
-from leafe_jax.methods import online, reflector
+from leafe_jax.methods import beside, online, reflector
 from leafe_jax.rollout.alternatives import Expert, propose
 from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.explore import explore
@@ -201,7 +201,8 @@ def test_a_group_trains_every_turn_in_the_prompt_it_was_sampled_at(name):
   player, seen = make_player(name, by_luck)
   group = play(player, 6)
   training = types.SimpleNamespace(_config=Grpo(), _step_weight=0.0)
-  found = online.OnlineTraining._sequences(training, group)
+  study = beside.Study(lambda tree, part, arrays: arrays)
+  found = online.OnlineTraining._sequences(training, group, study)
   turns = [(node, turn) for node in group.nodes for turn in node.turns]
   assert {node.success for node in group.nodes} == {True, False}
   assert len(found) == len(turns)

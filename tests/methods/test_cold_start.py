@@ -124,7 +124,7 @@ def test_without_a_teacher_it_stops_before_any_weight_is_read(
      'warm_start.steps above 0'),
     ({'policy.checkpoint': 'x', 'warm_start.num_demonstrations': 0},
      'warm_start.data=FILE'),
-    ({'policy.checkpoint': 'x', 'warm_start.data': ('gs://a/b',)}, 'URL'),
+    ({'policy.checkpoint': 'x', 'warm_start.data': ('s3://a/b',)}, 'URL'),
 ])  # fmt: skip
 def test_what_cannot_teach_is_refused_before_the_run(options, message):
   config = webshop.get_config('debug')

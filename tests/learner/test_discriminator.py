@@ -55,6 +55,6 @@ def test_features_are_the_mean_over_the_response_of_each_alone():
   for (prompt, response), features in zip(said, found, strict=True):
     tokens = np.array([[*prompt, *response]], np.int32)
     places = np.arange(tokens.size)[None].astype(np.int32)
-    hidden = model.hidden(params, policy, tokens, places, np.ones_like(tokens))
+    hidden, _ = model.hidden(params, policy, tokens, places, np.ones_like(tokens))
     expected = np.asarray(hidden)[0, len(prompt):].mean(axis=0)
     np.testing.assert_allclose(features, expected, atol=1e-5)

@@ -22,7 +22,7 @@ from absl import flags
 
 from leafe_jax import command_line, files, settings
 from leafe_jax.experience import scores
-from leafe_jax.learner.policy_gradient import Scorer
+from leafe_jax.learner.scoring import Scorer
 from leafe_jax.methods import catalogue
 from leafe_jax.methods.collect import load_trees
 from leafe_jax.methods.run import Run

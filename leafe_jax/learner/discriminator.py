@@ -20,11 +20,10 @@ from jaxtyping import Array, Float
 
 from leafe_jax import config as config_lib
 from leafe_jax.experience import pipeline
-from leafe_jax.learner import update
 from leafe_jax.learner.policy_gradient import normalise
-from leafe_jax.learner.scoring import CHUNK
+from leafe_jax.learner.scoring import CHUNK, Forward
 from leafe_jax.learner.update import pad_rows
-from leafe_jax.policy import lora, model, sharding
+from leafe_jax.policy import model
 
 
 class Head(NamedTuple):
@@ -120,12 +119,8 @@ class Pooler:
       mesh: Mesh,
       frozen: Mapping[str, Any] | None = None,
   ):
-    self._mesh = mesh
-    self._frozen = dict(frozen or {})
-    self._jitted: Any = jax.jit(
-        functools.partial(_pool, policy_config=policy_config),
-        out_shardings=sharding.replicated(mesh),
-    )
+    find = functools.partial(_pool, policy_config=policy_config)
+    self._sums = Forward(find, policy_config, mesh, frozen)
 
   def __call__(
       self, params: model.Params, said: Sequence[tuple[Sequence[int], Sequence[int]]],
@@ -154,21 +149,15 @@ class Pooler:
           name: pad_rows(value[first : first + batch_rows], batch_rows)
           for name, value in rows.items()
       }
-      with jax.set_mesh(self._mesh):
-        on_device = update.put_batch(part, self._mesh)
-        sums = sums + np.asarray(self._jitted(params, self._frozen, on_device))
+      sums = sums + self._sums(params, part)
     counts = np.array([len(response) for _, response in said])
     return sums[1 : 1 + len(said)] / counts[:, None]
 
 
 def _pool(
-    params: model.Params,
-    frozen: model.Params,
-    batch: Mapping[str, Array],
-    policy_config: config_lib.Policy,
+    weights: model.Params, batch: Mapping[str, Array], policy_config: config_lib.Policy
 ) -> Float[Array, 'P D']:
   """Sums over the tokens of each response; row 0 is of all others."""
-  weights = lora.join(frozen, params, policy_config)
   hidden, _ = model.hidden(
       weights, policy_config, batch['tokens'], batch['positions'], batch['segment_ids']
   )

@@ -116,7 +116,7 @@ def reference_logprobs(
   """Log-probabilities under the frozen reference, as `preferences.batches` asks.
 
   Args:
-    score: a `policy_gradient.Scorer`.
+    score: a `scoring.Scorer`.
     params: of the reference.
     found: pairs that fit into rows of `row_length` tokens.
     row_length: tokens per packed row.

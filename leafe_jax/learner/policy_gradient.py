@@ -1,4 +1,4 @@
-"""GRPO and GiGPO: advantages of groups, the clipped surrogate, scoring.
+"""GRPO and GiGPO: advantages of groups, the clipped surrogate.
 
 No value network: a group of episodes of one task from one reset state is its
 own baseline (arXiv 2402.03300, section 4.1; in its multi-turn form and with
@@ -12,21 +12,16 @@ reads 'old_logprobs', 'ref_logprobs' and 'advantages' from the batch, each
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, UInt32
+from jaxtyping import Array, Bool, Float
 
 from leafe_jax import config as config_lib
-from leafe_jax.learner import losses, update
+from leafe_jax.learner import losses
 from leafe_jax.learner.losses import Terms
-from leafe_jax.policy import lora, model, sharding
 
 _EPSILON = 1e-6
 # As in verl: keeps exp() finite where policies have drifted far apart.
@@ -227,64 +222,3 @@ def low_variance_kl(
   """
   d = jnp.clip(ref_log_probs - log_probs, -_MAX_LOG_RATIO, _MAX_LOG_RATIO)
   return jnp.clip(jnp.exp(d) - d - 1, -_MAX_KL, _MAX_KL)
-
-
-class Scorer:
-  """scorer(params, batch) -> log-probabilities by the training forward.
-
-  Args:
-    policy_config: of the policy.
-    mesh: of the weights.
-    frozen: weights beneath adapters, as for `update.make_update`.
-  """
-
-  def __init__(
-      self,
-      policy_config: config_lib.Policy,
-      mesh: Mesh,
-      frozen: Mapping[str, Any] | None = None,
-  ):
-    self._mesh = mesh
-    self._frozen = dict(frozen or {})
-    self._jitted: Any = jax.jit(
-        functools.partial(_score, policy_config=policy_config),
-        out_shardings=sharding.replicated(mesh),
-    )
-
-  def __call__(
-      self, params: model.Params, batch: Mapping[str, np.ndarray]
-  ) -> Float[np.ndarray, 'B T']:
-    """Natural-log probability of every token given those before it.
-
-    0 on padding and on the first token of a sequence.
-
-    Args:
-      params: weights.
-      batch: 'tokens', 'positions' and 'segment_ids', host arrays [B, T].
-    """
-    return self.with_routes(params, batch)[0]
-
-  def with_routes(
-      self, params: model.Params, batch: Mapping[str, np.ndarray]
-  ) -> tuple[Float[np.ndarray, 'B T'], UInt32[np.ndarray, 'B T'] | None]:
-    """The same, and numbers for the experts that were asked; None without any."""
-    names = ('tokens', 'positions', 'segment_ids')
-    rows = batch['tokens'].shape[0]
-    with jax.set_mesh(self._mesh):
-      on_device = update.put_batch({n: batch[n] for n in names}, self._mesh)
-      found = jax.device_get(self._jitted(params, self._frozen, on_device))
-    return jax.tree.map(lambda array: array[:rows], found)
-
-
-def _score(
-    params: model.Params,
-    frozen: model.Params,
-    batch: Mapping[str, Array],
-    policy_config: config_lib.Policy,
-) -> tuple[Array, Array | None]:
-  weights = lora.join(frozen, params, policy_config)
-  found = model.token_scores(
-      weights, policy_config, batch['tokens'], batch['positions'],
-      batch['segment_ids'],
-  )
-  return found.logprobs, None if found.noted is None else found.noted.routes

@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 from leafe_jax import config as config_lib
 from leafe_jax.learner import optimizers, policy_gradient
 from leafe_jax.learner.losses import Loss
-from leafe_jax.learner.scoring import score_sequences
+from leafe_jax.learner.scoring import Scorer, score_sequences
 from leafe_jax.learner.update import (
   TrainState,
   check_finite,
@@ -108,7 +108,7 @@ class PolicyUpdate:
         config.old_logprobs == 'recomputed'
         or (config.old_logprobs == 'auto' and policy_config.dtype != 'float32')
     )
-    self._score = policy_gradient.Scorer(policy_config, mesh, frozen)
+    self._score = Scorer(policy_config, mesh, frozen)
     scale = policy_config.lora_rate_scale if frozen else 1.0
     self._optimizer = make_optimizer(config, scale)
     self._update = make_update(

@@ -1,20 +1,153 @@
-"""Scores of many sequences by a frozen policy, a few packed rows at a time."""
+"""What a frozen policy says of many sequences, a few packed rows at a time."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, UInt32
 
+from leafe_jax import config as config_lib
 from leafe_jax.experience import pipeline
-from leafe_jax.learner.update import pad_rows
+from leafe_jax.learner import update
+from leafe_jax.policy import lora, model, sharding
 
-# (weights, packed rows) -> arrays [B, T, ...]: a `policy_gradient.Scorer`, ...
+# (weights, packed rows) -> arrays [B, T, ...]: a `Scorer`, a `Likeliest`.
 Score = Callable[[Any, Mapping[str, np.ndarray]], Any]
 # Sequences that are packed and scored together; bounds the memory this takes.
 CHUNK = 512
+
+
+class Forward:
+  """forward(params, batch) -> what one pass over packed rows finds, on the host.
+
+  Args:
+    find: (whole weights, batch on the devices) -> a tree of arrays; is compiled.
+    policy_config: of the policy.
+    mesh: of the weights.
+    frozen: weights beneath adapters, as for `update.make_update`.
+  """
+
+  def __init__(
+      self,
+      find: Callable[[model.Params, Mapping[str, Array]], Any],
+      policy_config: config_lib.Policy,
+      mesh: Mesh,
+      frozen: Mapping[str, Any] | None = None,
+  ):
+    def run(params: model.Params, frozen: model.Params, batch: Mapping[str, Array]):
+      return find(lora.join(frozen, params, policy_config), batch)
+
+    self._mesh = mesh
+    self._frozen = dict(frozen or {})
+    self._jitted: Any = jax.jit(run, out_shardings=sharding.replicated(mesh))
+
+  def __call__(self, params: model.Params, batch: Mapping[str, np.ndarray]) -> Any:
+    with jax.set_mesh(self._mesh):
+      on_device = update.put_batch(batch, self._mesh)
+      return jax.device_get(self._jitted(params, self._frozen, on_device))
+
+
+class Scorer:
+  """scorer(params, batch) -> log-probabilities by the training forward.
+
+  Args:
+    policy_config: of the policy.
+    mesh: of the weights.
+    frozen: weights beneath adapters, as for `update.make_update`.
+  """
+
+  def __init__(
+      self,
+      policy_config: config_lib.Policy,
+      mesh: Mesh,
+      frozen: Mapping[str, Any] | None = None,
+  ):
+    find = functools.partial(_score, policy_config=policy_config)
+    self._forward = Forward(find, policy_config, mesh, frozen)
+
+  def __call__(
+      self, params: model.Params, batch: Mapping[str, np.ndarray]
+  ) -> Float[np.ndarray, 'B T']:
+    """Natural-log probability of every token given those before it.
+
+    0 on padding and on the first token of a sequence.
+
+    Args:
+      params: weights.
+      batch: 'tokens', 'positions' and 'segment_ids', host arrays [B, T].
+    """
+    return self.with_routes(params, batch)[0]
+
+  def with_routes(
+      self, params: model.Params, batch: Mapping[str, np.ndarray]
+  ) -> tuple[Float[np.ndarray, 'B T'], UInt32[np.ndarray, 'B T'] | None]:
+    """The same, and numbers for the experts that were asked; None without any."""
+    return _on_rows(self._forward, params, batch)
+
+
+def _score(
+    weights: model.Params, batch: Mapping[str, Array], policy_config: config_lib.Policy
+) -> tuple[Array, Array | None]:
+  found = model.token_scores(
+      weights, policy_config, batch['tokens'], batch['positions'],
+      batch['segment_ids'],
+  )
+  return found.logprobs, None if found.noted is None else found.noted.routes
+
+
+class Likeliest:
+  """likeliest(params, batch) -> the most probable tokens at every place.
+
+  Args:
+    policy_config: of the policy.
+    mesh: of the weights.
+    count: K, tokens at each place.
+    frozen: weights beneath adapters, as for `update.make_update`.
+  """
+
+  def __init__(
+      self,
+      policy_config: config_lib.Policy,
+      mesh: Mesh,
+      count: int,
+      frozen: Mapping[str, Any] | None = None,
+  ):
+    find = functools.partial(_likeliest, policy_config=policy_config, count=count)
+    self._forward = Forward(find, policy_config, mesh, frozen)
+
+  def __call__(
+      self, params: model.Params, batch: Mapping[str, np.ndarray]
+  ) -> tuple[Float[np.ndarray, 'B T K'], Int[np.ndarray, 'B T K']]:
+    """(log-probabilities, ids) of what could stand at a place.
+
+    Args:
+      params: weights.
+      batch: 'tokens', 'positions' and 'segment_ids', host arrays [B, T].
+    """
+    return _on_rows(self._forward, params, batch)
+
+
+def _likeliest(
+    weights: model.Params, batch: Mapping[str, Array], policy_config: config_lib.Policy,
+    count: int,
+) -> tuple[Array, Array]:  # fmt: skip
+  return model.likeliest(
+      weights, policy_config, batch['tokens'], batch['positions'],
+      batch['segment_ids'], count,
+  )
+
+
+def _on_rows(forward: Forward, params: model.Params, batch: Mapping[str, Any]) -> Any:
+  """What is found of the rows themselves: those that pad a mesh are cut off."""
+  names = ('tokens', 'positions', 'segment_ids')
+  rows = len(batch['tokens'])
+  found = forward(params, {name: batch[name] for name in names})
+  return jax.tree.map(lambda array: array[:rows], found)
 
 
 def score_sequences(
@@ -64,7 +197,7 @@ def score_places(
   parts = []
   for first in range(0, len(rows['tokens']), batch_rows):
     part = {
-        name: pad_rows(value[first : first + batch_rows], batch_rows)
+        name: update.pad_rows(value[first : first + batch_rows], batch_rows)
         for name, value in rows.items()
     }
     parts.append((part['place'], score(params, part)))

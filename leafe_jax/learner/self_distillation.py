@@ -18,20 +18,15 @@ teacher scored, and 'teacher_logprobs' [B, T]; for `forward` 'candidates' and
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from leafe_jax import config as config_lib
-from leafe_jax.learner import losses, update
+from leafe_jax.learner import losses
 from leafe_jax.learner.losses import Loss, Terms
-from leafe_jax.policy import lora, model, sharding
 
 # As in policy gradients: keeps exp() finite where policies have drifted apart.
 _MAX_LOG_RATIO = 20.0
@@ -179,58 +174,3 @@ def beside(first: Loss, second: Loss, weight: float, name: str) -> Loss:
 def _taught(batch: Mapping[str, Array]) -> Float[Array, 'B T-1']:
   """Loss weights of the tokens that a teacher scored."""
   return losses.target_weights(batch) * (batch['taught'][:, 1:] > 0)
-
-
-class Likeliest:
-  """likeliest(params, batch) -> the most probable tokens at every place.
-
-  Args:
-    policy_config: of the policy.
-    mesh: of the weights.
-    count: K, tokens at each place.
-    frozen: weights beneath adapters, as for `update.make_update`.
-  """
-
-  def __init__(
-      self,
-      policy_config: config_lib.Policy,
-      mesh: Mesh,
-      count: int,
-      frozen: Mapping[str, Any] | None = None,
-  ):
-    self._mesh = mesh
-    self._frozen = dict(frozen or {})
-    self._jitted: Any = jax.jit(
-        functools.partial(_likeliest, policy_config=policy_config, count=count),
-        out_shardings=sharding.replicated(mesh),
-    )
-
-  def __call__(
-      self, params: model.Params, batch: Mapping[str, np.ndarray]
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """(log-probabilities, ids), each [B, T, K], of what could stand at a place.
-
-    Args:
-      params: weights.
-      batch: 'tokens', 'positions' and 'segment_ids', host arrays [B, T].
-    """
-    names = ('tokens', 'positions', 'segment_ids')
-    rows = batch['tokens'].shape[0]
-    with jax.set_mesh(self._mesh):
-      on_device = update.put_batch({n: batch[n] for n in names}, self._mesh)
-      found = self._jitted(params, self._frozen, on_device)
-    return np.asarray(found[0])[:rows], np.asarray(found[1])[:rows]
-
-
-def _likeliest(
-    params: model.Params,
-    frozen: model.Params,
-    batch: Mapping[str, Array],
-    policy_config: config_lib.Policy,
-    count: int,
-) -> tuple[Array, Array]:
-  weights = lora.join(frozen, params, policy_config)
-  return model.likeliest(
-      weights, policy_config, batch['tokens'], batch['positions'],
-      batch['segment_ids'], count,
-  )

@@ -20,7 +20,7 @@ from leafe_jax import hosts
 from leafe_jax.config import Dpo, Experiment
 from leafe_jax.experience import build, dataset, pipeline, preferences
 from leafe_jax.learner.dpo import preference_loss, reference_logprobs
-from leafe_jax.learner.policy_gradient import Scorer
+from leafe_jax.learner.scoring import Scorer
 from leafe_jax.methods import lengths, stage1
 from leafe_jax.methods.arms import ALL_READ, BASE, Arm, Phase
 from leafe_jax.methods.collect import load_trees

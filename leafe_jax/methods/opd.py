@@ -29,8 +29,7 @@ from leafe_jax.experience.examples import Example
 from leafe_jax.learner import optimizers
 from leafe_jax.learner import self_distillation as losses
 from leafe_jax.learner.checkpoints import Checkpoints, save_params
-from leafe_jax.learner.policy_gradient import Scorer
-from leafe_jax.learner.scoring import score_sequences
+from leafe_jax.learner.scoring import Likeliest, Scorer, score_sequences
 from leafe_jax.learner.update import TrainState, check_finite, init_state, make_update
 from leafe_jax.methods import lengths, stage1
 from leafe_jax.methods.arms import (
@@ -264,9 +263,7 @@ class _Forward:
     options = run.config.self_distill
     self.loss = functools.partial(losses.forward, clip=options.clip)
     self._count = min(options.top_k, run.shape.vocab_size)
-    self._likeliest = losses.Likeliest(
-        run.shape.policy, run.mesh, self._count, frozen
-    )
+    self._likeliest = Likeliest(run.shape.policy, run.mesh, self._count, frozen)
     self._config = config
 
   def taught(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from leafe_jax.experience import examples, pipeline, preferences
 from leafe_jax.experience.preferences import Pair
 from leafe_jax.learner import dpo, losses, optimizers, update
-from leafe_jax.learner.policy_gradient import Scorer
+from leafe_jax.learner.scoring import Scorer
 from leafe_jax.policy import model
 from tests.learner.conftest import VOCAB
 

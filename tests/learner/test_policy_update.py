@@ -10,7 +10,7 @@ import pytest
 
 from leafe_jax.config import Grpo
 from leafe_jax.experience import pipeline
-from leafe_jax.learner import policy_update
+from leafe_jax.learner import policy_update, scoring
 
 CONFIG = dataclasses.replace(
     Grpo(), learning_rate=1e-2, minibatches=2, epochs=2, entropy=0.0
@@ -54,7 +54,7 @@ def test_every_row_is_learnt_from_once_per_epoch(
 def test_good_tokens_become_likelier_and_bad_ones_less(
     policy, mesh, params, rows, tmp_path
 ):
-  score = policy_update.policy_gradient.Scorer(policy, mesh)
+  score = scoring.Scorer(policy, mesh)
   first = score(params, rows)
   _, state, _ = step(policy, mesh, params, rows, tmp_path, old_logprobs='recomputed')
   moved = (score(state.params, rows) - first) * (rows['weights'] > 0)

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from leafe_jax.learner import scoring
-from leafe_jax.learner.policy_gradient import Scorer
-from leafe_jax.learner.self_distillation import Likeliest
+from leafe_jax.learner.scoring import Likeliest, Scorer
 from tests.learner.conftest import VOCAB
 
 LENGTH = 12

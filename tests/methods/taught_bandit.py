@@ -8,7 +8,7 @@ import numpy as np
 
 from leafe_jax import config as config_lib
 from leafe_jax.experience import examples
-from leafe_jax.learner.policy_gradient import Scorer
+from leafe_jax.learner.scoring import Scorer
 from leafe_jax.methods import training
 from leafe_jax.methods.run import BASE, Run
 from leafe_jax.tree import Node, Tree, Turn

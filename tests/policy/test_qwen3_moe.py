@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from leafe_jax import config as config_lib
-from leafe_jax.learner import losses, optimizers, policy_update, update
+from leafe_jax.learner import losses, optimizers, policy_update, scoring, update
 from leafe_jax.policy import experts, hf_export, huggingface, lora, model, sharding
 from leafe_jax.policy.hf_files import UnsupportedCheckpoint
 from leafe_jax.sampler import Request, Rules, Sampler
@@ -257,7 +257,7 @@ def test_reinforcement_learning_reports_tokens_that_were_sent_elsewhere(
   rows = batch_of(tokens) | {'advantages': np.ones(tokens.shape, np.float32)}
   config = config_lib.Grpo(minibatches=1, epochs=1, kl=0.0)
   run = policy_update.PolicyUpdate(POLICY, config, mesh, 0, tmp_path)
-  score = policy_update.policy_gradient.Scorer(POLICY, mesh)
+  score = scoring.Scorer(POLICY, mesh)
   rows['logprobs'], routes = score.with_routes(params, rows)
   assert routes is not None
   elsewhere = routes.copy()

@@ -44,7 +44,7 @@ from leafe_jax.tracking.opening import opened
 REPORT = 'report'
 
 # Phases that train on groups of episodes, for which grpo.match_explore counts.
-ONLINE = ('grpo', 'gigpo', 'jerp')
+ONLINE = ('grpo', 'gigpo', 'jerp', 'sdpo', 'sdar', 'mel')
 
 
 def phases_of(config: Experiment) -> list[Phase]:

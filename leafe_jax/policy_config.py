@@ -14,7 +14,7 @@ class Policy:
   prompts: str = option('', 'TOML file of what is said to a checkpoint, see configs/prompts; empty: the default')
   history_turns: int = option(0, "earlier turns in a checkpoint's prompts, which then begin anew at every turn (2: verl-agent); 0: all, in a transcript that only grows", at_least=0)
   template: dict[str, Any] = option({}, "variables of the checkpoint's chat template, such as enable_thinking")
-  num_layers: int = option(3, 'decoder layers', at_least=1)
+  num_layers: int = option(3, 'decoder layers', at_least=1, at_most=10_000)
   embed_dim: int = option(64, 'width of the residual stream', at_least=1)
   num_heads: int = option(2, 'query heads', at_least=1)
   num_kv_heads: int = option(2, 'key and value heads (divides num_heads)', at_least=1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging as python_logging
+import types
 
 import pytest
 
@@ -149,7 +150,8 @@ def test_a_phase_starts_with_the_time_that_phases_done_before_tell(
 ):
   caplog.set_level(python_logging.INFO, logger='absl')
   now = iter(range(0, 10_000, 300))
-  monkeypatch.setattr(experiment.time, 'monotonic', lambda: next(now))
+  clock = types.SimpleNamespace(monotonic=lambda: next(now), time=lambda: 0.0)
+  monkeypatch.setattr(experiment, 'time', clock)
 
   def phase(name):
     return Phase(name, (), lambda run, directory: {}, lambda config: Effort(episodes=3))

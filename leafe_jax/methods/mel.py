@@ -245,7 +245,7 @@ def rows(written: Sequence[Written], weight: float) -> list[Arrays]:
     tokens = np.asarray([*m.prompt_ids, *m.response_ids], np.int32)
     found.append({
         'tokens': tokens, 'weights': none, 'advantages': none, 'logprobs': none,
-        META: labels,
+        'routes': none.astype(np.uint32), META: labels,
     })
   return found
 

@@ -11,7 +11,8 @@ import pytest
 from leafe_jax import config as config_lib
 from leafe_jax.experience import pipeline
 from leafe_jax.experience.examples import Example
-from leafe_jax.policy import model, sharding
+from leafe_jax.policy import sharding
+from tests.drawn import draw_params
 
 VOCAB = 32
 
@@ -30,7 +31,7 @@ def mesh() -> jax.sharding.Mesh:
 
 @pytest.fixture(scope='session')
 def first_params(policy, mesh) -> dict[str, jax.Array]:
-  return model.init_params(policy, VOCAB, jax.random.key(0), mesh)
+  return draw_params(policy, VOCAB, mesh)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 import pytest
 
@@ -10,6 +9,7 @@ from leafe_jax import config as config_lib
 from leafe_jax.learner import discriminator
 from leafe_jax.policy import model
 from leafe_jax.policy.sharding import make_mesh
+from tests.drawn import draw_params
 
 AGENT = np.array([[1.0, 0.0], [1.0, 2.0]], np.float32)
 EXPERT = np.array([[-1.0, 0.0], [-1.0, 2.0]], np.float32)
@@ -49,7 +49,7 @@ def test_features_are_the_mean_over_the_response_of_each_alone():
       max_length=16,
   )
   mesh = make_mesh(config_lib.Mesh())
-  params = model.init_params(policy, 11, jax.random.key(0), mesh)
+  params = draw_params(policy, 11, mesh)
   said = [([1, 2, 3], [4, 5]), ([6], [7, 8, 9]), ([2], [2])]
   found = discriminator.Pooler(policy, mesh)(params, said, 8, 2)
   for (prompt, response), features in zip(said, found, strict=True):

@@ -246,9 +246,9 @@ def test_a_run_checks_its_memory_at_the_start(tmp_path):
   config = settings.from_config_dict(sokoban.get_config('debug'))
   fits = Run(config, RunDirectory(tmp_path / 'a'), '')
   fits.check_memory()
-  deep = dataclasses.replace(config.policy, num_layers=10**8)
+  wide = dataclasses.replace(config.policy, mlp_dim=10**10)
   huge = Run(
-      dataclasses.replace(config, policy=deep), RunDirectory(tmp_path / 'b'), ''
+      dataclasses.replace(config, policy=wide), RunDirectory(tmp_path / 'b'), ''
   )
   with pytest.raises(RunStopped, match='GB a device at least(.|\n)*optimizer'):
     huge.check_memory()

@@ -32,7 +32,7 @@ def mesh():
 
 @pytest.fixture(scope='module')
 def base(mesh):
-  return model.init_params(CONFIG, VOCAB, jax.random.key(0), mesh)
+  return draw_params(CONFIG, VOCAB, mesh)
 
 
 @pytest.fixture(scope='module')
@@ -155,6 +155,7 @@ import jax, numpy as np
 from leafe_jax.config import Mesh, Policy
 from leafe_jax.learner import losses, optimizers, update
 from leafe_jax.policy import lora, model, sharding
+from tests.drawn import draw_params
 
 form = sys.argv[1]
 policy = Policy(num_layers=2, embed_dim=32, num_heads=4, num_kv_heads=2, head_dim=8,

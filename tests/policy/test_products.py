@@ -11,6 +11,7 @@ import pytest
 from leafe_jax import config as config_lib
 from leafe_jax.learner import losses, optimizers, update
 from leafe_jax.policy import lora, model, products, scores, sharding
+from tests.drawn import draw_params
 
 FORMS = {
     'into heads': ('btd,dnh->btnh', (2, 6, 8), (8, 3, 4)),
@@ -92,7 +93,7 @@ def test_the_result_may_be_wider_than_the_product():
 
 def training_step(config, mesh, rows, length):
   """An update's program, its state and a batch."""
-  weights = model.init_params(config, 64, jax.random.key(0), mesh)
+  weights = draw_params(config, 64, mesh)
   frozen = {}
   if config.lora_rank:
     frozen = lora.freeze(weights, config, mesh)

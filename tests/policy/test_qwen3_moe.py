@@ -12,6 +12,7 @@ from leafe_jax.learner import losses, optimizers, policy_update, scoring, update
 from leafe_jax.policy import experts, hf_export, huggingface, lora, model, sharding
 from leafe_jax.policy.hf_files import UnsupportedCheckpoint
 from leafe_jax.sampler import Request, Rules, Sampler
+from tests.drawn import draw_params
 
 VOCAB = 33
 POLICY = config_lib.Policy(
@@ -32,7 +33,7 @@ def _mesh():
 
 @pytest.fixture(scope='module', name='params')
 def _params(mesh):
-  return model.init_params(POLICY, VOCAB, jax.random.key(0), mesh)
+  return draw_params(POLICY, VOCAB, mesh)
 
 
 @pytest.fixture(scope='module', name='checkpoint')

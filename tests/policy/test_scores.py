@@ -20,6 +20,7 @@ from leafe_jax.policy import (
   stacks,
   weights,
 )  # fmt: skip
+from tests.drawn import draw_params
 
 VOCAB = 37
 CONFIG = config_lib.Policy(
@@ -31,7 +32,7 @@ CONFIG = config_lib.Policy(
 @pytest.fixture(scope='module')
 def params():
   mesh = sharding.make_mesh(config_lib.Mesh(), jax.devices()[:1])
-  return model.init_params(CONFIG, VOCAB, jax.random.key(0), mesh)
+  return draw_params(CONFIG, VOCAB, mesh)
 
 
 def make_batch(rows, length):

@@ -10,6 +10,7 @@ import pytest
 from leafe_jax import config as config_lib
 from leafe_jax.policy import model, sharding
 from leafe_jax.sampler import Sampler
+from tests.drawn import draw_params
 from tests.sampler.tiny import POLICY, SAMPLER, VOCAB
 
 
@@ -20,7 +21,7 @@ def mesh():
 
 @pytest.fixture(scope='session')
 def params(mesh):
-  params = model.init_params(POLICY, VOCAB, jax.random.key(0), mesh)
+  params = draw_params(POLICY, VOCAB, mesh)
   return {name: 2 * value for name, value in params.items()}  # sharper choices
 
 

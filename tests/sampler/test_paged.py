@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,8 +13,9 @@ from jax._src.literals import TypedInt
 from jax.experimental import pallas
 from jax.experimental.pallas.ops.tpu.ragged_paged_attention import kernel
 
-from leafe_jax.policy import model, sharding
+from leafe_jax.policy import sharding
 from leafe_jax.sampler import Request, Rules, Sampler, ragged
+from tests.drawn import draw_params
 from tests.sampler.tiny import POLICY, SAMPLER, VOCAB, play
 
 PAGED = dataclasses.replace(SAMPLER, attention='paged')
@@ -61,7 +61,7 @@ def grow(mesh):
   """What `play` samples on a mesh: tokens and log-probabilities."""
   config = dataclasses.replace(PAGED, num_pages=512)
   sampler = Sampler(POLICY, config, mesh)
-  sampler.load(model.init_params(POLICY, VOCAB, jax.random.key(0), mesh), 7)
+  sampler.load(draw_params(POLICY, VOCAB, mesh), 7)
   return [(sample.tokens, sample.logprobs) for sample in play(sampler)]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from leafe_jax.policy import model
 from leafe_jax.sampler import Request, Rules, Sampler
+from tests.drawn import draw_params
 from tests.sampler.tiny import POLICY as PLAIN
 from tests.sampler.tiny import SAMPLER as PLAIN_SAMPLER
 from tests.sampler.tiny import VOCAB
@@ -24,7 +25,7 @@ RULES = Rules(max_tokens=5)
 
 @pytest.fixture(scope='module')
 def params(mesh):
-  params = model.init_params(POLICY, VOCAB, jax.random.key(1), mesh)
+  params = draw_params(POLICY, VOCAB, mesh)
   return {name: 2 * value for name, value in params.items()}  # sharper choices
 
 

@@ -191,7 +191,9 @@ def test_an_undisturbed_run_that_fails_is_wrong_and_the_soak_goes_on(
   assert entry.outcome == judge.WRONG and 'undisturbed run' in entry.why
 
 
-def test_where_a_run_is_at_a_moment_is_nobodys_result(tmp_path):
+def test_what_a_run_says_of_itself_alone_is_nobodys_result(tmp_path):
   (tmp_path / 'results.json').write_text('{}')
   (tmp_path / heartbeat.FILE).write_text('{"pid": 1}')
+  (tmp_path / 'trackers').mkdir()
+  (tmp_path / 'trackers' / 'id.json').write_text('{"id": "x"}')
   assert judge.results(tmp_path) == ['results.json']

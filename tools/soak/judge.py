@@ -129,7 +129,7 @@ def results(directory: pathlib.Path) -> list[str]:
   for path in sorted(directory.rglob('*')):
     name = path.relative_to(directory)
     bits = path.suffix in ('.json', '.jsonl') or '.array_record-' in path.name
-    apart = {'params', 'checkpoints', 'tensorboard'} & set(name.parts)
+    apart = {'params', 'checkpoints', 'tensorboard', 'trackers'} & set(name.parts)
     own = path.name in _OWN or path.name.startswith('.')
     if path.is_file() and (bits or name.parts[0] == 'report') and not apart and not own:
       kept.append(str(name))

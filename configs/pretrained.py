@@ -126,7 +126,8 @@ SLICES = {
         'qwen3_30b_a3b', 16, 16, 32_768, 32, 'v5p:2x2x4', expert=4
     ),
     'qwen3_5_9b': Variant(
-        'qwen3_5_9b', 16, 4, 8192, 16, 'v5e:4x4', 4, momentum_dtype='bfloat16'
+        'qwen3_5_9b', 16, 4, 8192, 16, 'v5e:4x4', 4, accumulates=False,
+        momentum_dtype='bfloat16',
     ),
     'llama3_70b': Variant('llama3_70b', 64, 16, 32_768, 32, 'v5p:4x4x4', 8),
     'llama3_70b_v6e_256': Variant('llama3_70b', 256, 32, 32_768, 32, 'v6e:16x16', 8),

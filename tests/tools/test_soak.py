@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from envs import api
+from leafe_jax import heartbeat
 from tests.fragile_worlds import Fragile
 from tools.soak import faults, judge, play, report, troubled
 from tools.soak.__main__ import Soak
@@ -188,3 +189,9 @@ def test_an_undisturbed_run_that_fails_is_wrong_and_the_soak_goes_on(
   soak = Soak(['raises'], tmp_path, 0, 20, [faults.Signals('a', (signal.SIGKILL,))])
   entry = soak.draw(0)
   assert entry.outcome == judge.WRONG and 'undisturbed run' in entry.why
+
+
+def test_where_a_run_is_at_a_moment_is_nobodys_result(tmp_path):
+  (tmp_path / 'results.json').write_text('{}')
+  (tmp_path / heartbeat.FILE).write_text('{"pid": 1}')
+  assert judge.results(tmp_path) == ['results.json']

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from leafe_jax import heartbeat
 from leafe_jax.learner import checkpoints
 from tools.soak.faults import Scene
 from tools.soak.play import Ending
@@ -18,7 +19,8 @@ SURVIVED, REGENERATED = 'survived', 'regenerated'
 REFUSED, WRONG = 'refused', 'WRONG'
 OUTCOMES = (SURVIVED, REGENERATED, REFUSED, WRONG)
 MOST_REMEDIES = 4
-# Measured, so other in every run.
+# Tell of starts and times, so they are other in every run.
+_OWN = ('seal.json', 'attempts.jsonl', heartbeat.FILE)
 _TIMES = ('wall_s', 'speed', 'resumed', 'seal')
 _AGAIN = re.compile(
     '(?<!what is )made again|made anew|explored again|written again|played again'
@@ -128,7 +130,7 @@ def results(directory: pathlib.Path) -> list[str]:
     name = path.relative_to(directory)
     bits = path.suffix in ('.json', '.jsonl') or '.array_record-' in path.name
     apart = {'params', 'checkpoints', 'tensorboard'} & set(name.parts)
-    own = path.name in ('seal.json', 'attempts.jsonl') or path.name.startswith('.')
+    own = path.name in _OWN or path.name.startswith('.')
     if path.is_file() and (bits or name.parts[0] == 'report') and not apart and not own:
       kept.append(str(name))
   return kept

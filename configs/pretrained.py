@@ -5,7 +5,8 @@
                          qwen2_5_7b_qlora_gpu1                   ... over nf4
     eight such GPUs      qwen2_5_7b_gpu8                         all weights
     TPU slices           qwen2_5_7b (v5e, 16 chips), qwen2_5_7b_v6e_16,
-                         qwen2_5_7b_v5p_16, qwen3_30b_a3b (v5p, 16 chips),
+                         qwen2_5_7b_v5p_16, qwen3_5_9b (v5e, 16 chips),
+                         qwen3_30b_a3b (v5p, 16 chips),
                          llama3_70b (v5p, 64), llama3_70b_v6e_256
 
 The variants of GPUs are in every config file with real checkpoints, those of
@@ -48,6 +49,13 @@ MODELS = {
         mlp_dim=6144, layer_kinds=('experts',), num_experts=128, experts_per_token=8,
         expert_dim=768, vocab_size=151_936, rope_theta=1e6, tie_embeddings=False,
         qk_norm=True,
+    ),
+    'qwen3_5_9b': dict(
+        num_layers=32, embed_dim=4096, num_heads=16, num_kv_heads=4, head_dim=256,
+        mlp_dim=12_288, layer_kinds=('delta', 'delta', 'delta', 'full'),
+        delta_key_heads=16, delta_value_heads=32, delta_key_dim=128,
+        delta_value_dim=128, vocab_size=248_320, rope_theta=1e7, rope_share=0.25,
+        tie_embeddings=False, qk_norm=True, norm_plus_one=True, output_gate=True,
     ),
     'llama3_70b': dict(
         num_layers=80, embed_dim=8192, num_heads=64, num_kv_heads=8, head_dim=128,
@@ -116,6 +124,10 @@ SLICES = {
     'qwen2_5_7b_v5p_16': Variant('qwen2_5_7b', 16, 16, 65_536, 64, 'v5p:2x2x4', 4),
     'qwen3_30b_a3b': Variant(
         'qwen3_30b_a3b', 16, 16, 32_768, 32, 'v5p:2x2x4', expert=4
+    ),
+    'qwen3_5_9b': Variant(
+        'qwen3_5_9b', 16, 4, 8192, 16, 'v5e:4x4', 4, accumulates=False,
+        momentum_dtype='bfloat16',
     ),
     'llama3_70b': Variant('llama3_70b', 64, 16, 32_768, 32, 'v5p:4x4x4', 8),
     'llama3_70b_v6e_256': Variant('llama3_70b', 256, 32, 32_768, 32, 'v6e:16x16', 8),

@@ -35,7 +35,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import delta_rule, layers
+from leafe_jax.policy import delta_rule, layers, sharding
 from leafe_jax.policy.delta_rule import Tokens
 
 # Weights of a head that are exponents: never rounded to halves to save a cast.
@@ -120,12 +120,18 @@ def _tokens(
   beta = layers.project('btd,dw->btw', x, weights, 'beta_weight_ldw')
   wide = fade.astype(jnp.float32) + weights['fade_bias_lw'].astype(jnp.float32)
   rate = jnp.exp(weights['fade_log_lw'].astype(jnp.float32))
-  return Tokens(
+  tokens = Tokens(
       q=q * config.delta_key_dim**-0.5, k=k,
       v=v.reshape(*heads, config.delta_value_dim),
       g=-rate * jax.nn.softplus(wide),
       beta=jax.nn.sigmoid(beta).astype(jnp.float32),
   )
+  return Tokens(*map(_by_heads, tokens))
+
+
+def _by_heads(x: Float[Array, 'B T W *J']) -> Float[Array, 'B T W *J']:
+  """Heads over `tensor`: the cuts of the joined product are not those of heads."""
+  return sharding.constrain(x, ('batch', 'length', 'heads', None)[: x.ndim])
 
 
 def _unit(x: Float[Array, '... I']) -> Float[Array, '... I']:

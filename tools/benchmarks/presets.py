@@ -65,7 +65,7 @@ def _sized(
 _RECURRENT = dataclasses.replace(
     _SMALL, layer_kinds=('delta', 'delta', 'delta', 'full'), norm_plus_one=True,
     output_gate=True, rope_share=0.25, delta_key_heads=4, delta_value_heads=8,
-    delta_key_dim=32, delta_value_dim=32, scan_layers=True,
+    delta_key_dim=32, delta_value_dim=32,
 )
 
 # Qwen3 shapes of 0.04, 3.7 and 15 million weights; SmolLM2-135M; Qwen2.5 at 0.5B

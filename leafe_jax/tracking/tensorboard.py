@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
-
-import tensorboardX
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 
 from leafe_jax.tracking.api import Cell, Subject
 
 _RUN = 'run'  # the part of what belongs to no other
 _PICTURES = ('.png',)
+
+
+@contextlib.contextmanager
+def _without(name: str) -> Iterator[None]:
+  """Hides a package that is not imported yet from those who only look for it."""
+  if name in sys.modules:
+    yield
+    return
+  sys.modules[name] = None  # type: ignore[assignment]
+  try:
+    yield
+  finally:
+    del sys.modules[name]
+
+
+# It would import torch where that is installed: seconds and 200 MB for one type.
+with _without('torch'):
+  import tensorboardX
 
 
 class TensorBoard:

@@ -190,9 +190,9 @@ def test_the_command_finds_its_own_packages_first_and_worlds_of_the_folder(folde
 
 # Extras and backends, which cost nothing where nobody asks for them.
 UNASKED = (
-    'wandb', 'trackio', 'tensorboard', 'ray', 'gcsfs', 'google.cloud.storage', 'openenv',
-    'verifiers', 'starlette', 'uvicorn', 'torch', 'gymnasium', 'textarena',
-)
+    'wandb', 'trackio', 'tensorboard', 'ray', 'gcsfs', 'google.cloud.storage',
+    'openenv', 'verifiers', 'starlette', 'uvicorn', 'torch', 'gymnasium', 'textarena',
+)  # fmt: skip
 LOOK = '''
 import json, sys
 from leafe_jax import main

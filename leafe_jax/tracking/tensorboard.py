@@ -15,20 +15,19 @@ _PICTURES = ('.png',)
 
 
 @contextlib.contextmanager
-def _without(name: str) -> Iterator[None]:
-  """Hides a package that is not imported yet from those who only look for it."""
-  if name in sys.modules:
-    yield
-    return
-  sys.modules[name] = None  # type: ignore[assignment]
+def _without(*names: str) -> Iterator[None]:
+  """Hides packages that are not imported yet from those who only look for them."""
+  hidden = [name for name in names if name not in sys.modules]
+  sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
   try:
     yield
   finally:
-    del sys.modules[name]
+    for name in hidden:
+      del sys.modules[name]
 
 
-# It would import torch where that is installed: seconds and 200 MB for one type.
-with _without('torch'):
+# It would import them where they are installed: seconds and 200 MB for nothing.
+with _without('torch', 'google.cloud.storage'):
   import tensorboardX
 
 

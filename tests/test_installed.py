@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import os
 import pathlib
@@ -185,3 +186,27 @@ def test_the_command_finds_its_own_packages_first_and_worlds_of_the_folder(folde
   assert 'number' in done.stdout
   shown = run(folder, script, '--help')
   assert '--index' in shown.stdout
+
+
+# Extras and backends, which cost nothing where nobody asks for them.
+UNASKED = (
+    'wandb', 'trackio', 'tensorboard', 'ray', 'gcsfs', 'google.cloud.storage',
+    'openenv', 'verifiers', 'starlette', 'uvicorn', 'torch', 'gymnasium', 'textarena',
+)  # fmt: skip
+LOOK = '''
+import json, sys
+from leafe_jax import main
+sys.argv = ['main', '--config=configs/webshop.py:debug', '--dry_run', '--workdir=none']
+try:
+  main.program()
+except SystemExit as end:
+  assert not end.code, end.code
+from leafe_jax.tracking import tensorboard
+print(json.dumps([name for name in UNASKED if name in sys.modules]))
+'''
+
+
+def test_no_optional_package_is_imported_unless_it_is_asked_for(tmp_path):
+  done = run(tmp_path, '-c', f'UNASKED = {UNASKED!r}\n{LOOK}')
+  assert done.returncode == 0, done.stderr
+  assert json.loads(done.stdout.splitlines()[-1]) == []

@@ -16,7 +16,6 @@ from leafe_jax.rundir import TRACKERS, RunStopped
 from leafe_jax.tracking.apart import Apart
 from leafe_jax.tracking.api import Everybody, Nobody, Subject, Tracker
 from leafe_jax.tracking.choice import TENSORBOARD, Choice
-from leafe_jax.tracking.tensorboard import TensorBoard
 
 _ID = 'id.json'
 _FAILED = 1
@@ -53,7 +52,7 @@ def board(directory: pathlib.Path, config: Experiment) -> Tracker:
   """TensorBoard alone, for a run that nobody opened trackers for."""
   if not hosts.is_first():
     return Nobody()
-  return _board(directory, _subject(directory, config, '', ''))
+  return _board(directory)(_subject(directory, config, '', ''))
 
 
 def _subject(
@@ -80,28 +79,29 @@ def _known_id(path: pathlib.Path) -> str:
 
 
 def _open(name: str, directory: pathlib.Path, subject: Subject) -> Tracker:
-  if name == TENSORBOARD:
-    return Apart(name, lambda: functools.partial(_board, directory, subject))
-  return Apart(name, lambda: functools.partial(_REMOTE[name](), subject))
+  load = _LOADERS[name]
+  return Apart(name, lambda: functools.partial(load(directory), subject))
 
 
-def _board(directory: pathlib.Path, subject: Subject) -> Tracker:
-  return TensorBoard(subject, directory / TENSORBOARD)
+def _board(directory: pathlib.Path) -> Callable[[Subject], Tracker]:
+  from leafe_jax.tracking.tensorboard import TensorBoard
+
+  return lambda subject: TensorBoard(subject, directory / TENSORBOARD)
 
 
-def _weights_and_biases() -> Callable[[Subject], Tracker]:
+def _weights_and_biases(_: pathlib.Path) -> Callable[[Subject], Tracker]:
   from leafe_jax.tracking.weights_and_biases import WeightsAndBiases
 
   return WeightsAndBiases
 
 
-def _trackio() -> Callable[[Subject], Tracker]:
+def _trackio(_: pathlib.Path) -> Callable[[Subject], Tracker]:
   from leafe_jax.tracking.trackio_runs import Trackio
 
   return Trackio
 
 
 # Imported when asked for.
-_REMOTE: Mapping[str, Callable[[], Callable[[Subject], Tracker]]] = {
-    'wandb': _weights_and_biases, 'trackio': _trackio,
+_LOADERS: Mapping[str, Callable[[pathlib.Path], Callable[[Subject], Tracker]]] = {
+    TENSORBOARD: _board, 'wandb': _weights_and_biases, 'trackio': _trackio,
 }

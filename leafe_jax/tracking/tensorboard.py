@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
-
-import tensorboardX
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 
 from leafe_jax.tracking.api import Cell, Subject
 
 _RUN = 'run'  # the part of what belongs to no other
 _PICTURES = ('.png',)
+
+
+@contextlib.contextmanager
+def _without(*names: str) -> Iterator[None]:
+  """Hides packages that are not imported yet from those who only look for them."""
+  hidden = [name for name in names if name not in sys.modules]
+  sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+  try:
+    yield
+  finally:
+    for name in hidden:
+      del sys.modules[name]
+
+
+# It would import them where they are installed: seconds and 200 MB for nothing.
+with _without('torch', 'google.cloud.storage'):
+  import tensorboardX
 
 
 class TensorBoard:

@@ -13,6 +13,7 @@ from leafe_jax.methods import (
   jerp,
   leafe,
   mel,
+  r2mem,
   self_distill,
   step_agent,
 )
@@ -21,6 +22,7 @@ from leafe_jax.methods.arms import Arm
 ARMS = arms.table(
     leafe.ARMS, controls.ARMS, dpo.ARMS, grpo.ARMS, jerp.ARMS, ace.ARMS,
     early_experience.ARMS, self_distill.ARMS, mel.ARMS, step_agent.ARMS,
+    r2mem.ARMS,
 )
 
 METHODS = {
@@ -37,6 +39,7 @@ METHODS = {
     ),
     'self_distillation': ('base', 'leafe', 'leafe_opd', 'grpo', 'sdpo', 'sdar'),
     'mel': ('base', 'grpo', 'mel'),
+    'r2mem': ('base', 'r2mem', 'r2mem_turns'),
     'step_agent': ('base', 'step_sft', 'step_implicit', 'step_inverse'),
     'study': (
         'base', 'rft', 'rft_matched', 'refine', 'grpo', 'gigpo', 'imitation', 'iwm',

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from absl import logging
 
 from envs import api, boundary
+from leafe_jax.rollout.advisers import Adviser, Counsel
 from leafe_jax.rollout.answers import read_action, read_answer
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.timing import Clock
@@ -51,6 +52,7 @@ class Player:
     keep_every: responses between two points from which a stopped wave goes on; 0:
       it starts again.
     journal: keeps the responses of the present wave; None: nobody does.
+    adviser: says what to show at each turn; None: nobody does.
   """
 
   sampler: Sampler
@@ -63,6 +65,7 @@ class Player:
   window: Window | None = None
   keep_every: int = 0
   journal: Journal | None = None
+  adviser: Adviser | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +165,7 @@ class Episode:
     self._earlier_hints = tuple(earlier_hints)
     self._session: api.TextEnv | None = None
     self._snapshot: api.Snapshot | None = None
+    self._counsel = Counsel(player.adviser, player.transcript)
     self.node = node
     self.decisions: dict[int, Decision] = {}
 
@@ -209,6 +213,7 @@ class Episode:
 
   def _arrive(self, decision: Decision) -> None:
     self._decision = decision
+    self._counsel.renew()
     if self._keep:
       self.decisions[decision.turn] = decision
 
@@ -235,15 +240,26 @@ class Episode:
     ids += history.after(player.transcript, decision.past[-1], decision.observation)
     return player.sampler.empty(), ids
 
+  def consult(self) -> list[int]:
+    """See `Counsel.ask`: what the policy is to answer before this turn, if anything."""
+    return self._counsel.ask(self._task, self._decision, self._ledger)
+
+  def take_advice(self, sample: Sample) -> bool:
+    """Takes in the answer to `consult`; False: it is none, but a response."""
+    return self._counsel.take(sample, self._task, self._decision, self._ledger)
+
   def hint_ids(self) -> list[int]:
     """The hint block of the coming response; empty for none."""
+    hints = (*self._own_hints(), *self._counsel.advice)
+    return [i for hint in hints for i in self._player.transcript.hint(hint)]
+
+  def _own_hints(self) -> tuple[str, ...]:
     node = self.node
     if node.experience is None:
-      return []
+      return ()
     if self._hint_scope == 'turn' and self.turn != node.tau:
-      return []
-    hints = (*self._earlier_hints, node.experience)
-    return [i for hint in hints for i in self._player.transcript.hint(hint)]
+      return ()
+    return (*self._earlier_hints, node.experience)
 
   def prompt(self) -> State:
     """The policy's state right before the response."""

@@ -34,12 +34,12 @@ METHODS = {
     'leafe_grpo': ('base', 'leafe', 'grpo', 'leafe_grpo'),
     'jerp': ('base', 'grpo', 'jerp'),
     'ace': ('base', 'ace', 'ace_online'),
+    'r2mem': ('base', 'r2mem', 'r2mem_turns'),
     'early_experience': (
         'base', 'imitation', 'iwm', 'self_reflection', 'leafe', 'leafe_ee',
     ),
     'self_distillation': ('base', 'leafe', 'leafe_opd', 'grpo', 'sdpo', 'sdar'),
     'mel': ('base', 'grpo', 'mel'),
-    'r2mem': ('base', 'r2mem', 'r2mem_turns'),
     'step_agent': ('base', 'step_sft', 'step_implicit', 'step_inverse'),
     'study': (
         'base', 'rft', 'rft_matched', 'refine', 'grpo', 'gigpo', 'imitation', 'iwm',

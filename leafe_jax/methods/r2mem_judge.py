@@ -136,6 +136,8 @@ class Court:
 
   def ask(self, role: str, temperature: float, prompts: Sequence[tuple[str, str]],
           read: Callable[[str], Any]) -> list[Any]:  # fmt: skip
+    if not prompts:
+      return []
     stops = self.player.transcript.stop_ids
     rules = Rules(temperature, self.config.max_write_tokens, stops)
     return ask_all(

@@ -132,8 +132,7 @@ class Episode:
   """A rollout in progress; records its turns on `node`.
 
   Whatever touches the environment is work for the process that plays the task
-  (`open`, `act`; see `leafe_jax.rollout.crew`); what it came to is taken in on
-  all of them (`opened`, `advance`).
+  (`open`, `act`; see `rollout.crew`); all take in what it came to (`opened`, `advance`).
 
   Args:
     player: policy and world.
@@ -241,7 +240,7 @@ class Episode:
     return player.sampler.empty(), ids
 
   def consult(self) -> list[int]:
-    """See `Counsel.ask`: what the policy is to answer before this turn, if anything."""
+    """What the policy is to answer before this turn, if anything: `Counsel.ask`."""
     return self._counsel.ask(self._task, self._decision, self._ledger)
 
   def take_advice(self, sample: Sample) -> bool:
@@ -250,21 +249,16 @@ class Episode:
 
   def hint_ids(self) -> list[int]:
     """The hint block of the coming response; empty for none."""
-    hints = (*self._own_hints(), *self._counsel.advice)
+    node, hints = self.node, self._counsel.advice
+    in_time = self._hint_scope != 'turn' or self.turn == node.tau
+    if node.experience is not None and in_time:
+      hints = (*self._earlier_hints, node.experience, *hints)
     return [i for hint in hints for i in self._player.transcript.hint(hint)]
-
-  def _own_hints(self) -> tuple[str, ...]:
-    node = self.node
-    if node.experience is None:
-      return ()
-    if self._hint_scope == 'turn' and self.turn != node.tau:
-      return ()
-    return (*self._earlier_hints, node.experience)
 
   def prompt(self) -> State:
     """The policy's state right before the response."""
-    ids = [*self.hint_ids(), *self._player.transcript.opener_ids]
-    return self._player.sampler.extend(self.state, ids)
+    opener = self._player.transcript.opener_ids
+    return self._player.sampler.extend(self.state, [*self.hint_ids(), *opener])
 
   def act(self, sample: Sample, outcome: Outcome) -> None:
     """Takes the sampled action in the environment; closes it after the last."""
@@ -402,7 +396,6 @@ def first_prompt(
   return player.transcript.first(rules, task.instruction, observation, memory)
 
 
-def no_memory(task: api.Task) -> str:
+def no_memory(_: api.Task) -> str:
   """The memory of a policy without one."""
-  del task
   return ''

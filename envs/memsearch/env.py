@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from envs import api
@@ -18,6 +18,10 @@ SOURCES = ('embedded', 'locomo', 'hotpot')
 VIEWS = ('compact', 'text')
 # Memories of a file that train and validate: LoCoMo has ten conversations.
 _DEALT = {'locomo': (1, 1), 'hotpot': (25, 25)}
+_LEAST = {
+    'budget': 1, 'hits': 1, 'max_steps': 0, 'max_page_chars': 200,
+    'train_memories': 0, 'validation_memories': 0,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ class MemSearchWorld(api.World):
         split: self._tasks_of(split, library.questions[split]) for split in api.SPLITS
     }
 
-  def _tasks_of(self, split: str, questions: Sequence[Question]) -> tuple[api.Task, ...]:
+  def _tasks_of(self, split: str, questions: Sequence[Question]) -> Sequence[api.Task]:
     """A question that stands twice in a file is one task."""
     tasks = (self._task(split, question) for question in questions)
     return tuple({task.id: task for task in tasks}.values())
@@ -261,16 +265,7 @@ def make(
   check_choice('source', source, SOURCES)
   view = view or ('compact' if source == 'embedded' else 'text')
   check_choice('view', view, VIEWS if source == 'embedded' else ('text',))
-  for name, value, least in (
-      ('budget', budget, 1), ('hits', hits, 1), ('max_steps', max_steps, 0),
-      ('max_page_chars', max_page_chars, 200),
-      ('train_memories', train_memories, 0),
-      ('validation_memories', validation_memories, 0),
-  ):  # fmt: skip
-    if value < least:
-      raise ValueError(f'{name} is {value}; it must be at least {least}')
-  if not 0 < success_at <= 1:
-    raise ValueError(f'success_at is {success_at}; it must be above 0 and at most 1')
+  _check_bounds(locals())
   options = complete(make, defaults(embedded.build) if source == 'embedded' else {},
                      options)
   if source == 'embedded':
@@ -289,6 +284,17 @@ def make(
   return MemSearchWorld(
       name, library, shown, source, budget, hits, max_steps, success_at
   )
+
+
+def _check_bounds(given: Mapping[str, Any]) -> None:
+  """ValueError names the option that is out of range."""
+  for name, least in _LEAST.items():
+    if given[name] < least:
+      raise ValueError(f'{name} is {given[name]}; it must be at least {least}')
+  if not 0 < given['success_at'] <= 1:
+    raise ValueError(
+        f'success_at is {given["success_at"]}; it must be above 0 and at most 1'
+    )
 
 
 def _load(source: str, data_path: str, train: int, validation: int) -> Library:

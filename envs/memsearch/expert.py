@@ -80,7 +80,9 @@ class Notes:
       pairs = [(self.asked.name, FRIEND)]
     else:
       pairs = [(subject, word) for word in self.words()]
-    return [pair for pair in pairs if not any(set(pair) <= tried for tried in self.tried)]
+    return [
+        pair for pair in pairs if not any(set(pair) <= tried for tried in self.tried)
+    ]
 
   def answer(self) -> str:
     """The best answer to what is known."""

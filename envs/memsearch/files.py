@@ -1,4 +1,4 @@
-"""Reading JSON that others wrote: every refusal names the file, the place, the remedy."""
+"""Reading JSON that others wrote: a refusal names the file, the place, the remedy."""
 
 from __future__ import annotations
 

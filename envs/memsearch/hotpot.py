@@ -77,7 +77,9 @@ def _question(memory: Memory, record: Mapping[str, Any], place: str) -> Question
   if not text:
     raise BadFile(f'{place}: the question is empty; take the record out')
   if 'answer' not in record:
-    raise BadFile(f'{place} has no answer (the public test file has none); take another')
+    raise BadFile(
+        f'{place} has no answer (the public test file has none); take another file'
+    )
   answer = field(record, 'answer', str, place).strip()
   if not answer:
     raise BadFile(f'{place}: the answer is empty; take the record out')

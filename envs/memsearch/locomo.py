@@ -73,7 +73,7 @@ def _memory(name: str, talk: Mapping[str, Any], place: str) -> Memory:
       title = str(talk.get(f'session_{number}_date_time', ''))
       pages.append(Page(f'D{number}', title, passages))
   if not pages:
-    raise BadFile(f'{place}: the conversation has no session_1, session_2, .. with turns')
+    raise BadFile(f'{place}: the conversation has no session_1, .. with turns')
   return Memory(name, tuple(pages))
 
 

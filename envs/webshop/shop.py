@@ -11,8 +11,8 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
-from envs.webshop import reward as rewards
 from envs import bm25
+from envs.webshop import reward as rewards
 from envs.webshop.catalogue import PageState, Product
 
 BACK = 'back to search'

@@ -11,10 +11,11 @@ compares situations, never tasks: cosine of words, where the paper has embedding
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
-from envs.vectors import WordVectors
+from jaxtyping import Float
+from numpy import ndarray
 
 PLANNING, REFLECTION, TURNS = 'planning', 'reflection', 'turns'
 MOST_POINTS = 12
@@ -55,18 +56,29 @@ class Experience:
     return share if self.good else 1 - share
 
 
+class Vectors(Protocol):
+  """Texts that can be compared with another one, as `envs.vectors.WordVectors`."""
+
+  def scores(self, query: str) -> Float[ndarray, ' N']: ...
+  def top(self, query: str, count: int) -> list[int]: ...
+
+
 class Banks:
   """Experience by bank, in the order in which it was drawn.
 
   Attributes:
     banks: name -> experience.
     log: what could not be read, with the reason.
+
+  Args:
+    vectors: makes the texts of a bank comparable.
   """
 
-  def __init__(self) -> None:
+  def __init__(self, vectors: Callable[[Sequence[str]], Vectors]):
+    self._make_vectors = vectors
     self.banks: dict[str, list[Experience]] = {}
     self.log: list[dict[str, Any]] = []
-    self._vectors: dict[str, WordVectors] = {}
+    self._vectors: dict[str, Vectors] = {}
 
   def __len__(self) -> int:
     return sum(map(len, self.banks.values()))
@@ -106,7 +118,7 @@ class Banks:
     if not held:
       return []
     if bank not in self._vectors:
-      self._vectors[bank] = WordVectors([experience.key() for experience in held])
+      self._vectors[bank] = self._make_vectors([e.key() for e in held])
     vectors = self._vectors[bank]
     scores = vectors.scores(situation).round(9)
     near = [n for n in vectors.top(situation, recalled) if scores[n] >= relevance]
@@ -138,13 +150,15 @@ class Banks:
     }
 
   @classmethod
-  def from_json(cls, record: Mapping[str, Any]) -> Banks:
+  def from_json(
+      cls, record: Mapping[str, Any], vectors: Callable[[Sequence[str]], Vectors]
+  ) -> Banks:
     """Inverse of `to_json`. ValueError on another schema version."""
     if record.get('schema') != SCHEMA_VERSION:
       raise ValueError(
           f'banks schema {record.get("schema")!r}; this code reads {SCHEMA_VERSION}'
       )
-    found = cls()
+    found = cls(vectors)
     found.banks = {
         bank: [Experience(**experience) for experience in held]
         for bank, held in record['banks'].items()

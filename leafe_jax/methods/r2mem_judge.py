@@ -160,7 +160,9 @@ def by_rubrics(
 ) -> list[Judged]:
   """Every turn whose verdict could be read."""
   turns = [
-      court.judged(task, node, turn, 0) for task, node in episodes for turn in node.turns
+      court.judged(task, node, turn, 0)
+      for task, node in episodes
+      for turn in node.turns
   ]
   found: dict[int, dict[str, int]] = {}
   for bank, rubrics in RUBRICS.items():

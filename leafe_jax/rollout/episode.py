@@ -131,8 +131,8 @@ class Start:
 class Episode:
   """A rollout in progress; records its turns on `node`.
 
-  Whatever touches the environment is work for the process that plays the task
-  (`open`, `act`; see `rollout.crew`); all take in what it came to (`opened`, `advance`).
+  What touches the environment is work for the process that plays the task (`open`,
+  `act`; see `rollout.crew`); all take in what it came to (`opened`, `advance`).
 
   Args:
     player: policy and world.
@@ -240,7 +240,7 @@ class Episode:
     return player.sampler.empty(), ids
 
   def consult(self) -> list[int]:
-    """What the policy is to answer before this turn, if anything: `Counsel.ask`."""
+    """See `Counsel.ask`."""
     return self._counsel.ask(self._task, self._decision, self._ledger)
 
   def take_advice(self, sample: Sample) -> bool:
@@ -250,8 +250,8 @@ class Episode:
   def hint_ids(self) -> list[int]:
     """The hint block of the coming response; empty for none."""
     node, hints = self.node, self._counsel.advice
-    in_time = self._hint_scope != 'turn' or self.turn == node.tau
-    if node.experience is not None and in_time:
+    passed = self._hint_scope == 'turn' and self.turn != node.tau
+    if node.experience is not None and not passed:
       hints = (*self._earlier_hints, node.experience, *hints)
     return [i for hint in hints for i in self._player.transcript.hint(hint)]
 
@@ -272,8 +272,7 @@ class Episode:
       said = read_answer(player.transcript, sample)
       said = outcome.action = read_action(player.world, said)
     except api.InvalidAction as error:
-      # An unintelligible action still costs a step and gets the environment's
-      # own feedback; of one that was cut off nothing reaches the environment.
+      # It costs a step; of one that was cut off nothing reaches the world.
       outcome.invalid = boundary.describe(error)
     step = api.checked(self._session.step(said), player.world, self._task)
     outcome.step = step
@@ -396,6 +395,6 @@ def first_prompt(
   return player.transcript.first(rules, task.instruction, observation, memory)
 
 
-def no_memory(_: api.Task) -> str:
+def no_memory(task: api.Task) -> str:
   """The memory of a policy without one."""
   return ''

@@ -150,7 +150,7 @@ def test_a_response_is_read_in_tags_or_bare_and_else_refused():
   assert view.read('Answer[a]b]') == ('answer', 'a]b')
 
 
-def test_a_judge_is_told_what_is_right_and_planning_ends_with_the_first_search(tmp_path):
+def test_a_judge_knows_what_is_right_and_planning_ends_with_a_search(tmp_path):
   world = registry.make(
       'memsearch', source='locomo', data_path=memory_files.locomo(tmp_path)
   )

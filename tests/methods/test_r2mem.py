@@ -6,7 +6,10 @@ import types
 
 import pytest
 
+pytest.importorskip('nltk', reason="pip install -e '.[memsearch]'")
+
 from envs import api
+from envs.vectors import WordVectors
 from leafe_jax import config as config_lib
 from leafe_jax.config import R2Mem
 from leafe_jax.memory.banks import PLANNING, REFLECTION, TURNS, Banks
@@ -46,8 +49,10 @@ def played(player, doors):
 
 def court_of(player, by_module=True, teacher=None, **options):
   config = R2Mem(**options)
-  return Court(player, player.world, teacher, config, by_module, RULES, Banks(), 1,
-               Ledger())  # fmt: skip
+  return Court(
+      player, player.world, teacher, config, by_module, RULES, Banks(WordVectors), 1,
+      Ledger(),
+  )  # fmt: skip
 
 
 def right_then_open(text, request):
@@ -97,7 +102,8 @@ def test_verdicts_add_up_and_thresholds_keep_the_ends():
 
 
 @pytest.mark.parametrize(
-    'said', ['none', '{}', '[3]', '{"progress": 4}', '{"progress": true}', '{"progress"']
+    'said',
+    ['none', '{}', '[3]', '{"progress": 4}', '{"progress": true}', '{"progress"'],
 )
 def test_a_verdict_that_cannot_be_read_is_asked_for_again_and_logged(said):
   player = chat_player(lambda text, request: said if 'Judge' in text else 'open')
@@ -109,7 +115,9 @@ def test_a_verdict_that_cannot_be_read_is_asked_for_again_and_logged(said):
 def test_what_is_written_needs_a_situation_and_an_experience():
   with pytest.raises(ValueError, match='situation is None'):
     r2mem_judge.read_written('{"experience": "x"}')
-  found = r2mem_judge.read_written('{"experience": "x", "situation": "y", "condition": 3}')
+  found = r2mem_judge.read_written(
+      '{"experience": "x", "situation": "y", "condition": 3}'
+  )
   assert found == {'experience': 'x', 'situation': 'y', 'condition': ''}
 
 
@@ -156,7 +164,7 @@ def test_a_script_agrees_with_a_turn_or_not():
 
 
 def banks_of(bank, situation, text):
-  banks = Banks()
+  banks = Banks(WordVectors)
   banks.add(bank, True, 12, situation, '', text, 'somewhere', 1)
   return banks
 

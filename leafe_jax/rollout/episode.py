@@ -250,8 +250,7 @@ class Episode:
   def hint_ids(self) -> list[int]:
     """The hint block of the coming response; empty for none."""
     node, hints = self.node, self._counsel.advice
-    passed = self._hint_scope == 'turn' and self.turn != node.tau
-    if node.experience is not None and not passed:
+    if node.experience and not (self._hint_scope == 'turn' and self.turn != node.tau):
       hints = (*self._earlier_hints, node.experience, *hints)
     return [i for hint in hints for i in self._player.transcript.hint(hint)]
 

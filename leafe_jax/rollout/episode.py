@@ -249,9 +249,9 @@ class Episode:
 
   def hint_ids(self) -> list[int]:
     """The hint block of the coming response; empty for none."""
-    node, hints = self.node, self._counsel.advice
-    if node.experience and not (self._hint_scope == 'turn' and self.turn != node.tau):
-      hints = (*self._earlier_hints, node.experience, *hints)
+    node, e, hints = self.node, self.node.experience, self._counsel.advice
+    if e is not None and (self._hint_scope != 'turn' or self.turn == node.tau):
+      hints = (*self._earlier_hints, e, *hints)
     return [i for hint in hints for i in self._player.transcript.hint(hint)]
 
   def prompt(self) -> State:

@@ -94,6 +94,7 @@ setuptools.setup(
     ],
     extras_require={
         'webshop': _WEBSHOP,
+        'memsearch': ['nltk>=3.9'],
         'scienceworld': _SCIENCEWORLD,
         'gymnasium': ['gymnasium>=1.0'],
         'textarena': ['textarena>=0.7,<0.8'],

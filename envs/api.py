@@ -203,6 +203,18 @@ class World(abc.ABC):
     del task
     return self.name
 
+  def reference(self, task: Task) -> str:
+    """What a judge of finished episodes is told is right; empty: nothing."""
+    del task
+    return ''
+
+  def plans(self, history: History) -> bool:
+    """Whether the agent, about to move, has only a plan to go by yet.
+
+    Experience of planning is kept apart from that of judging what came of it.
+    """
+    return not history.actions
+
   def vocabulary(self) -> Sequence[str]:
     """Every word its texts can hold, for word-level tokenizers.
 

@@ -22,6 +22,7 @@ _MAKERS = {
     'alfworld': 'envs.alfworld.env:make',
     'codecontests': 'envs.codecontests.env:make',
     'gymnasium': 'envs.adapters.gymnasium_env:make',
+    'memsearch': 'envs.memsearch.env:make',
     'openenv': 'envs.adapters.openenv.env:make',
     'scienceworld': 'envs.scienceworld.env:make',
     'sokoban': 'envs.sokoban.env:make',

@@ -242,6 +242,28 @@ class Ace:
 
 
 @dataclasses.dataclass(frozen=True)
+class R2Mem:
+  """Banks of good and bad turns, recalled by situation (arXiv 2605.13486)."""
+
+  num_tasks: int = option(25, 'training tasks that experience is drawn from', at_least=1)
+  tasks_per_step: int = option(4, 'episodes between two points from which a stopped run goes on', at_least=1)
+  judge: str = option('auto', "who judges turns: the policy by rubrics (self), its reflections (reflections), the world's script (script); auto: self with a chat template, else reflections", ('auto', 'self', 'reflections', 'script'))
+  judge_params: str = option('', "self: directory of other weights of the policy's shape that judge and write; empty: the base's")
+  good_from: int = option(10, 'points of 12 from which a turn is good experience', at_least=0, at_most=12)
+  bad_to: int = option(5, 'points of 12 up to which it is bad', at_least=0, at_most=12)
+  keep_share: float = option(0.25, 'r2mem_turns: share of the judged turns of a step that is kept at the top, and at the bottom', at_least=0, at_most=0.5)
+  recalled: int = option(10, 'experiences that are nearest to a situation', at_least=1)
+  shown: int = option(3, 'of them in the prompt of a turn', at_least=0)
+  relevance: float = option(0.4, 'r2mem_turns: least similarity of situations', at_least=0, at_most=1)
+  alpha: float = option(0.3, 'r2mem_turns: weight of similarity against utility', at_least=0, at_most=1)
+  rewrite: bool = option(True, 'whether a chat policy first rewrites its state as a situation, one call a turn')
+  judge_temperature: float = option(0.2, 'sampling temperature of the judge', at_least=0)
+  write_temperature: float = option(0.5, 'sampling temperature of what is written', at_least=0)
+  max_write_tokens: int = option(1024, 'sampled tokens of an experience or a verdict', at_least=1)
+  max_situation_tokens: int = option(128, 'sampled tokens of a rewritten situation', at_least=1)
+
+
+@dataclasses.dataclass(frozen=True)
 class EarlyExperience:
   """What other actions would have led to (arXiv 2510.08558)."""
 
@@ -286,7 +308,7 @@ class Study:
 
 METHODS = (
     'leafe', 'iterated', 'controls', 'grpo', 'gigpo', 'leafe_grpo', 'jerp', 'ace',
-    'early_experience', 'self_distillation', 'mel', 'step_agent', 'study',
+    'r2mem', 'early_experience', 'self_distillation', 'mel', 'step_agent', 'study',
 )
 
 
@@ -310,6 +332,7 @@ class Experiment:
   grpo: Grpo = section(Grpo, 'GRPO and GiGPO')
   jerp: Jerp = section(Jerp, 'JERP: rules on top of GRPO')
   ace: Ace = section(Ace, 'ACE')
+  r2mem: R2Mem = section(R2Mem, 'R2-Mem: experience recalled by situation')
   early_experience: EarlyExperience = section(EarlyExperience, 'Early Experience')
   self_distill: SelfDistill = section(SelfDistill, 'self-distillation')
   mel: Mel = section(Mel, 'MEL: meta-experience beside GRPO')

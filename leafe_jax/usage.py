@@ -51,7 +51,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     'reinforcement learning': ('grpo',),
     'other methods': (
-        'jerp', 'ace', 'early_experience', 'self_distill', 'mel', 'step_agent',
+        'jerp', 'ace', 'r2mem', 'early_experience', 'self_distill', 'mel', 'step_agent',
     ),
     'evaluation and report': ('evaluate',),
 }  # fmt: skip

@@ -294,6 +294,12 @@ class RemoteWorld(api.World):
   def task_type(self, task: api.Task) -> str:
     return self._here.task_type(task)
 
+  def reference(self, task: api.Task) -> str:
+    return self._here.reference(task)
+
+  def plans(self, history: api.History) -> bool:
+    return self._here.plans(history)
+
   def vocabulary(self) -> Sequence[str]:
     return self._here.vocabulary()
 

@@ -11,8 +11,8 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
+from envs import bm25
 from envs.webshop import reward as rewards
-from envs.webshop import search
 from envs.webshop.catalogue import PageState, Product
 
 BACK = 'back to search'
@@ -73,7 +73,7 @@ class Shop:
     self.page_size = page_size
     self.max_hits = max_hits
     self.show_attributes = show_attributes
-    self._index = search.Index(
+    self._index = bm25.Index(
         map(index_text, self.products), list(self.by_asin)
     )
     self._search = functools.lru_cache(_CACHED_SEARCHES)(self._search_uncached)

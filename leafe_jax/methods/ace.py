@@ -11,7 +11,6 @@ never saw a playbook in its warm start and may well not profit from one.
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -19,22 +18,18 @@ from typing import Any
 from absl import logging
 
 from envs import api
-from leafe_jax import buckets, hosts
 from leafe_jax.config import Ace, Experiment
-from leafe_jax.files import read_object, write_atomic
 from leafe_jax.memory.playbook import Playbook
-from leafe_jax.methods import ace_roles, effort
+from leafe_jax.methods import ace_roles, effort, stepwise
 from leafe_jax.methods.arms import ASK_READS, BASE, PLAY_READS, Arm, Phase
 from leafe_jax.methods.effort import Effort
 from leafe_jax.methods.run import Run
 from leafe_jax.progress import Progress
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.samples import Memory, play_groups
-from leafe_jax.rundir import RunStopped
 from leafe_jax.sampler import Rules
 
 READS = (*PLAY_READS, *ASK_READS, 'ace')
-_STATE = 'state.json'
 
 
 class Adaptation:
@@ -54,8 +49,8 @@ class Adaptation:
     self._step = 0
     self._applied = 0
     self._ledger = Ledger()
-    if (directory / _STATE).exists():
-      self._load(_read_state(directory / _STATE))
+    if (state := stepwise.load(directory)) is not None:
+      self._load(state)
 
   def go_through(self, label: str, tasks: Sequence[api.Task]) -> dict[str, Any]:
     """Meets all tasks, a batch a step; returns figures for the phase."""
@@ -68,7 +63,7 @@ class Adaptation:
         self._save()
         bar.show({'bullets': len(self.book.bullets)})
         bar.advance()
-    self._write('playbook.md', self.book.render())
+    stepwise.write(self._directory, 'playbook.md', self.book.render())
     return {
         'bullets': len(self.book.bullets), 'deltas': self._applied,
         'budget': self._ledger.as_dict(),
@@ -105,12 +100,7 @@ class Adaptation:
         'step': self._step, 'applied': self._applied, 'shown': self.shown,
         'ledger': self._ledger.as_dict(), 'playbook': self.book.to_json(),
     }  # fmt: skip
-    text = json.dumps(state, indent=1, ensure_ascii=False)
-    self._write(_STATE, text + '\n')
-
-  def _write(self, name: str, text: str) -> None:
-    hosts.first(lambda: write_atomic(self._directory / name, text))
-    buckets.commit(self._directory, f'a batch of {self._directory.name}')
+    stepwise.save(self._directory, state)
 
   def _load(self, state: dict[str, Any]) -> None:
     logging.info('ace: going on after step %d', state['step'])
@@ -118,15 +108,6 @@ class Adaptation:
     self.shown = state['shown']
     self._ledger = Ledger(**state['ledger'])
     self.book = Playbook.from_json(state['playbook'])
-
-
-def _read_state(path: pathlib.Path) -> dict[str, Any]:
-  try:
-    return read_object(path)
-  except ValueError as error:
-    raise RunStopped(
-        f'{path}: {error}; remove {path.parent}, and the phase is done again'
-    ) from error
 
 
 def offline(run: Run, directory: pathlib.Path) -> dict:

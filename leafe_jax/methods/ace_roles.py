@@ -23,13 +23,11 @@ from leafe_jax.config import Ace
 from leafe_jax.memory import playbook as playbook_lib
 from leafe_jax.memory.playbook import Bullet, Delta, Playbook
 from leafe_jax.methods import reflector
-from leafe_jax.rollout.answers import CutOff, read_answer
+from leafe_jax.methods.asking import ask_all, read_object
+from leafe_jax.rollout.answers import CutOff
 from leafe_jax.rollout.episode import Player
-from leafe_jax.rollout.keys import row_key
 from leafe_jax.rollout.ledger import Ledger
-from leafe_jax.rollout.play import ask
-from leafe_jax.rollout.reflect import OVERLONG
-from leafe_jax.sampler import Request, Rules
+from leafe_jax.sampler import Rules
 from leafe_jax.text.chat import ChatTranscript
 from leafe_jax.text.transcript import ReflectionError
 from leafe_jax.tree import Node, Tree
@@ -37,7 +35,6 @@ from leafe_jax.tree import Node, Tree
 T = TypeVar('T')
 
 LESSONS = 'lessons'
-_ATTEMPTS = 2
 _REFLECTOR = """\
 An agent tried the task below with a playbook of lessons. Say what can be learnt.
 
@@ -167,38 +164,17 @@ def _ask(
     player: Player, role: str, config: Ace, prompts: Sequence[tuple[str, str]],
     read: Callable[[str], T], book: Playbook, step: int, ledger: Ledger,
 ) -> list[T | None]:  # fmt: skip
-  """One readable answer per (task id, prompt); None where there was none."""
-  transcript = player.transcript
-  assert isinstance(transcript, ChatTranscript)
-  rules = Rules(config.role_temperature, config.max_role_tokens, transcript.stop_ids)
-  answers: dict[int, T] = {}
-  overlong: set[int] = set()
-  for attempt in range(_ATTEMPTS):
-    closed = answers.keys() | overlong
-    open_ones = [i for i in range(len(prompts)) if i not in closed]
-    requests = []
-    for i in open_ones:
-      ids = transcript.question(prompts[i][1])
-      ledger.reflections += 1
-      ledger.reflection_prompt_tokens += len(ids)
-      key = row_key(player.seed, step, prompts[i][0], role, attempt)
-      requests.append(Request(player.sampler.extend(player.sampler.empty(), ids), key))
-    samples = ask(player, requests, rules)
-    for i, sample in zip(open_ones, samples, strict=True):
-      ledger.reflection_tokens += len(sample.tokens)
-      if sample.overlong:
-        book.reject('', f'{role}: {OVERLONG}', step)
-        overlong.add(i)
-        continue
-      try:
-        answers[i] = read(read_answer(transcript, sample))
-      except (ValueError, CutOff) as error:  # of JSON, too
-        book.reject(transcript.text(sample.tokens), f'{role}: {error}', step)
-  return [answers.get(i) for i in range(len(prompts))]
+  rules = Rules(
+      config.role_temperature, config.max_role_tokens, player.transcript.stop_ids
+  )
+  return ask_all(
+      player, role, rules, prompts, read,
+      lambda text, reason: book.reject(text, reason, step), step, ledger,
+  )
 
 
 def _read_reflection(text: str) -> dict[str, Any]:
-  found = json.loads(text[text.index('{') : text.rindex('}') + 1])
+  found = read_object(text)
   tags = found.get('bullet_tags', [])
   if not isinstance(tags, list):
     raise ValueError('bullet_tags is no list')

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from leafe_jax.config import Distill, Experiment
 from leafe_jax.methods.effort import Effort
 from leafe_jax.methods.run import BASE, Run
+from leafe_jax.rollout.advisers import Adviser
 from leafe_jax.rollout.samples import Memory
 
 Body = Callable[[Run, pathlib.Path], dict]
@@ -82,6 +83,7 @@ class Arm:
     weights: the phase that holds its weights.
     costs: the phases that its experience comes from; their budgets add up.
     memory: what stands in its prompts when it is evaluated; None: nothing.
+    adviser: what is shown at each of its turns then; None: nothing.
   """
 
   name: str
@@ -90,6 +92,7 @@ class Arm:
   weights: str = BASE
   costs: tuple[str, ...] = ()
   memory: Callable[[Run], Memory] | None = None
+  adviser: Callable[[Run], Adviser] | None = None
 
   @property
   def version(self) -> int:

@@ -13,6 +13,7 @@ from leafe_jax.methods import (
   jerp,
   leafe,
   mel,
+  r2mem,
   self_distill,
   step_agent,
 )
@@ -21,6 +22,7 @@ from leafe_jax.methods.arms import Arm
 ARMS = arms.table(
     leafe.ARMS, controls.ARMS, dpo.ARMS, grpo.ARMS, jerp.ARMS, ace.ARMS,
     early_experience.ARMS, self_distill.ARMS, mel.ARMS, step_agent.ARMS,
+    r2mem.ARMS,
 )
 
 METHODS = {
@@ -32,6 +34,7 @@ METHODS = {
     'leafe_grpo': ('base', 'leafe', 'grpo', 'leafe_grpo'),
     'jerp': ('base', 'grpo', 'jerp'),
     'ace': ('base', 'ace', 'ace_online'),
+    'r2mem': ('base', 'r2mem', 'r2mem_turns'),
     'early_experience': (
         'base', 'imitation', 'iwm', 'self_reflection', 'leafe', 'leafe_ee',
     ),

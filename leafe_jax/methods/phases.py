@@ -78,8 +78,11 @@ def _evaluation(arm: Arm, temperature: float | None) -> Phase:
     evaluate = config.evaluate
     if temperature is not None:
       evaluate = dataclasses.replace(evaluate, temperature=temperature)
+    player = run.player(params, arm.version)
+    if arm.adviser:
+      player = dataclasses.replace(player, adviser=arm.adviser(run))
     outcomes = assess(
-        name.replace('/', ' '), directory, run.player(params, arm.version),
+        name.replace('/', ' '), directory, player,
         run.tasks(evaluate.split, evaluate.num_tasks), evaluate,
         config.explore.max_response_tokens, config.sampler.max_rows,
         arm.memory(run) if arm.memory else no_memory,
@@ -87,12 +90,15 @@ def _evaluation(arm: Arm, temperature: float | None) -> Phase:
     return {'budget': total(outcome.budget for outcome in outcomes).as_dict()}
 
   def most(config: Experiment) -> Effort:
-    evaluate = config.evaluate
-    return effort.acting(config, evaluate.num_tasks * evaluate.num_samples)
+    episodes = config.evaluate.num_tasks * config.evaluate.num_samples
+    asked = episodes * config.env.horizon if arm.adviser else 0
+    situations = effort.asking(asked, config.r2mem.max_situation_tokens, attempts=1)
+    return effort.acting(config, episodes) + situations
 
   own = EVALUATE_READS if temperature is None else EVALUATE_READS - {_TEMPERATURE}
   reads = (*PLAY_READS, *sorted(own))
-  remembered = [phase.name for phase in arm.phases] if arm.memory else []
+  remembers = arm.memory or arm.adviser
+  remembered = [phase.name for phase in arm.phases] if remembers else []
   return Phase(name, reads, body, most, after=(arm.weights, *remembered))
 
 

@@ -115,10 +115,10 @@ def propose(
 def compact(node: Node) -> str:
   """An episode as text: what was seen, what was done, how it ended."""
   lines = [
-      f'{turn.index}. {_short(turn.observation)} -> {_short(turn.response)}'
+      f'{turn.index}. {short(turn.observation)} -> {short(turn.response)}'
       for turn in node.turns
   ]
-  return '\n'.join([*lines, f'end: {_short(node.final_observation)}'])
+  return '\n'.join([*lines, f'end: {short(node.final_observation)}'])
 
 
 def votes(shown: Sequence[Rule], group: Tree) -> list[Edit]:
@@ -145,7 +145,8 @@ def follows(node: Node, text: str) -> bool:
   )
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+  """A text on one line, cut after `_MAX_CHARACTERS`."""
   line = ' '.join(text.split())
   return line if len(line) <= _MAX_CHARACTERS else f'{line[:_MAX_CHARACTERS]} ...'
 

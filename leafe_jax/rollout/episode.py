@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from absl import logging
 
 from envs import api, boundary
+from leafe_jax.rollout.advisers import Adviser, Counsel
 from leafe_jax.rollout.answers import read_action, read_answer
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.timing import Clock
@@ -51,6 +52,7 @@ class Player:
     keep_every: responses between two points from which a stopped wave goes on; 0:
       it starts again.
     journal: keeps the responses of the present wave; None: nobody does.
+    adviser: says what to show at each turn; None: nobody does.
   """
 
   sampler: Sampler
@@ -63,6 +65,7 @@ class Player:
   window: Window | None = None
   keep_every: int = 0
   journal: Journal | None = None
+  adviser: Adviser | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,9 +131,8 @@ class Start:
 class Episode:
   """A rollout in progress; records its turns on `node`.
 
-  Whatever touches the environment is work for the process that plays the task
-  (`open`, `act`; see `leafe_jax.rollout.crew`); what it came to is taken in on
-  all of them (`opened`, `advance`).
+  What touches the environment is work for the process that plays the task (`open`,
+  `act`; see `rollout.crew`); all take in what it came to (`opened`, `advance`).
 
   Args:
     player: policy and world.
@@ -162,6 +164,7 @@ class Episode:
     self._earlier_hints = tuple(earlier_hints)
     self._session: api.TextEnv | None = None
     self._snapshot: api.Snapshot | None = None
+    self._counsel = Counsel(player.adviser, player.transcript)
     self.node = node
     self.decisions: dict[int, Decision] = {}
 
@@ -209,6 +212,7 @@ class Episode:
 
   def _arrive(self, decision: Decision) -> None:
     self._decision = decision
+    self._counsel.renew()
     if self._keep:
       self.decisions[decision.turn] = decision
 
@@ -235,20 +239,25 @@ class Episode:
     ids += history.after(player.transcript, decision.past[-1], decision.observation)
     return player.sampler.empty(), ids
 
+  def consult(self) -> list[int]:
+    """See `Counsel.ask`."""
+    return self._counsel.ask(self._task, self._decision, self._ledger)
+
+  def take_advice(self, sample: Sample) -> bool:
+    """Takes in the answer to `consult`; False: it is none, but a response."""
+    return self._counsel.take(sample, self._task, self._decision, self._ledger)
+
   def hint_ids(self) -> list[int]:
     """The hint block of the coming response; empty for none."""
-    node = self.node
-    if node.experience is None:
-      return []
-    if self._hint_scope == 'turn' and self.turn != node.tau:
-      return []
-    hints = (*self._earlier_hints, node.experience)
+    node, e, hints = self.node, self.node.experience, self._counsel.advice
+    if e is not None and (self._hint_scope != 'turn' or self.turn == node.tau):
+      hints = (*self._earlier_hints, e, *hints)
     return [i for hint in hints for i in self._player.transcript.hint(hint)]
 
   def prompt(self) -> State:
     """The policy's state right before the response."""
-    ids = [*self.hint_ids(), *self._player.transcript.opener_ids]
-    return self._player.sampler.extend(self.state, ids)
+    opener = self._player.transcript.opener_ids
+    return self._player.sampler.extend(self.state, [*self.hint_ids(), *opener])
 
   def act(self, sample: Sample, outcome: Outcome) -> None:
     """Takes the sampled action in the environment; closes it after the last."""
@@ -262,8 +271,7 @@ class Episode:
       said = read_answer(player.transcript, sample)
       said = outcome.action = read_action(player.world, said)
     except api.InvalidAction as error:
-      # An unintelligible action still costs a step and gets the environment's
-      # own feedback; of one that was cut off nothing reaches the environment.
+      # It costs a step; of one that was cut off nothing reaches the world.
       outcome.invalid = boundary.describe(error)
     step = api.checked(self._session.step(said), player.world, self._task)
     outcome.step = step
@@ -388,5 +396,4 @@ def first_prompt(
 
 def no_memory(task: api.Task) -> str:
   """The memory of a policy without one."""
-  del task
   return ''

@@ -83,6 +83,17 @@ def turn_request(
   return Request(episode.prompt(), key)
 
 
+def advice_request(
+    player: Player, task_id: str, episode: Episode, purpose: str, ids: Sequence[int]
+) -> Request:
+  """Asks what the player's adviser wants to know before a turn."""
+  key = row_key(
+      player.seed, player.version, task_id, episode.node.id, episode.turn, purpose,
+      'situation',
+  )
+  return Request(player.sampler.extend(player.sampler.empty(), ids), key)
+
+
 def take_actions(crew: Crew, acting: Sequence[tuple[str, Episode, Sample]]) -> None:
   """Every episode, given with its task's id, acts as sampled and moves on."""
   outcomes = crew.run([
@@ -112,6 +123,10 @@ def play(
     for task_id, episode in entries:
       if episode.over:
         on_end(task_id, episode)
+      elif ids := episode.consult():
+        assert player.adviser is not None
+        question = advice_request(player, task_id, episode, purpose, ids)
+        running.submit((task_id, episode), question, player.adviser.rules)
       else:
         request = turn_request(player, task_id, episode, purpose)
         running.submit((task_id, episode), request, rules)
@@ -122,6 +137,9 @@ def play(
     go_on(joining)
     if not joining and not running:
       return
-    acting = [(*entry, sample) for entry, sample in running.poll()]
+    polled = running.poll()
+    acting = [
+        (*entry, sample) for entry, sample in polled if not entry[1].take_advice(sample)
+    ]
     take_actions(crew, acting)
-    go_on([(task_id, episode) for task_id, episode, _ in acting])
+    go_on([entry for entry, _ in polled])

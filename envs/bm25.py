@@ -1,4 +1,4 @@
-"""BM25 as Lucene ranks through Anserini, the search engine of WebShop.
+"""BM25 as Lucene ranks through Anserini, the keyword search of WebShop and memories.
 
 Libraries such as bm25s rank differently in four places, each of which moves
 products across the first page, so the forty lines are written out here:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 
@@ -51,10 +52,11 @@ def test_features_are_the_mean_over_the_response_of_each_alone():
   mesh = make_mesh(config_lib.Mesh())
   params = draw_params(policy, 11, mesh)
   said = [([1, 2, 3], [4, 5]), ([6], [7, 8, 9]), ([2], [2])]
+  states = jax.jit(model.hidden, static_argnums=1)
   found = discriminator.Pooler(policy, mesh)(params, said, 8, 2)
   for (prompt, response), features in zip(said, found, strict=True):
     tokens = np.array([[*prompt, *response]], np.int32)
     places = np.arange(tokens.size)[None].astype(np.int32)
-    hidden, _ = model.hidden(params, policy, tokens, places, np.ones_like(tokens))
+    hidden, _ = states(params, policy, tokens, places, np.ones_like(tokens))
     expected = np.asarray(hidden)[0, len(prompt):].mean(axis=0)
     np.testing.assert_allclose(features, expected, atol=1e-5)

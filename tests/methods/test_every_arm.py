@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -61,7 +62,8 @@ def mean_nll(weights, examples):
     trained[row, : len(example)] = example.weights
     segments[row, : len(example)] = 1
   positions = np.broadcast_to(np.arange(size[1]), size)
-  scores = model.token_scores(weights, policy, tokens, positions, segments)
+  score = jax.jit(model.token_scores, static_argnums=1)
+  scores = score(weights, policy, tokens, positions, segments)
   return -np.sum(trained * scores.logprobs) / trained.sum()
 
 

@@ -14,6 +14,7 @@ import pytest
 from leafe_jax import config as config_lib
 from leafe_jax.policy import layers, lora, model, quantize, sharding
 from leafe_jax.sampler import Request, Rules, Sampler
+from tests.drawn import draw_params
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VOCAB = 23
@@ -23,6 +24,7 @@ CONFIG = config_lib.Policy(
 )  # fmt: skip
 SCANNED = dataclasses.replace(CONFIG, scan_layers=True, remat='full')
 forward = jax.jit(model.forward, static_argnums=1)
+scored = jax.jit(model.token_logprobs, static_argnums=1)
 
 
 @pytest.fixture(scope='module')
@@ -125,7 +127,7 @@ def test_sampled_logprobs_are_those_of_training(base, taught, mesh):
   (sample,) = sampler.sample([Request(state, (0, 1))], Rules(max_tokens=6))
   tokens = jnp.asarray([prompt + sample.tokens], jnp.int32)
   places = jnp.arange(tokens.shape[1])[None]
-  found = model.token_logprobs(joined, config, tokens, places, jnp.ones_like(places))
+  found = scored(joined, config, tokens, places, jnp.ones_like(places))
   np.testing.assert_allclose(found[0, len(prompt) :], sample.logprobs, atol=1e-4)
 
 
@@ -155,7 +157,6 @@ import jax, numpy as np
 from leafe_jax.config import Mesh, Policy
 from leafe_jax.learner import losses, optimizers, update
 from leafe_jax.policy import lora, model, sharding
-from tests.drawn import draw_params
 
 form = sys.argv[1]
 policy = Policy(num_layers=2, embed_dim=32, num_heads=4, num_kv_heads=2, head_dim=8,

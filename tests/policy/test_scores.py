@@ -23,6 +23,7 @@ from leafe_jax.policy import (
 from tests.drawn import draw_params
 
 VOCAB = 37
+forward = jax.jit(model.forward, static_argnums=1)
 CONFIG = config_lib.Policy(
     num_layers=2, embed_dim=16, num_heads=2, num_kv_heads=1, head_dim=8, mlp_dim=24,
     tie_embeddings=False,
@@ -80,9 +81,12 @@ def test_candidates_and_likeliest_tokens_are_those_of_the_logits(
   config = dataclasses.replace(CONFIG, logit_chunk=chunk)
   batch = make_batch(2, 12)
   rows = [batch[name] for name in ('tokens', 'positions', 'segment_ids')]
-  expected = jax.nn.log_softmax(model.forward(params, CONFIG, *rows))
-  best, ids = model.likeliest(params, config, *rows, 3)
-  asked = model.candidate_logprobs(params, config, *rows, ids)
+  expected = jax.nn.log_softmax(forward(params, CONFIG, *rows))
+  likeliest = jax.jit(model.likeliest, static_argnums=(1, 5))
+  best, ids = likeliest(params, config, *rows, 3)
+  asked = jax.jit(model.candidate_logprobs, static_argnums=1)(
+      params, config, *rows, ids
+  )
   for row, place in np.ndindex(2, 12):
     if place % 6 == 0:  # the first of a segment
       assert not np.any(best[row, place]) and not np.any(asked[row, place])

@@ -231,6 +231,8 @@ class CompactView:
     return Command(verb, UNKNOWN if text == _COMPACT_UNKNOWN else text)
 
   def write(self, verb: str, text: str) -> str:
+    if verb == PAGE:  # pages are numbers here
+      text = text.removeprefix('D')
     return f'{verb} {_COMPACT_UNKNOWN if text == UNKNOWN else text}'
 
   def parse_response(self, response: str) -> str:

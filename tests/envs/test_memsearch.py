@@ -123,6 +123,20 @@ def test_nothing_in_the_texts_is_outside_the_vocabulary():
     assert set(' '.join(texts).split()) <= words
 
 
+@pytest.mark.parametrize('view', ['compact', 'text'])
+def test_pages_are_listed_as_they_are_asked_for(view):
+  world = world_of(view)
+  session = world.session()
+  session.reset(world.tasks('train')[0])
+  start = session.snapshot()
+  pages = [action for action in session.admissible() if '<words>' not in action]
+  assert pages
+  for page in pages:
+    session.restore(start)
+    assert session.step(page).info['valid'], page
+    assert view == 'text' or set(page.split()) <= set(world.vocabulary())
+
+
 def test_other_seeds_give_other_conversations_and_splits_share_none():
   first, other = world_of(), world_of(seed=1)
   assert [t.id for t in first.tasks('test')] != [t.id for t in other.tasks('test')]

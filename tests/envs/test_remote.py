@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import os
+import pathlib
 import subprocess
 import sys
 import textwrap
@@ -199,8 +199,7 @@ def test_a_worker_and_its_programs_end_with_the_run_in_the_middle_of_a_step():
 
 def _lives(pid):
   try:
-    os.kill(pid, 0)
-  except ProcessLookupError:
+    state = pathlib.Path(f'/proc/{pid}/stat').read_text('ascii')
+  except (FileNotFoundError, ProcessLookupError):  # gone, before or while it is read
     return False
-  with open(f'/proc/{pid}/stat', encoding='ascii') as file:
-    return file.read().rpartition(')')[2].split()[0] != 'Z'
+  return state.rpartition(')')[2].split()[0] != 'Z'

@@ -253,6 +253,10 @@ CASES: Mapping[str, Case] = {
         'codecontests', {'max_turns': 100},
         ('print first', 'print last sum', 'print largest smallest', 'no'),
     ),
+    'memsearch compact': Case(
+        'memsearch', {'budget': 10**6}, ('keyword town', 'vector town', 'page 1'),
+        needs=('nltk',),
+    ),
     'scienceworld': Case(
         'scienceworld', _SCIENCEWORLD, _SCIENCEWORLD_ACTIONS,
         needs=('scienceworld', 'py4j'), reference=PackageScienceWorld,

@@ -15,10 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from leafe_jax import config as config_lib
 from leafe_jax.experience import pipeline
 from leafe_jax.learner.policy_gradient import normalise
 from leafe_jax.learner.scoring import CHUNK, Forward
@@ -104,23 +102,19 @@ def whiten(values: Float[np.ndarray, ' N']) -> Float[np.ndarray, ' N']:
   return normalise(np.asarray(values, np.float64), 'population').astype(np.float32)
 
 
-class Pooler:
-  """Hidden states of a frozen policy, in the mean over the tokens of responses.
+class Pooler(Forward):
+  """Hidden states of a frozen policy, in the mean over the tokens of responses."""
 
-  Args:
-    policy_config: of the policy.
-    mesh: of the weights.
-    frozen: weights beneath adapters, as for `update.make_update`.
-  """
-
-  def __init__(
-      self,
-      policy_config: config_lib.Policy,
-      mesh: Mesh,
-      frozen: Mapping[str, Any] | None = None,
-  ):
-    find = functools.partial(_pool, policy_config=policy_config)
-    self._sums = Forward(find, policy_config, mesh, frozen)
+  def find(
+      self, weights: model.Params, batch: Mapping[str, Array]
+  ) -> Float[Array, 'P D']:
+    """Sums over the tokens of each response; row 0 is of all others."""
+    hidden, _ = model.hidden(
+        weights, self._policy, batch['tokens'], batch['positions'],
+        batch['segment_ids'],
+    )
+    flat = hidden.reshape(-1, hidden.shape[-1]).astype(jnp.float32)
+    return jax.ops.segment_sum(flat, batch['pool'].reshape(-1), CHUNK + 1)
 
   def __call__(
       self, params: model.Params, said: Sequence[tuple[Sequence[int], Sequence[int]]],
@@ -149,17 +143,6 @@ class Pooler:
           name: pad_rows(value[first : first + batch_rows], batch_rows)
           for name, value in rows.items()
       }
-      sums = sums + self._sums(params, part)
+      sums = sums + self.run(params, part)
     counts = np.array([len(response) for _, response in said])
     return sums[1 : 1 + len(said)] / counts[:, None]
-
-
-def _pool(
-    weights: model.Params, batch: Mapping[str, Array], policy_config: config_lib.Policy
-) -> Float[Array, 'P D']:
-  """Sums over the tokens of each response; row 0 is of all others."""
-  hidden, _ = model.hidden(
-      weights, policy_config, batch['tokens'], batch['positions'], batch['segment_ids']
-  )
-  flat = hidden.reshape(-1, hidden.shape[-1]).astype(jnp.float32)
-  return jax.ops.segment_sum(flat, batch['pool'].reshape(-1), CHUNK + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,10 +22,9 @@ CHUNK = 512
 
 
 class Forward:
-  """forward(params, batch) -> what one pass over packed rows finds, on the host.
+  """One pass of a policy over packed rows; subclasses say what they `find`.
 
   Args:
-    find: (whole weights, batch on the devices) -> a tree of arrays; is compiled.
     policy_config: of the policy.
     mesh: of the weights.
     frozen: weights beneath adapters, as for `update.make_update`.
@@ -34,41 +32,47 @@ class Forward:
 
   def __init__(
       self,
-      find: Callable[[model.Params, Mapping[str, Array]], Any],
       policy_config: config_lib.Policy,
       mesh: Mesh,
       frozen: Mapping[str, Any] | None = None,
   ):
     def run(params: model.Params, frozen: model.Params, batch: Mapping[str, Array]):
-      return find(lora.join(frozen, params, policy_config), batch)
+      return self.find(lora.join(frozen, params, policy_config), batch)
 
+    self._policy = policy_config
     self._mesh = mesh
     self._frozen = dict(frozen or {})
     self._jitted: Any = jax.jit(run, out_shardings=sharding.replicated(mesh))
 
-  def __call__(self, params: model.Params, batch: Mapping[str, np.ndarray]) -> Any:
+  def find(self, weights: model.Params, batch: Mapping[str, Array]) -> Any:
+    """A tree of arrays, from whole weights and rows on the devices; is compiled."""
+    raise NotImplementedError
+
+  def run(self, params: model.Params, batch: Mapping[str, np.ndarray]) -> Any:
+    """What is found, on the host."""
     with jax.set_mesh(self._mesh):
       on_device = update.put_batch(batch, self._mesh)
       return jax.device_get(self._jitted(params, self._frozen, on_device))
 
+  def run_on_rows(self, params: model.Params, batch: Mapping[str, np.ndarray]) -> Any:
+    """What is found of each row; those that fill up a mesh are cut off."""
+    names = ('tokens', 'positions', 'segment_ids')
+    rows = len(batch['tokens'])
+    found = self.run(params, {name: batch[name] for name in names})
+    return jax.tree.map(lambda array: array[:rows], found)
 
-class Scorer:
-  """scorer(params, batch) -> log-probabilities by the training forward.
 
-  Args:
-    policy_config: of the policy.
-    mesh: of the weights.
-    frozen: weights beneath adapters, as for `update.make_update`.
-  """
+class Scorer(Forward):
+  """scorer(params, batch) -> log-probabilities by the training forward."""
 
-  def __init__(
-      self,
-      policy_config: config_lib.Policy,
-      mesh: Mesh,
-      frozen: Mapping[str, Any] | None = None,
-  ):
-    find = functools.partial(_score, policy_config=policy_config)
-    self._forward = Forward(find, policy_config, mesh, frozen)
+  def find(
+      self, weights: model.Params, batch: Mapping[str, Array]
+  ) -> tuple[Array, Array | None]:
+    found = model.token_scores(
+        weights, self._policy, batch['tokens'], batch['positions'],
+        batch['segment_ids'],
+    )
+    return found.logprobs, None if found.noted is None else found.noted.routes
 
   def __call__(
       self, params: model.Params, batch: Mapping[str, np.ndarray]
@@ -87,27 +91,15 @@ class Scorer:
       self, params: model.Params, batch: Mapping[str, np.ndarray]
   ) -> tuple[Float[np.ndarray, 'B T'], UInt32[np.ndarray, 'B T'] | None]:
     """The same, and numbers for the experts that were asked; None without any."""
-    return _on_rows(self._forward, params, batch)
+    return self.run_on_rows(params, batch)
 
 
-def _score(
-    weights: model.Params, batch: Mapping[str, Array], policy_config: config_lib.Policy
-) -> tuple[Array, Array | None]:
-  found = model.token_scores(
-      weights, policy_config, batch['tokens'], batch['positions'],
-      batch['segment_ids'],
-  )
-  return found.logprobs, None if found.noted is None else found.noted.routes
-
-
-class Likeliest:
+class Likeliest(Forward):
   """likeliest(params, batch) -> the most probable tokens at every place.
 
   Args:
-    policy_config: of the policy.
-    mesh: of the weights.
+    policy_config, mesh, frozen: as for `Forward`.
     count: K, tokens at each place.
-    frozen: weights beneath adapters, as for `update.make_update`.
   """
 
   def __init__(
@@ -117,8 +109,16 @@ class Likeliest:
       count: int,
       frozen: Mapping[str, Any] | None = None,
   ):
-    find = functools.partial(_likeliest, policy_config=policy_config, count=count)
-    self._forward = Forward(find, policy_config, mesh, frozen)
+    super().__init__(policy_config, mesh, frozen)
+    self._count = count
+
+  def find(
+      self, weights: model.Params, batch: Mapping[str, Array]
+  ) -> tuple[Array, Array]:
+    return model.likeliest(
+        weights, self._policy, batch['tokens'], batch['positions'],
+        batch['segment_ids'], self._count,
+    )
 
   def __call__(
       self, params: model.Params, batch: Mapping[str, np.ndarray]
@@ -129,25 +129,7 @@ class Likeliest:
       params: weights.
       batch: 'tokens', 'positions' and 'segment_ids', host arrays [B, T].
     """
-    return _on_rows(self._forward, params, batch)
-
-
-def _likeliest(
-    weights: model.Params, batch: Mapping[str, Array], policy_config: config_lib.Policy,
-    count: int,
-) -> tuple[Array, Array]:  # fmt: skip
-  return model.likeliest(
-      weights, policy_config, batch['tokens'], batch['positions'],
-      batch['segment_ids'], count,
-  )
-
-
-def _on_rows(forward: Forward, params: model.Params, batch: Mapping[str, Any]) -> Any:
-  """What is found of the rows themselves: those that pad a mesh are cut off."""
-  names = ('tokens', 'positions', 'segment_ids')
-  rows = len(batch['tokens'])
-  found = forward(params, {name: batch[name] for name in names})
-  return jax.tree.map(lambda array: array[:rows], found)
+    return self.run_on_rows(params, batch)
 
 
 def score_sequences(

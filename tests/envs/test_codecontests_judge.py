@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -120,7 +121,9 @@ def test_reference_programs_solve_real_contest_problems():
   solved = {}
   for start, program in SOLUTIONS.items():
     (problem,) = (p for p in found if problem_name(p).startswith(start))
-    solved[start] = support.judge().grade(problem, program)
+    # The programs are what is tried here, not the speed of this machine.
+    patient = dataclasses.replace(problem, time_limit=20)
+    solved[start] = support.judge().grade(patient, program)
   assert len(solved) >= 20
   assert {start: r for start, r in solved.items() if not r.solved} == {}
 

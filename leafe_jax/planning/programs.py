@@ -104,11 +104,11 @@ class Target:
 
   def pool(self, platform: str = '') -> jax.ShapeDtypeStruct:
     form = self.sampler_attention(platform)
-    return engine.abstract_pool(self.policy, self.config.sampler, self.mesh, form)
+    return engine.abstract_pools(self.policy, self.config.sampler, self.mesh, form)
 
   def memories(self) -> Any:
     """Of recurrent layers, as `pool`; None without such layers."""
-    return recall.abstract_pool(self.policy, self.config.sampler, self.mesh)
+    return recall.abstract_pools(self.policy, self.config.sampler, self.mesh)
 
 
 def trace(target: Target, name: Name, job: Job | None = None) -> Any:

@@ -141,11 +141,20 @@ policy = dataclasses.replace(MIXED, scan_layers=True)
 def run(sizes, count, form):
   mesh = sharding.make_mesh(C.Mesh(*sizes), jax.devices()[:count])
   sampler = Sampler(
-      policy, dataclasses.replace(SAMPLER, attention=form, num_pages=512), mesh
+      policy,
+      dataclasses.replace(
+          SAMPLER, attention=form, num_pages=512, num_window_pages=512 if count == 1 else 32
+      ),
+      mesh,
   )
   placed = model.param_shardings(policy, VOCAB, mesh)
   sampler.load(sharding.place(weights(policy), placed), 7)
-  return [sample for _, sample in grow(sampler)]
+  found = [sample for _, sample in grow(sampler)]
+  places = {window: pool.addressable_shards for window, pool in sampler._engine._pool.items()}
+  shards = sharding.num_row_shards(mesh)
+  if count > 1 and form == 'dense':
+    assert {x.data.shape[0] for x in places[policy.window]} == {32 // shards}
+  return found
 
 base = run((1, 1, 1), 1, 'dense')
 for form in ('dense', 'paged'):

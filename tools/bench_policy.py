@@ -137,7 +137,7 @@ def _random_batch(
       keys=jnp.asarray(rng.integers(0, 2**32, (rows, 2)), jnp.uint32),
       filters=None, edges=None, node=None,
   )
-  return Batch(*arrays, jnp.ones(rows, bool), rules)
+  return Batch(*arrays, active=jnp.ones(rows, bool), drawing=rules)
 
 
 def main(argv: Sequence[str]) -> None:

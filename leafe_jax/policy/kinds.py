@@ -106,7 +106,9 @@ def layers_of(mixer: str, config: config_lib.Policy) -> tuple[int, ...]:
   return tuple(i for i, kind in enumerate(of_layers(config)) if kind.mixer == mixer)
 
 
-def layers_keeping(state: tuple[str, int], config: config_lib.Policy) -> tuple[int, ...]:
+def layers_keeping(
+    state: tuple[str, int], config: config_lib.Policy
+) -> tuple[int, ...]:
   """The layers whose `Kind.state` it is, in order."""
   return tuple(i for i, kind in enumerate(of_layers(config)) if kind.state == state)
 

@@ -226,12 +226,13 @@ class Buckets:
     )
     if self.window:
       reached = min(length, self._round_up(self.window - 1)) // page
-      arrays['near'] = Held(
+      near: dict[str, Any] = dict(
           pages=np.zeros((rows, reached), np.int32),
           length=np.zeros(rows, np.int32),
           tail_page=np.zeros(rows, np.int32),
           write_pages=np.full((rows, num_write), _NOWHERE, np.int32),
-      )  # fmt: skip
+      )
+      arrays['near'] = Held(**near)
     drawing = _drawing([Row(0, State(0), 1)], [0], rows) if num_decode else None
     return Batch(**arrays, drawing=drawing)
 

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from leafe_jax import config as config_lib
 from leafe_jax.policy import delta, model, rope
@@ -93,8 +93,8 @@ def turn(
 
   Returns:
     Pages by window for `Held.write_pages` (see `cache.write`), the responses (None
-    when R is 0), and memories for batch.write_memory (see `recall.write`). The last token of a
-    response is never read: it stays pending.
+    when R is 0), and memories for batch.write_memory (see `recall.write`). The last
+    token of a response is never read: it stays pending.
   """
   policy = reading.LayeredPolicy.prepare(config, params)
   num_new, num_write = batch.tokens.shape[1], batch.write_pages.shape[1]

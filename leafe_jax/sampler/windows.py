@@ -35,8 +35,10 @@ class Place(Protocol):
   """A node of the radix tree."""
 
   near: Page | None
-  parent: Place | None
   reached: int
+
+  @property
+  def parent(self) -> Place | None: ...
 
 
 class Windows:

@@ -264,7 +264,7 @@ def test_a_policy_of_windows_alone_counts_their_pages():
   assert 'room for 100, ' in memory.table(plan, limit)
   least = -(-(15 + 64 + 32) // 16) + windows.nodes_reached(40, 16)
   small = dataclasses.replace(sampler, num_window_pages=least - 1)
-  with pytest.raises(memory.DoesNotFit, match=f'num_window_pages={least - 1}: .* {least}'):
+  with pytest.raises(memory.DoesNotFit, match=f'_pages={least - 1}: .* {least}'):
     memory.check(make_target(dataclasses.replace(config, sampler=small)), 1e12)
 
 

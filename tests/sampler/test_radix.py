@@ -180,7 +180,7 @@ TestTree = TreeMachine.TestCase
 def test_a_full_pool_is_not_searched_anew_for_every_page():
   pool = PagePool(1000)
   tree = RadixTree(pool, 1)
-  leases = [tree.insert(None, 0, (token,), Fresh(pool.take(1))) for token in range(1000)]
+  leases = [tree.insert(None, 0, (i,), Fresh(pool.take(1))) for i in range(1000)]
   looks, nodes = [], tree.nodes
   tree.nodes = lambda: looks.append(1) or nodes()
   for count in range(1, 1001):

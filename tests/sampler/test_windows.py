@@ -140,20 +140,16 @@ policy = dataclasses.replace(MIXED, scan_layers=True)
 
 def run(sizes, count, form):
   mesh = sharding.make_mesh(C.Mesh(*sizes), jax.devices()[:count])
-  sampler = Sampler(
-      policy,
-      dataclasses.replace(
-          SAMPLER, attention=form, num_pages=512, num_window_pages=512 if count == 1 else 32
-      ),
-      mesh,
-  )
+  near = 512 if count == 1 else 32  # of which a shard has a quarter
+  options = dict(attention=form, num_pages=512, num_window_pages=near)
+  sampler = Sampler(policy, dataclasses.replace(SAMPLER, **options), mesh)
   placed = model.param_shardings(policy, VOCAB, mesh)
   sampler.load(sharding.place(weights(policy), placed), 7)
   found = [sample for _, sample in grow(sampler)]
-  places = {window: pool.addressable_shards for window, pool in sampler._engine._pool.items()}
-  shards = sharding.num_row_shards(mesh)
-  if count > 1 and form == 'dense':
-    assert {x.data.shape[0] for x in places[policy.window]} == {32 // shards}
+  pool = sampler._engine._pool[policy.window]
+  layers = 1 if form == 'dense' else 2  # which the paged form has in the same axis
+  own = layers * near // sharding.num_row_shards(mesh)
+  assert {shard.data.shape[0] for shard in pool.addressable_shards} == {own}
   return found
 
 base = run((1, 1, 1), 1, 'dense')

@@ -264,7 +264,7 @@ class Scheduler:
     Raises:
       OutOfPages: not even the oldest row of all fits; it is dropped.
     """
-    if self._shards.make_room(group, self._held()):
+    if self._shards.make_room(group, self._held):
       return group
     if self._under_way:
       self._stats.waits += len(group)

@@ -10,7 +10,7 @@ the beginning that all prompts have in common, each of them reads once.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from leafe_jax.sampler import memories, windows
 from leafe_jax.sampler.batching import Buckets, Row
@@ -126,16 +126,23 @@ class Shards:
       fresh = fresh._replace(memory=None)
     return tree.insert(state.lease, state.cached, tokens, fresh)
 
-  def make_room(self, rows: Iterable[Row], held: Iterable[Node] = ()) -> bool:
+  def make_room(
+      self, rows: Iterable[Row], held: Callable[[], Iterable[Node]] = tuple
+  ) -> bool:
     """Frees idle pages for rows to be launched; whether there are enough.
+
+    Places where branches may begin lose their windows before any row waits.
 
     Args:
       rows: to be launched.
-      held: nodes that rows go on from, waiting and under way: their windows stay.
+      held: the nodes that rows go on from, waiting and under way.
     """
     enough = [self._trees[i].make_room(count) for i, count in self._needs(rows)]
     enough += [kept.make_room(count) for kept, _, count in self._memory_needs(rows)]
-    enough += [kept.make_room(count, held) for kept, _, count in self._near_needs(rows)]
+    for kept, pool, count in self._near_needs(rows):
+      if not kept.make_room(count):
+        kept.put_back(count, held())
+      enough.append(pool.num_free >= count)
     return all(enough)
 
   def put_back(self, rows: Iterable[Row], pinned: set[Node]) -> tuple[bool, int]:

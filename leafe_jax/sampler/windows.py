@@ -110,23 +110,19 @@ class Windows:
     self._idle.pop(place, None)
     self._wanted.pop(place, None)
 
-  def make_room(self, count: int, held: Iterable[Place]) -> bool:
-    """Gives back idle pages, then those of places where branches may begin.
-
-    Args:
-      count: pages to be free afterwards.
-      held: nodes that are gone on from soon; their windows stay.
-
-    Returns:
-      Whether they are.
-    """
+  def make_room(self, count: int) -> bool:
+    """Gives back pages that no living state's window reaches until `count` are free."""
     self._give_up(self._idle, count, set())
-    self.put_back(count, held)
     return self._pool.num_free >= count
 
   def put_back(self, count: int, held: Iterable[Place]) -> int:
-    """As `make_room`, of wanted pages alone; returns how many."""
-    if self._pool.num_free >= count:
+    """As `make_room`, then those of living states; returns how many of these.
+
+    Args:
+      count: pages to be free afterwards, if there are as many.
+      held: nodes whose windows stay.
+    """
+    if self.make_room(count):
       return 0
     return self._give_up(
         self._wanted, count, {near for place in held for near in self.reach(place)}

@@ -68,13 +68,13 @@ def test_idle_pages_go_first_then_places_of_branches_as_a_whole_oldest_first():
   other = grow(tree, pool, near, None, 0, [9, 9, 9])
   last = grow(tree, pool, near, None, 0, [8, 8, 8, 8])
   assert tree.windows.num_idle == 2
-  assert tree.windows.make_room(4, {last.node})
+  assert tree.windows.make_room(4) and not tree.windows.make_room(5)
   assert long.ready and other.ready and last.ready
-  assert tree.windows.make_room(5, {last.node})
+  assert tree.windows.put_back(5, {last.node}) == 1
   assert not long.ready and other.ready  # one page of a place is as bad as both
-  assert tree.windows.make_room(6, {last.node}) and other.ready
-  # What rows under way and waiting go on from stays, unless nothing else helps.
-  assert not tree.windows.make_room(9, {last.node, other.node})
+  assert tree.windows.put_back(6, {last.node}) == 1 and other.ready
+  # What is held stays, however much is asked for.
+  assert tree.windows.put_back(9, {last.node, other.node}) == 0
   assert tree.windows.put_back(8, {last.node}) == 2
   assert last.ready and not other.ready and near.num_free == 8
   assert pool.num_free == PAGES - 8  # the pages themselves stay
@@ -119,7 +119,7 @@ class TreeMachine(stateful.RuleBasedStateMachine):
     self.tree.clock += 1
     if not self.tree.make_room(count):
       self.tree.put_back(count, held)
-    self.tree.windows.make_room(count, held)
+    self.tree.windows.put_back(count, held)
     if self.pool.num_free >= count:
       # Whatever else is alive, one row can go on: its window stays and there is room.
       assert self.near.num_free >= count
@@ -150,7 +150,7 @@ class TreeMachine(stateful.RuleBasedStateMachine):
     lease, _ = self.live[pick % len(self.live)]
     held = {lease.node} if lease is not None else set()
     whole = lease is not None and lease.ready
-    self.tree.windows.make_room(count, held)
+    self.tree.windows.put_back(count, held)
     assert not whole or lease.ready
 
   @stateful.rule()

@@ -30,9 +30,9 @@ import numpy as np
 from leafe_jax.sampler.batching import Row
 from leafe_jax.sampler.choices import build_trie
 from leafe_jax.sampler.engine import MAX_UNDER_WAY, Dispatch, Engine
-from leafe_jax.sampler.jobs import Job, Kind
+from leafe_jax.sampler.jobs import Job, Kind, held
 from leafe_jax.sampler.pages import Fresh, OutOfPages
-from leafe_jax.sampler.radix import Node, common_length
+from leafe_jax.sampler.radix import common_length
 from leafe_jax.sampler.shards import Shards
 from leafe_jax.sampler.state import NonFiniteLogits, Request, Rules, Sample, State
 from leafe_jax.sampler.turn import Response
@@ -264,7 +264,8 @@ class Scheduler:
     Raises:
       OutOfPages: not even the oldest row of all fits; it is dropped.
     """
-    if self._shards.make_room(group, self._held):
+    under_way = [job for _, jobs in self._under_way for job in jobs]
+    if self._shards.make_room(group, lambda: held(self._waiting.values(), under_way)):
       return group
     if self._under_way:
       self._stats.waits += len(group)
@@ -284,12 +285,6 @@ class Scheduler:
         self._shards.require(group)
       group = group[: len(group) // 2]
     return []
-
-  def _held(self) -> set[Node]:
-    """The nodes that rows go on from, waiting and under way."""
-    under_way = (job for _, jobs in self._under_way for job in jobs)
-    leases = (job.state.lease for job in (*self._waiting.values(), *under_way))
-    return {lease.node for lease in leases if lease is not None}
 
   def _start(self, group: list[Row], room: int) -> None:
     fresh = [self._shards.take(row) for row in group]

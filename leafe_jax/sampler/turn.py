@@ -98,14 +98,7 @@ def turn(
   """
   policy = reading.LayeredPolicy.prepare(config, params)
   num_new, num_write = batch.tokens.shape[1], batch.write_pages.shape[1]
-  past = {
-      window: cache.gather(
-          pages, _past_pages(batch.held(window)), config.head_dim,
-          room=-(-(num_new - 1) // page_size) * page_size,
-          stacked=config.scan_layers,
-      )
-      for window, pages in pool.items()
-  }
+  past = _gather(pool, batch, config, -(-(num_new - 1) // page_size) * page_size)
   recalled = _recall(memories, batch, config)
   found, past, known = _read_prompt(
       policy, past, batch, page_size, num_decode > 0, recalled
@@ -132,8 +125,20 @@ def turn(
   return pages, response, memory
 
 
-def _past_pages(held: Held) -> Int[Array, 'B p']:
-  return jnp.concatenate([held.pages, held.tail_page[:, None]], axis=1)
+def _gather(
+    pool: Pools, batch: Batch, config: config_lib.Policy, room: int
+) -> Layers:
+  """The past of every row, with room for new tokens."""
+
+  def ids(held: Held) -> Int[Array, 'B p']:
+    return jnp.concatenate([held.pages, held.tail_page[:, None]], axis=1)
+
+  return {
+      window: cache.gather(
+          pages, ids(batch.held(window)), config.head_dim, room, config.scan_layers
+      )
+      for window, pages in pool.items()
+  }
 
 
 def _prefix(batch: Batch, window: int, page_size: int) -> int:

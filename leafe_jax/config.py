@@ -46,6 +46,7 @@ class Mesh:
 class Sampler:
   page_size: int = option(16, 'tokens per KV page', at_least=1)
   num_pages: int = option(24_576, 'KV pages in the pool, on all shards of data and fsdp together', at_least=1)
+  num_window_pages: int = option(0, 'KV pages of layers with a sliding window (Gemma 3, OLMo 3, Mistral), on all shards together; less: more is read again before a branch; 0: two windows for each of max_rows, and what a dispatch writes', at_least=0)
   num_memories: int = option(512, "kept states of recurrent layers (Qwen3.5's delta layers), on all shards together, one at each point that is gone on from; less: more is read again", at_least=2)
   max_rows: int = option(256, 'episodes in progress at a time', at_least=1)
   dispatch_rows: int = option(64, 'rows of one device program; more rows take several', at_least=1)

@@ -65,7 +65,7 @@ CHECKPOINT = frozenset({
     'policy.lora_rank', 'policy.quantize', 'mesh.fsdp', 'mesh.tensor',
     'mesh.expert', 'policy.router_loss',
     'sampler.page_size', 'sampler.num_pages', 'sampler.num_memories',
-    'sampler.max_rows',
+    'sampler.num_window_pages', 'sampler.max_rows',
     'sampler.dispatch_rows', 'sampler.prefill_buckets', 'sampler.length_buckets',
     'sampler.decode_chunk', 'sampler.checkpoint_every', 'gate.min_parsed',
     'explore.num_tasks',

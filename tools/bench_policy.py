@@ -23,6 +23,7 @@ from leafe_jax import command_line
 from leafe_jax import config as config_lib
 from leafe_jax.policy import model, runtime, sharding
 from leafe_jax.sampler import Request, Rules, Sampler, cache, turn
+from leafe_jax.sampler.batch import Batch, Drawing
 from leafe_jax.sampler.batching import Buckets
 
 _ROWS = flags.DEFINE_integer('rows', 256, 'transcripts sampled per call', lower_bound=1)
@@ -97,11 +98,11 @@ def bench_programs(
   program = jax.jit(functools.partial(turn.turn, policy, page), static_argnums=0)
   gather = jax.jit(lambda pool, ids: cache.gather(pool, ids, policy.head_dim))
   report('  gather', measure(lambda: gather(pool, batch.prefix_pages)), rows, 'rows')
-  read = measure(lambda: program(0, params, pool, batch))
+  read = measure(lambda: program(0, params, {0: pool}, batch))
   report('  gather, read', read, rows, 'rows')
-  full = measure(lambda: program(8, params, pool, batch))
+  full = measure(lambda: program(8, params, {0: pool}, batch))
   report('  gather, read, decode', full, rows, 'rows')
-  pages = program(8, params, pool, batch)[0]
+  pages = program(8, params, {0: pool}, batch)[0][0]
   write = jax.jit(cache.write, donate_argnums=0)
 
   def store() -> jax.Array:
@@ -114,7 +115,7 @@ def bench_programs(
 
 def _random_batch(
     config: config_lib.Experiment, rng: np.random.Generator
-) -> turn.Batch:
+) -> Batch:
   """A full dispatch whose rows have the longest prefix that was asked for."""
   page, buckets = config.sampler.page_size, Buckets(config.sampler, 1 << 14)
   width = next(size for size in buckets.new_tokens if size >= _NEW.value)
@@ -128,7 +129,7 @@ def _random_batch(
       np.full(rows, _NEW.value), ids[-rows * num_write :].reshape(rows, num_write),
   ]  # fmt: skip
   arrays = [jnp.asarray(array, jnp.int32) for array in arrays]
-  rules = turn.Drawing(
+  rules = Drawing(
       temperature=jnp.ones(rows),
       max_tokens=jnp.full(rows, _RESPONSE.value),
       first=jnp.zeros(rows, jnp.int32),
@@ -136,7 +137,7 @@ def _random_batch(
       keys=jnp.asarray(rng.integers(0, 2**32, (rows, 2)), jnp.uint32),
       filters=None, edges=None, node=None,
   )
-  return turn.Batch(*arrays, jnp.ones(rows, bool), rules)
+  return Batch(*arrays, active=jnp.ones(rows, bool), drawing=rules)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -283,9 +283,12 @@ def _dense_rows(target: Target) -> int:
   rows = _share(target, 'batch', buckets.rows)
   kv_heads = _share(target, 'kv_heads', policy.num_kv_heads)
   new = buckets.new_tokens[-1]
-  places = buckets.lengths[-1] + new + 2 * target.num_decode + buckets.page_size
-  depth = kinds.count('attention', policy)
-  dense = rows * places * depth * 2 * kv_heads * policy.head_dim * item
+  ahead = new + 2 * target.num_decode + buckets.page_size
+  groups, longest = kinds.groups(policy), buckets.lengths[-1]
+  # Of layers with a window, what it reaches.
+  held = [n * (min(window or longest, longest) + ahead) for window, n in groups.items()]
+  places = ahead + (longest if 0 in groups else min(max(groups), longest))
+  dense = rows * sum(held) * 2 * kv_heads * policy.head_dim * item
   queries = min(new, reading.QUERIES)
   heads = _share(target, 'heads', policy.num_heads)
   scores = rows * heads * queries * places * _WORD

@@ -22,9 +22,9 @@ from leafe_jax.planning.estimates import Part
 from leafe_jax.planning.jobs import Job
 from leafe_jax.planning.programs import Target
 from leafe_jax.policy import sharding
-from leafe_jax.sampler import engine
+from leafe_jax.sampler import engine, windows
 
-POOL, MEMORIES = 'KV pages', 'memories'
+POOL, WINDOW_POOL, MEMORIES = 'KV pages', 'window pages', 'memories'
 SAMPLING, FREEZING = 'sampling', 'freezing'
 
 
@@ -48,6 +48,11 @@ class Moment:
     """Bytes per device."""
     return sum(part.size for part in self.parts if part.exact or not exact_only)
 
+  @property
+  def samples(self) -> bool:
+    """Whether the sampler's pages are there."""
+    return any(part.name in (POOL, WINDOW_POOL) for part in self.parts)
+
   def part(self, name: str) -> Part | None:
     return next((part for part in self.parts if part.name == name), None)
 
@@ -58,17 +63,24 @@ class Plan:
 
   Attributes:
     moments: of the run.
-    page: bytes of one KV page, shared out among the devices.
+    page: bytes of one KV page, shared out among the devices; 0: all layers have
+      windows, and pages are but places in the tree.
     num_pages: pages of the pool, on all devices together.
+    page_size: tokens of a page.
     memory: bytes of one memory of the recurrent layers, likewise; 0: there are none.
     num_memories: of them.
+    window_page: bytes of one page of the layers with a window, likewise.
+    num_window_pages: of them.
   """
 
   moments: tuple[Moment, ...]
   page: int
   num_pages: int
+  page_size: int
   memory: int = 0
   num_memories: int = 0
+  window_page: int = 0
+  num_window_pages: int = 0
 
   def moment(self, name: str) -> Moment:
     """StopIteration where the run has no such moment."""
@@ -91,10 +103,17 @@ class Plan:
     return 'TIGHT: estimates exceed it' if self.certain <= limit else 'DOES NOT FIT'
 
   def pages_that_fit(self, limit: float) -> int:
-    """KV pages that a device of `limit` bytes has room for; at least 0."""
-    pooled = [moment.total() for moment in self.moments if moment.part(POOL)]
-    rest = limit - (max(pooled, default=0) - self.page * self.num_pages)
-    return max(0, int(rest // self.page))
+    """KV pages that a device of `limit` bytes has room for; at least 0.
+
+    Beside the window pages as they are; of a policy all of whose layers have
+    windows, these themselves.
+    """
+    page, count = self.page, self.num_pages
+    if not page:
+      page, count = self.window_page, self.num_window_pages
+    pooled = [moment.total() for moment in self.moments if moment.samples]
+    rest = limit - (max(pooled, default=0) - page * count)
+    return max(0, int(rest // page))
 
 
 def plan(
@@ -121,13 +140,30 @@ def plan(
     found.append(_training(target, platform, job))
     if job.plays:
       found.append(_rollouts(target, platform, job))
-  num_pages = engine.num_pages(target.config.sampler, target.mesh)
-  page = estimates.size([target.pool(platform)]) // num_pages
-  kept = target.memories()
-  if kept is None:
-    return Plan(tuple(found), page, num_pages)
-  count = kept.state.shape[0]
-  return Plan(tuple(found), page, num_pages, estimates.size(kept) // count, count)
+  return Plan(tuple(found), **_sizes(target, platform))
+
+
+def _sizes(target: Target, platform: str) -> dict[str, int]:
+  """Of pages and memories: how many there are, and how large each is."""
+  sampler, kept = target.config.sampler, target.memories()
+  pages, near = _pages(target, platform)
+  found = {'num_pages': engine.num_pages(sampler, target.mesh)}
+  found['page_size'] = sampler.page_size
+  found['page'] = pages // found['num_pages']
+  if near:
+    count = windows.num_pages(target.policy, sampler, target.mesh)
+    found |= {'window_page': near // count, 'num_window_pages': count}
+  if kept is not None:
+    count = kept.state.shape[0]
+    found |= {'memory': estimates.size(kept) // count, 'num_memories': count}
+  return found
+
+
+def _pages(target: Target, platform: str) -> tuple[int, int]:
+  """Bytes of the pages of layers that see everything, and of those with windows."""
+  pools = target.pools(platform)
+  near = [pool for window, pool in pools.items() if window]
+  return estimates.size(pools.get(0)), estimates.size(near)
 
 
 def _sampling(target: Target, platform: str) -> Moment:
@@ -154,11 +190,13 @@ def _rollouts(target: Target, platform: str, job: Job) -> Moment:
 
 
 def _pools(target: Target, platform: str) -> tuple[Part, ...]:
-  pages = Part(POOL, estimates.size([target.pool(platform)]), True)
+  pages, near = _pages(target, platform)
+  parts = (Part(POOL, pages, True), Part(WINDOW_POOL, near, True))
+  found = tuple(part for part in parts if part.size)
   kept = target.memories()
-  return (pages,) if kept is None else (
-      pages, Part(MEMORIES, estimates.size(kept), True)
-  )
+  if kept is None:
+    return found
+  return (*found, Part(MEMORIES, estimates.size(kept), True))
 
 
 def check(
@@ -185,7 +223,10 @@ def check(
 
 
 def _check_pool(target: Target) -> None:
-  """DoesNotFit if a shard of the KV pages is too small for one transcript."""
+  """DoesNotFit if a shard of the KV pages is too small for one transcript.
+
+  And of the pages of layers with a window, if it is too small for one row.
+  """
   sampler, longest = target.config.sampler, target.policy.max_length
   shards = sharding.num_row_shards(target.mesh)
   own = engine.num_pages(sampler, target.mesh) // shards
@@ -195,6 +236,25 @@ def _check_pool(target: Target) -> None:
     raise DoesNotFit(
         f'sampler.num_pages={sampler.num_pages}: {own} KV pages for each of {shards}'
         f' shards, and a transcript of policy.max_length={longest} tokens takes'
+        f' {least}; at least {least * shards} are needed'
+    )
+  _check_window_pool(target, shards)
+
+
+def _check_window_pool(target: Target, shards: int) -> None:
+  """DoesNotFit if a shard of the window pages is too small for one row."""
+  sampler, window = target.config.sampler, windows.window_of(target.policy)
+  if not window:
+    return
+  own = windows.num_pages(target.policy, sampler, target.mesh) // shards
+  page, buckets = sampler.page_size, target.buckets
+  said = min(sampler.decode_chunk or target.num_decode, target.num_decode)
+  written = -(-(page - 1 + buckets.new_tokens[-1] + said) // page)
+  least = windows.nodes_reached(window, page) + written
+  if own < min(least, engine.num_pages(sampler, target.mesh) // shards):
+    raise DoesNotFit(
+        f'sampler.num_window_pages={sampler.num_window_pages}: {own} pages of layers'
+        f' with a window for each of {shards} shards, and a row reads and writes up to'
         f' {least}; at least {least * shards} are needed'
     )
 
@@ -213,15 +273,32 @@ def table(plan: Plan, limit: float) -> str:
   lines.append(_line('total', totals, widths))
   room = f'  {plan.verdict(limit)}'
   lines.append(_line('memory', [limit] * len(totals), widths, room))
-  if any(moment.part(POOL) for moment in plan.moments):
-    fitting = plan.pages_that_fit(limit)
-    lines.append(f'KV pages: {plan.num_pages} asked for, room for {fitting}')
+  if any(moment.samples for moment in plan.moments):
+    lines += _page_lines(plan, limit)
   if plan.memory:
     lines.append(
         f'memories of recurrent layers: {plan.num_memories} (sampler.num_memories), '
         f'{plan.memory / 1e6:.3g} MB a device each'
     )
   return '\n'.join(lines)
+
+
+def _page_lines(plan: Plan, limit: float) -> list[str]:
+  """How many pages there are, how many fit, and how many tokens that is."""
+  fitting, lines = plan.pages_that_fit(limit), []
+  if plan.page:
+    lines.append(
+        f'KV pages: {plan.num_pages} asked for, room for {fitting}'
+        f' ({fitting * plan.page_size:,} tokens)'
+    )
+  if plan.window_page:
+    room = '' if plan.page else f', room for {fitting}'
+    lines.append(
+        f'pages of layers with a window: {plan.num_window_pages}'
+        f' (sampler.num_window_pages){room}, {plan.window_page / 1e6:.3g} MB a device'
+        f' each; {plan.num_window_pages * plan.page_size:,} tokens'
+    )
+  return lines
 
 
 def _line(

@@ -19,7 +19,7 @@ from leafe_jax.learner.update import TrainState, abstract_state, make_update
 from leafe_jax.planning import jobs
 from leafe_jax.planning.jobs import Job
 from leafe_jax.policy import kinds, lora, model, sharding
-from leafe_jax.sampler import engine, ragged, recall
+from leafe_jax.sampler import engine, ragged, recall, windows
 from leafe_jax.sampler.batching import Buckets
 
 Name = Literal['train', 'prefill', 'decode']
@@ -48,6 +48,7 @@ class Target:
     return Buckets(
         self.config.sampler, self.policy.max_length, shards,
         recurrent=kinds.count('delta', self.policy) > 0,
+        window=windows.window_of(self.policy),
     )
 
   @property
@@ -102,12 +103,13 @@ class Target:
         platform or self.platform,
     )
 
-  def pool(self, platform: str = '') -> jax.ShapeDtypeStruct:
+  def pools(self, platform: str = '') -> dict[int, jax.ShapeDtypeStruct]:
+    """The KV pages by window, see `engine.abstract_pools`."""
     form = self.sampler_attention(platform)
-    return engine.abstract_pool(self.policy, self.config.sampler, self.mesh, form)
+    return engine.abstract_pools(self.policy, self.config.sampler, self.mesh, form)
 
   def memories(self) -> Any:
-    """Of recurrent layers, as `pool`; None without such layers."""
+    """Of recurrent layers, as `pools`; None without such layers."""
     return recall.abstract_pool(self.policy, self.config.sampler, self.mesh)
 
 
@@ -164,7 +166,7 @@ def _trace_turn(target: Target, num_decode: int) -> Any:
   )
   with jax.set_mesh(mesh):
     return program.trace(
-        num_decode, target.params(), target.pool(), batch, target.memories()
+        num_decode, target.params(), target.pools(), batch, target.memories()
     )
 
 

@@ -31,6 +31,11 @@ class Kind(NamedTuple):
   rope: str = 'global'
   mlp: str = 'dense'
 
+  @property
+  def state(self) -> tuple[str, int]:
+    """What it keeps of a transcript: of what mixer, and how far back."""
+    return self.mixer, self.window
+
 
 NAMES: Mapping[str, Kind] = {
     'full': Kind(),
@@ -101,6 +106,13 @@ def layers_of(mixer: str, config: config_lib.Policy) -> tuple[int, ...]:
   return tuple(i for i, kind in enumerate(of_layers(config)) if kind.mixer == mixer)
 
 
+def layers_keeping(
+    state: tuple[str, int], config: config_lib.Policy
+) -> tuple[int, ...]:
+  """The layers whose `Kind.state` it is, in order."""
+  return tuple(i for i, kind in enumerate(of_layers(config)) if kind.state == state)
+
+
 def count(mixer: str, config: config_lib.Policy) -> int:
   """How many layers have a mixer."""
   return len(layers_of(mixer, config))
@@ -116,9 +128,13 @@ def mlps(config: config_lib.Policy) -> tuple[str, ...]:
   return tuple(dict.fromkeys(kind.mlp for kind in of_layers(config)))
 
 
-def windows(config: config_lib.Policy) -> tuple[int, ...]:
-  """The windows that there are, smallest first; 0 is none."""
-  return tuple(sorted({kind.window for kind in of_layers(config)}))
+def groups(config: config_lib.Policy) -> dict[int, int]:
+  """How many layers with attention there are by window; 0, no window, comes first.
+
+  Layers of a group share the pages of the sampler.
+  """
+  found = [kind.window for kind in of_layers(config) if kind.mixer == 'attention']
+  return {window: found.count(window) for window in sorted(set(found))}
 
 
 class Span(NamedTuple):

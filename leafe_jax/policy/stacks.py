@@ -19,6 +19,7 @@ from leafe_jax import config as config_lib
 from leafe_jax.policy import kinds
 
 Params = dict[str, Array]
+State = tuple[str, int]  # see `kinds.Kind.state`
 # (kind, carry, weights of a layer, its part of the state) -> (carry, what is kept).
 Step = Callable[[kinds.Kind, Any, Params, Any], tuple[Any, Any]]
 
@@ -70,24 +71,24 @@ def scan(
     step: Step,
     carry: Any,
     params: Params,
-    states: Mapping[str, Any] | None = None,
+    states: Mapping[State, Any] | None = None,
     *,
     differentiable: bool = False,
-) -> tuple[Any, dict[str, Any]]:
+) -> tuple[Any, dict[State, Any]]:
   """Goes through all layers, in loops.
 
   Args:
     config: whose layers.
-    step: a layer; what it keeps is the same tree in all layers of a kind of mixer.
+    step: a layer; what it keeps is the same tree in all layers of a `kinds.Kind.state`.
     carry: what goes from layer to layer.
     params: weights.
-    states: by kind of mixer, arrays with an axis of its layers in front.
+    states: by `kinds.Kind.state`, arrays with an axis of its layers in front.
     differentiable: cut the stacks into those of each loop, a copy of all weights
       where there are several. Else layers are read where they lie, but the gradient
       of a stack would be added up over all of it for every layer.
 
   Returns:
-    The last carry and, by kind of mixer, what its layers kept, stacked.
+    The last carry and, by `kinds.Kind.state`, what its layers kept, stacked.
   """
   every = kinds.of_layers(config)
   own = {
@@ -95,19 +96,19 @@ def scan(
       for name, stack in stacked(params).items()
   }
   held = {
-      mixer: _Stack(state, kinds.layers_of(mixer, config))
-      for mixer, state in (states or {}).items()
+      key: _Stack(state, kinds.layers_keeping(key, config))
+      for key, state in (states or {}).items()
   }
-  kept: dict[str, list[Any]] = {}
+  kept: dict[State, list[Any]] = {}
   for span in kinds.spans(every):
-    found: dict[str, Any]
+    found: dict[State, Any]
     if len(span.kinds) == 1 and span.repeats == len(every):
       carry, found = _scan_alike(step, span.kinds[0], carry, own, held)
     else:
       carry, found = _scan_span(step, span, carry, own, held, differentiable)
-    for mixer, values in found.items():
-      kept.setdefault(mixer, []).append(values)
-  return carry, {mixer: _join(parts) for mixer, parts in kept.items()}
+    for key, values in found.items():
+      kept.setdefault(key, []).append(values)
+  return carry, {key: _join(parts) for key, parts in kept.items()}
 
 
 class _Stack(NamedTuple):
@@ -143,6 +144,7 @@ class _Stack(NamedTuple):
 
 
 _Stacks = Mapping[str, _Stack]
+_States = Mapping[State, _Stack]
 
 
 def _join(parts: list[Any]) -> Any:
@@ -152,15 +154,15 @@ def _join(parts: list[Any]) -> Any:
 
 
 def _scan_alike(
-    step: Step, kind: kinds.Kind, carry: Any, own: _Stacks, held: _Stacks
-) -> tuple[Any, dict[str, Any]]:
+    step: Step, kind: kinds.Kind, carry: Any, own: _Stacks, held: _States
+) -> tuple[Any, dict[State, Any]]:
   """One loop over layers that are all of one kind."""
   weights = {name: stack.whole for name, stack in own.items()}
-  state = held[kind.mixer].whole if kind.mixer in held else None
+  state = held[kind.state].whole if kind.state in held else None
   carry, kept = jax.lax.scan(
       lambda carry, layer: step(kind, carry, *layer), carry, (weights, state)
   )
-  return carry, {kind.mixer: kept}
+  return carry, {kind.state: kept}
 
 
 def _scan_span(
@@ -168,9 +170,9 @@ def _scan_span(
     span: kinds.Span,
     carry: Any,
     own: _Stacks,
-    held: _Stacks,
+    held: _States,
     differentiable: bool,
-) -> tuple[Any, dict[str, Any]]:
+) -> tuple[Any, dict[State, Any]]:
   """One loop over the periods of a span; what its layers kept, stacked."""
   cuts: Any = None
   if differentiable:
@@ -179,24 +181,24 @@ def _scan_span(
         for name, stack in {**own, **held}.items() if stack.places(span)[1]
     }
 
-  def period(carry: Any, at: tuple[Array, Any]) -> tuple[Any, dict[str, Any]]:
+  def period(carry: Any, at: tuple[Array, Any]) -> tuple[Any, dict[State, Any]]:
     index, parts = at
 
-    def read(name: str, stack: _Stack, rank: int) -> Any:
+    def read(name: str | State, stack: _Stack, rank: int) -> Any:
       if parts is None:
         return stack.read(span, index, rank)
       return jax.tree.map(lambda x: x[rank], parts[name])
 
-    kept: dict[str, list[Any]] = {}
+    kept: dict[State, list[Any]] = {}
     for kind, ranks, rank in _of_period(span.kinds, own):
       weights = {name: read(name, own[name], i) for name, i in ranks.items()}
-      state = held.get(kind.mixer)
-      state = None if state is None else read(kind.mixer, state, rank)
+      state = held.get(kind.state)
+      state = None if state is None else read(kind.state, state, rank)
       carry, found = step(kind, carry, weights, state)
-      kept.setdefault(kind.mixer, []).append(found)
+      kept.setdefault(kind.state, []).append(found)
     return carry, {
-        mixer: jax.tree.map(lambda *x: jnp.stack(x), *found)
-        for mixer, found in kept.items()
+        key: jax.tree.map(lambda *x: jnp.stack(x), *found)
+        for key, found in kept.items()
     }
 
   carry, kept = jax.lax.scan(period, carry, (jnp.arange(span.repeats), cuts))
@@ -206,11 +208,11 @@ def _scan_span(
 def _of_period(
     period: tuple[kinds.Kind, ...], names: Iterable[str]
 ) -> Iterator[tuple[kinds.Kind, dict[str, int], int]]:
-  """Of every layer its kind, and how many before it have each weight and its mixer."""
+  """Of every layer its kind, and how many before it have each weight and its state."""
   for place, kind in enumerate(period):
     before = period[:place]
     ranks = {
         name: sum(kinds.has(other, name) for other in before)
         for name in names if kinds.has(kind, name)
     }
-    yield kind, ranks, sum(other.mixer == kind.mixer for other in before)
+    yield kind, ranks, sum(other.state == kind.state for other in before)

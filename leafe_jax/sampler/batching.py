@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from leafe_jax import config as config_lib
+from leafe_jax.sampler.batch import Batch, Drawing, Held
 from leafe_jax.sampler.choices import Trie
 from leafe_jax.sampler.drawing import Filters
 from leafe_jax.sampler.pages import Fresh
 from leafe_jax.sampler.state import MAX_STOP_IDS, Rules, State
-from leafe_jax.sampler.turn import Batch, Drawing
 
 _MIN_RESPONSE = 8
 _MIN_ROWS = 2
-_NO_MEMORY = 2**30  # out of range: read as nothing, written nowhere
+_NOWHERE = 2**30  # out of range: read as nothing, written nowhere
 _NO_STOPS = (-1,) * MAX_STOP_IDS
 
 
@@ -64,6 +64,7 @@ class Buckets:
     few_rows: whether a dispatch of few rows has a program of its own, a quarter
       as wide: for a large policy it saves more than it takes to compile.
     recurrent: whether the policy has layers with memories.
+    window: that some of its layers have; 0: none.
   """
 
   def __init__(
@@ -73,8 +74,10 @@ class Buckets:
       num_shards: int = 1,
       few_rows: bool = False,
       recurrent: bool = False,
+      window: int = 0,
   ):
     self.recurrent = recurrent
+    self.window = window
     self.page_size = config.page_size
     self.new_tokens = tuple(sorted(config.prefill_buckets))
     longest = self._round_up(max_length)
@@ -182,6 +185,8 @@ class Buckets:
     batch.active[places] = True
     for place, row, written in zip(places, rows, fresh, strict=True):
       _fill_row(batch, place, row, written, self.page_size)
+      if batch.near is not None:
+        _fill_near(batch.near, place, row, written, self)
     if num_decode:
       return batch._replace(drawing=_drawing(rows, places, count))
     return batch
@@ -216,9 +221,18 @@ class Buckets:
         num_new=np.ones(rows, np.int32),
         write_pages=np.full((rows, num_write), num_pages, np.int32),
         active=np.zeros(rows, bool),
-        memory=np.full(rows, _NO_MEMORY, np.int32) if self.recurrent else None,
-        write_memory=np.full(rows, _NO_MEMORY, np.int32) if self.recurrent else None,
+        memory=np.full(rows, _NOWHERE, np.int32) if self.recurrent else None,
+        write_memory=np.full(rows, _NOWHERE, np.int32) if self.recurrent else None,
     )
+    if self.window:
+      reached = min(length, self._round_up(self.window - 1)) // page
+      near: dict[str, Any] = dict(
+          pages=np.zeros((rows, reached), np.int32),
+          length=np.zeros(rows, np.int32),
+          tail_page=np.zeros(rows, np.int32),
+          write_pages=np.full((rows, num_write), _NOWHERE, np.int32),
+      )
+      arrays['near'] = Held(**near)
     drawing = _drawing([Row(0, State(0), 1)], [0], rows) if num_decode else None
     return Batch(**arrays, drawing=drawing)
 
@@ -245,6 +259,23 @@ def _fill_row(
     batch.write_memory[place] = fresh.memory.id
     if known is not None:
       batch.memory[place] = known.id
+
+
+def _fill_near(
+    near: Held, place: int, row: Row, fresh: Fresh, buckets: Buckets
+) -> None:
+  """The pages that a row's window reaches, and those it writes."""
+  state, size = row.state, buckets.page_size
+  full, offset = divmod(state.cached, size)
+  first = max(0, state.cached - buckets.window + 1) // size
+  nodes = state.lease.path() if state.lease is not None else ()
+  # Those that are reached have their pages: a row whose lease is not ready waits.
+  ids = [node.near.id for node in nodes[first : full + (offset > 0)] if node.near]
+  near.pages[place, : full - first] = ids[: full - first]
+  near.length[place] = (full - first) * size
+  if offset:
+    near.tail_page[place] = ids[full - first]
+  near.write_pages[place, : len(fresh.near)] = [page.id for page in fresh.near]
 
 
 def _drawing(rows: Sequence[Row], places: Sequence[int], count: int) -> Drawing:

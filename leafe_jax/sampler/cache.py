@@ -1,10 +1,12 @@
 """Keys and values on the device: pages of the pool, and dense rows.
 
-Pages live in one pool [pages, L, 2, K, H * P]: a page is one contiguous block
-that holds P tokens of all layers, keys as [K, H, P] and values as [K, P, H].
-Programs work on dense rows gathered from it, keys [B, K, H, S] and values
-[B, K, S, H] per layer: with keys transposed, both products of decoding run
-over contiguous memory.
+Pages live in a pool [pages, L, 2, K, H * P]: a page is one contiguous block
+that holds P tokens of all layers of a group, keys as [K, H, P] and values as
+[K, P, H]. A group are the layers that look back equally far (`kinds.groups`): the
+pages of those with a window are given back when no window reaches them, and all
+that is held of groups is a dict by window. Programs work on dense rows gathered
+from pages, keys [B, K, H, S] and values [B, K, S, H] per layer: with keys
+transposed, both products of decoding run over contiguous memory.
 
 Halves are stored as plain bits (`stored`): to write pages of halves, XLA on CPU
 would widen the whole pool, and narrow it again.
@@ -14,7 +16,7 @@ device holds the pages of its own rows, whose ids the host hands out accordingly
 so that gathering and writing move nothing between devices.
 
 The layers of dense rows stand one by one, or stacked where a program scans over
-them (`Layers`).
+them (`Group`).
 """
 
 from __future__ import annotations
@@ -50,19 +52,34 @@ def stored(dtype: Any) -> Any:
 
 
 # A list of layers, or one KV whose arrays have a leading layer axis.
-Layers = list[KV] | KV
+Group = list[KV] | KV
+# By window.
+Layers = dict[int, Group]
+Pools = dict[int, Array]  # [pages, L, 2, K, block], or as in `ragged`
 
 
 def each_layer(change: Callable[..., KV], *parts: Layers) -> Layers:
-  """The same change to every layer of one or more parts."""
-  if isinstance(parts[0], KV):
-    return jax.vmap(change)(*parts)
-  return [change(*layer) for layer in zip(*parts, strict=True)]
+  """Changes every layer of one or more parts.
+
+  Args:
+    change: of the window of a layer, and the layer in each of the parts.
+    parts: of the same layers.
+  """
+
+  def of_group(window: int, *groups: Group) -> Group:
+    here = functools.partial(change, window)
+    if isinstance(groups[0], KV):
+      return jax.vmap(here)(*groups)
+    return [here(*layer) for layer in zip(*groups, strict=True)]
+
+  return {
+      window: of_group(window, *(part[window] for part in parts)) for window in parts[0]
+  }
 
 
-def length_of(part: Layers) -> int:
+def length_of(group: Group) -> int:
   """Places of a row."""
-  return (part if isinstance(part, KV) else part[0]).k.shape[-1]
+  return (group if isinstance(group, KV) else group[0]).k.shape[-1]
 
 
 def gather(
@@ -71,8 +88,8 @@ def gather(
     head_dim: int,
     room: int = 0,
     stacked: bool = False,
-) -> Layers:
-  """Dense keys and values of all layers, p * P places and `room` a row.
+) -> Group:
+  """Dense keys and values of a group's layers, p * P places and `room` a row.
 
   The ids must be in range.
   """
@@ -81,8 +98,8 @@ def gather(
     pages = jax.lax.bitcast_convert_type(pages, jnp.bfloat16)
   dense = functools.partial(_dense, head_dim=head_dim, room=room)
   if stacked:
-    return pin(jax.vmap(dense, in_axes=2)(pages))
-  return pin([dense(pages[:, :, layer]) for layer in range(pages.shape[2])])
+    return _pin(jax.vmap(dense, in_axes=2)(pages))
+  return _pin([dense(pages[:, :, layer]) for layer in range(pages.shape[2])])
 
 
 def _take(
@@ -140,8 +157,12 @@ def _widen(row: KV, room: int) -> KV:
 
 def pin(part: Layers) -> Layers:
   """Rows over data and fsdp, heads over tensor, as in training."""
-  axes = (('layers', *_DENSE_AXES) if isinstance(part, KV) else _DENSE_AXES)
-  return jax.tree.map(lambda x: sharding.constrain(x, axes), part)
+  return {window: _pin(group) for window, group in part.items()}
+
+
+def _pin(group: Group) -> Group:
+  axes = (('layers', *_DENSE_AXES) if isinstance(group, KV) else _DENSE_AXES)
+  return jax.tree.map(lambda x: sharding.constrain(x, axes), group)
 
 
 def behind(row: KV, start: int, length: int) -> KV:
@@ -180,7 +201,7 @@ def no_tokens(like: KV, length: int) -> KV:
 
 
 def close_buffers(
-    buffers: Layers, page_size: int
+    buffers: Group, page_size: int
 ) -> Float[Array, 'pages L 2 K block']:
   """The buffers as pages, row by row."""
   of_layer = functools.partial(_pages, page_size=page_size)

@@ -26,8 +26,9 @@ from jaxtyping import Bool
 from leafe_jax import config as config_lib
 from leafe_jax import hosts
 from leafe_jax.policy import kinds, model, sharding
-from leafe_jax.sampler import cache, paged, ragged, recall
+from leafe_jax.sampler import cache, paged, ragged, recall, windows
 from leafe_jax.sampler import turn as turn_lib
+from leafe_jax.sampler.batch import Batch
 from leafe_jax.sampler.batching import Buckets, Row
 from leafe_jax.sampler.pages import Fresh
 from leafe_jax.sampler.state import Stats
@@ -42,13 +43,13 @@ class Dispatch(NamedTuple):
   Attributes:
     rows: what it reads.
     fresh: what each row writes.
-    pages: what goes into them; None where the program wrote them in place.
+    pages: what goes into them, by window; None where the program wrote them in place.
     response: what was sampled; None if it only reads.
   """
 
   rows: Sequence[Row]
   fresh: Sequence[Fresh]
-  pages: jax.Array | None
+  pages: cache.Pools | None
   response: turn_lib.Response | None
 
 
@@ -81,9 +82,10 @@ class Engine:
     shards = sharding.num_row_shards(mesh)
     few_rows = _is_large(policy_config)
     self.num_memories = recall.num_memories(policy_config, sampler_config, mesh)
+    self.num_window_pages = windows.num_pages(policy_config, sampler_config, mesh)
     self.buckets = Buckets(
         sampler_config, policy_config.max_length, shards, few_rows,
-        recurrent=self.num_memories > 0,
+        recurrent=self.num_memories > 0, window=windows.window_of(policy_config),
     )
     self.stats = Stats()
     self._mesh = mesh
@@ -94,12 +96,12 @@ class Engine:
     self._make_pool = _pool_maker(policy_config, sampler_config, mesh, form)
     self._pool, self._memories = self._make_pool()
     self._num_pages = num_pages(sampler_config, mesh)
-    self._unstored: list[tuple[turn_lib.Batch, jax.Array, Any]] = []
+    self._unstored: list[tuple[Batch, cache.Pools, Any]] = []
     self._due = False  # whether pages not stored yet may be read by a launch
     self._under_way = 0
     self._idle_since: float | None = None
     self._turn = turn_program(policy_config, sampler_config, mesh, form, drawable)
-    self._write = write_program(self._pool.sharding)
+    self._write = write_program(jax.tree.map(lambda x: x.sharding, self._pool))
     self._remember: Any = jax.jit(
         functools.partial(recall.write), donate_argnums=0
     )
@@ -108,7 +110,7 @@ class Engine:
     """Takes new weights; what passed since the last program was not idling."""
     self.params = params
     self._idle_since = None
-    if self._pool.is_deleted():
+    if any(pool.is_deleted() for pool in self._pool.values()):
       self._pool, self._memories = self._make_pool()
 
   def release(self) -> None:
@@ -158,8 +160,8 @@ class Engine:
     return dispatch
 
   def _run(
-      self, batch: turn_lib.Batch, num_decode: int
-  ) -> tuple[jax.Array | None, turn_lib.Response | None]:
+      self, batch: Batch, num_decode: int
+  ) -> tuple[cache.Pools | None, turn_lib.Response | None]:
     hosts.witness(*jax.tree.leaves(batch))
     if self._mesh.size > 1:  # jit itself puts arrays on one device 20 times faster
       batch = sharding.place(batch, row_shardings(self._mesh, batch))
@@ -195,7 +197,7 @@ class Engine:
     start = time.perf_counter()
     with jax.set_mesh(self._mesh):
       for batch, pages, memory in self._unstored:
-        self._pool = self._write(self._pool, batch.write_pages, pages)
+        self._pool = self._write(self._pool, written_pages(batch, pages), pages)
         if memory is not None:
           ids = batch.write_memory
           self._memories = self._remember(self._memories, ids, memory)
@@ -236,7 +238,7 @@ def _is_large(policy: config_lib.Policy) -> bool:
   return policy.num_layers * of_layer > _LARGE
 
 
-def row_shardings(mesh: Mesh, batch: turn_lib.Batch) -> turn_lib.Batch:
+def row_shardings(mesh: Mesh, batch: Batch) -> Batch:
   """Where the arrays of a dispatch lie: rows over data and fsdp."""
   return jax.tree.map(lambda x: sharding.batch_sharding(mesh, x.shape), batch)
 
@@ -268,20 +270,33 @@ def turn_program(
       paged.turn, policy, sampler.page_size,
       gather_weights=sampler.gather_weights, drawable=drawable,
   )
-  pool = abstract_pool(policy, sampler, mesh, form).sharding
-  memories = recall.abstract_pool(policy, sampler, mesh)
-  places = jax.tree.map(lambda x: x.sharding, memories)
+  pools = (
+      abstract_pools(policy, sampler, mesh, form),
+      recall.abstract_pool(policy, sampler, mesh),
+  )
+  pool, places = jax.tree.map(lambda x: x.sharding, pools)
   return jax.jit(
       run, static_argnums=0, donate_argnums=(2, 4),
       out_shardings=(pool, responses, places),
   )
 
 
-def write_program(pool_sharding: jax.sharding.Sharding) -> Any:
-  """jit of (pool, ids, pages), see `cache.write`; donates the pool."""
-  # A partial of its own: jits of one function share, and count, their programs.
-  write = functools.partial(cache.write)
-  return jax.jit(write, donate_argnums=0, out_shardings=pool_sharding)
+def write_program(places: dict[int, jax.sharding.Sharding]) -> Any:
+  """jit of (pools, ids, pages) by window, see `cache.write`; donates the pools."""
+
+  # A function of its own: jits of one function share, and count, their programs.
+  def write(pools: cache.Pools, ids: cache.Pools, pages: cache.Pools) -> cache.Pools:
+    return {
+        window: cache.write(pool, ids[window], pages[window])
+        for window, pool in pools.items()
+    }
+
+  return jax.jit(write, donate_argnums=0, out_shardings=places)
+
+
+def written_pages(batch: Batch, pages: cache.Pools) -> dict[int, Any]:
+  """The ids that receive what a dispatch has written, by window."""
+  return {window: batch.held(window).write_pages for window in pages}
 
 
 def num_pages(sampler: config_lib.Sampler, mesh: Mesh) -> int:
@@ -290,10 +305,10 @@ def num_pages(sampler: config_lib.Sampler, mesh: Mesh) -> int:
   return sampler.num_pages // shards * shards
 
 
-def abstract_pool(
+def abstract_pools(
     policy: config_lib.Policy, sampler: config_lib.Sampler, mesh: Mesh, form: str
-) -> jax.ShapeDtypeStruct:
-  """Shape, type and sharding of the KV pages, nothing allocated.
+) -> dict[int, jax.ShapeDtypeStruct]:
+  """Shapes, types and shardings of the KV pages by window, nothing allocated.
 
   Args:
     policy: sizes of the policy.
@@ -301,13 +316,21 @@ def abstract_pool(
     mesh: of the weights.
     form: 'dense' (see `cache`) or 'paged' (see `ragged`).
   """
-  count = num_pages(sampler, mesh)
-  if form == 'paged':
-    return ragged.abstract_pool(policy, count, sampler.page_size, mesh)
-  block = policy.head_dim * sampler.page_size
-  shape = (count, kinds.count('attention', policy), 2, policy.num_kv_heads, block)
-  place = NamedSharding(mesh, sharding.partition_spec(cache.POOL_AXES, shape, mesh))
-  return jax.ShapeDtypeStruct(shape, cache.stored(policy.dtype), sharding=place)
+
+  def describe(window: int, depth: int) -> jax.ShapeDtypeStruct:
+    count = num_pages(sampler, mesh)
+    if window:
+      count = windows.num_pages(policy, sampler, mesh)
+    if form == 'paged':
+      return ragged.abstract_pool(policy, depth, count, sampler.page_size, mesh)
+    block = policy.head_dim * sampler.page_size
+    shape = (count, depth, 2, policy.num_kv_heads, block)
+    place = NamedSharding(mesh, sharding.partition_spec(cache.POOL_AXES, shape, mesh))
+    return jax.ShapeDtypeStruct(shape, cache.stored(policy.dtype), sharding=place)
+
+  return {
+      window: describe(window, depth) for window, depth in kinds.groups(policy).items()
+  }
 
 
 def _pool_maker(
@@ -315,7 +338,7 @@ def _pool_maker(
 ) -> Any:
   """jit of (), which makes empty pools of pages and of memories."""
   target = (
-      abstract_pool(policy, sampler, mesh, form),
+      abstract_pools(policy, sampler, mesh, form),
       recall.abstract_pool(policy, sampler, mesh),
   )
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from leafe_jax.sampler.batching import Buckets, Row
 from leafe_jax.sampler.choices import Trie
+from leafe_jax.sampler.radix import Node
 from leafe_jax.sampler.shards import Shards
 from leafe_jax.sampler.state import Rules, State
 
@@ -78,6 +80,12 @@ class Job:
         buckets.per_dispatch(self.rules.max_tokens - first), self.trie,
         self.trie.node_after(self.tokens) if self.trie is not None else 0, self.shard,
     )
+
+
+def held(*groups: Iterable[Job]) -> set[Node]:
+  """The nodes that rows go on from."""
+  leases = (job.state.lease for jobs in groups for job in jobs)
+  return {lease.node for lease in leases if lease is not None}
 
 
 def _kind(row: Row, buckets: Buckets) -> Kind:

@@ -28,9 +28,12 @@ from leafe_jax.policy import (
   stacks,
   weights,
 )  # fmt: skip
-from leafe_jax.sampler import drawing, ragged, reading, recall
+from leafe_jax.sampler import cache, drawing, ragged, reading, recall
 from leafe_jax.sampler import turn as turn_lib
+from leafe_jax.sampler.batch import Batch, Held
 
+# Where tokens are, by window.
+_Rows = dict[int, ragged.Rows]
 # The residual stream, and a number for the experts that its tokens went to.
 _Stream = tuple[Array, Array | None]
 
@@ -40,13 +43,13 @@ def turn(
     page_size: int,
     num_decode: int,
     params: model.Params,
-    pool: Float[Array, 'places P heads H'],
-    batch: turn_lib.Batch,
+    pool: cache.Pools,
+    batch: Batch,
     memories: delta.Memory | None = None,
     *,
     gather_weights: bool = True,
     drawable: Bool[np.ndarray, ' V'] | None = None,
-) -> tuple[Array, turn_lib.Response | None, delta.Memory | None]:
+) -> tuple[cache.Pools, turn_lib.Response | None, delta.Memory | None]:
   """As `turn.turn`, but returns the pools themselves, with what is new in them.
 
   Args:
@@ -54,7 +57,7 @@ def turn(
     page_size: P.
     num_decode: R, room for the response; 0 only reads.
     params: weights.
-    pool: see `ragged`; donate it.
+    pool: by window, see `ragged`; donate it.
     batch: the rows; their max_tokens <= R.
     memories: see `recall`; donate it.
     gather_weights: bring the FSDP shards of the weights together once, before
@@ -62,15 +65,13 @@ def turn(
     drawable: tokens that may be drawn; None: all.
   """
   params = _prepare(params, config, gather_weights and num_decode > 0)
-  depth = kinds.count('attention', config)
-  num_pages = pool.shape[0] // depth
-  # A row goes on in a copy of its half-filled page, which others may share.
-  fresh = jnp.where(batch.offset > 0, batch.write_pages[:, 0], num_pages)
-  pool = ragged.copy_pages(pool, depth, batch.tail_page, fresh)
-  table = page_table(batch, page_size, num_pages)
-  start = batch.prefix_length + batch.offset
+  opened = {
+      window: _open(pages, kinds.groups(config)[window], batch, window, page_size)
+      for window, pages in pool.items()
+  }
+  pool = {window: pages for window, (pages, _) in opened.items()}
   known = jnp.arange(batch.tokens.shape[1]) < batch.num_new[:, None]
-  rows = ragged.Rows(table, start, known)
+  rows = {window: found._replace(known=known) for window, (_, found) in opened.items()}
   memory: recall.Layers = []
   if memories is not None and batch.memory is not None:
     memory = recall.gather(memories, batch.memory, stacked=True)
@@ -78,7 +79,12 @@ def turn(
   response = None
   if num_decode:
     found = _next(params, config, stream, batch.num_new - 1)
-    rows = ragged.Rows(table, start + batch.num_new, batch.active[:, None])
+    rows = {
+        window: found._replace(
+            start=found.start + batch.num_new, known=batch.active[:, None]
+        )
+        for window, found in rows.items()
+    }
     response, pool, memory = _decode(
         params, config, pool, memory, rows, batch, found, num_decode, drawable
     )
@@ -87,14 +93,30 @@ def turn(
   return pool, response, memories
 
 
-def page_table(
-    batch: turn_lib.Batch, page_size: int, num_pages: int
-) -> Int[Array, 'B p']:
+def _open(
+    pool: Float[Array, 'slots P heads H'],
+    depth: int,
+    batch: Batch,
+    window: int,
+    page_size: int,
+) -> tuple[Array, ragged.Rows]:
+  """The pool of a group of layers with a page for every row to go on in."""
+  held, num_pages = batch.held(window), pool.shape[0] // depth
+  # A row goes on in a copy of its half-filled page, which others may share.
+  fresh = jnp.where(batch.offset > 0, held.write_pages[:, 0], num_pages)
+  pool = ragged.copy_pages(pool, depth, held.tail_page, fresh)
+  table = page_table(held, page_size, num_pages)
+  start = held.length + batch.offset
+  skipped = batch.prefix_length - held.length if window else None
+  return pool, ragged.Rows(table, start, batch.active[:, None], skipped)
+
+
+def page_table(held: Held, page_size: int, num_pages: int) -> Int[Array, 'B p']:
   """Each row's full pages, then the ones it writes; `num_pages`: none."""
-  full = (batch.prefix_length // page_size)[:, None]
-  ids = jnp.concatenate([batch.prefix_pages, batch.write_pages], axis=1)
+  full = (held.length // page_size)[:, None]
+  ids = jnp.concatenate([held.pages, held.write_pages], axis=1)
   order = jnp.arange(ids.shape[1])
-  skipped = batch.prefix_pages.shape[1] - full
+  skipped = held.pages.shape[1] - full
   place = jnp.where(order < full, order, order + skipped)
   found = jnp.take_along_axis(ids, place, axis=1, mode='clip')
   return jnp.where(place < ids.shape[1], found, num_pages)
@@ -124,26 +146,28 @@ def _prepare(
 def _read(
     params: model.Params,
     config: config_lib.Policy,
-    pool: Array,
+    pool: cache.Pools,
     memory: recall.Layers,
     tokens: Int[Array, 'B T'],
-    rows: ragged.Rows,
+    rows: _Rows,
     kept: Bool[Array, 'B T'],
-) -> tuple[_Stream, Array, recall.Layers]:
+) -> tuple[_Stream, cache.Pools, recall.Layers]:
   """Runs tokens through the layers and writes their keys and values.
 
   Recurrent layers remember those that are `kept`.
   """
   x = layers.embed(params, tokens, config)
   x = sharding.constrain(x, ('batch', 'length', None))
-  positions = rows.start[:, None] + jnp.arange(tokens.shape[1])
+  first = next(iter(rows.values())).first  # the same in all
+  positions = first[:, None] + jnp.arange(tokens.shape[1])
   angles = rope.all_angles(positions, config)
 
-  depth = kinds.count('attention', config)
+  depths = kinds.groups(config)
 
   def layer(
-      kind: kinds.Kind, carry: tuple[_Stream, Array], weights: model.Params, own: Any
-  ) -> tuple[tuple[_Stream, Array], delta.Memory | None]:
+      kind: kinds.Kind, carry: tuple[_Stream, cache.Pools], weights: model.Params,
+      own: Any,
+  ) -> tuple[tuple[_Stream, cache.Pools], delta.Memory | None]:
     ((x, route), pool), memory = carry, None
     normed = layers.enter(x, weights, 'attn_norm_ld', config)
     if kind.mixer == 'delta':
@@ -155,21 +179,25 @@ def _read(
     return ((x, experts.onward(route, routes)), pool), memory
 
   def attend(
-      kind: kinds.Kind, normed: Array, weights: model.Params, pool: Array, index: Array
-  ) -> tuple[Array, Array]:
+      kind: kinds.Kind, normed: Array, weights: model.Params, pool: cache.Pools,
+      index: Array,
+  ) -> tuple[Array, cache.Pools]:
     k, v = layers.key_value(normed, weights, angles.get(kind.rope), config)
     q, gate = layers.query(normed, weights, angles.get(kind.rope), config)
-    pool, mixed = ragged.write_and_attend(
-        pool, depth, index, rows, q, k, v, kind.window
+    window = kind.window
+    pages, mixed = ragged.write_and_attend(
+        pool[window], depths[window], index, rows[window], q, k, v, window
     )
-    return layers.project_out(mixed, gate, weights), pool
+    return layers.project_out(mixed, gate, weights), {**pool, window: pages}
 
-  states: dict[str, Any] = {'attention': jnp.arange(depth)}
+  states: dict[stacks.State, Any] = {
+      ('attention', window): jnp.arange(depth) for window, depth in depths.items()
+  }
   if memory:
-    states['delta'] = memory
+    states['delta', 0] = memory
   stream = x, experts.nowhere(tokens, config)
   (stream, pool), found = stacks.scan(config, layer, (stream, pool), params, states)
-  return stream, pool, found.get('delta', [])
+  return stream, pool, found.get(('delta', 0), [])
 
 
 def _next(
@@ -184,28 +212,31 @@ def _next(
 def _decode(
     params: model.Params,
     config: config_lib.Policy,
-    pool: Array,
+    pool: cache.Pools,
     memory: recall.Layers,
-    rows: ragged.Rows,
-    batch: turn_lib.Batch,
+    rows: _Rows,
+    batch: Batch,
     found: reading.Next,
     num_decode: int,
     drawable: Bool[np.ndarray, ' V'] | None,
-) -> tuple[turn_lib.Response, Array, recall.Layers]:
+) -> tuple[turn_lib.Response, cache.Pools, recall.Layers]:
   """Draws, reads, draws, ... until every row has stopped."""
   rules = batch.drawing
   assert rules is not None  # given wherever there is room for a response
 
   def step(
-      carry: tuple[turn_lib.Said, Array, recall.Layers]
-  ) -> tuple[turn_lib.Said, Array, recall.Layers]:
+      carry: tuple[turn_lib.Said, cache.Pools, recall.Layers]
+  ) -> tuple[turn_lib.Said, cache.Pools, recall.Layers]:
     said, pool, memory = carry
     kept = turn_lib.going_on(rules, said)[:, None]
-    here = rows._replace(start=rows.start + said.index - 1)
+    here = {
+        window: found._replace(start=found.start + said.index - 1)
+        for window, found in rows.items()
+    }
     stream, pool, memory = _read(
         params, config, pool, memory, said.token[:, None], here, kept
     )
-    found = _next(params, config, stream, jnp.zeros_like(rows.start))
+    found = _next(params, config, stream, jnp.zeros_like(batch.num_new))
     return turn_lib.draw_next(found, uniform, rules, said, drawable), pool, memory
 
   uniform = drawing.uniforms(rules.keys, num_decode, rules.first)

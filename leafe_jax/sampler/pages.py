@@ -1,6 +1,7 @@
 """KV pages on the host: who owns which page of the device pool.
 
-The memories of recurrent layers (`memories`) are pages of a pool of their own.
+The memories of recurrent layers (`memories`), and the pages of layers with a window
+(`windows`), are pages of pools of their own.
 
 Invariants:
   1. A page id is either free or held by exactly one living `Page`.
@@ -42,10 +43,12 @@ class Fresh(NamedTuple):
   Attributes:
     pages: with its keys and values.
     memory: of its recurrent layers after the last token; None without such layers.
+    near: pages of its layers with a window, one beside each page; none without them.
   """
 
   pages: tuple[Page, ...]
   memory: Page | None = None
+  near: tuple[Page, ...] = ()
 
 
 class PagePool:

@@ -17,7 +17,9 @@ Invariants:
      stay with the node, so such a state is read again when it is needed.
   4. With recurrent layers a transcript is gone on from where a memory is
      (`memories`): what is found ends with a node that has one, whole.
-  5. What is found depends on what was read before. A caller that must come out
+  5. With windows a transcript is gone on from where all nodes that the window
+     reaches have their window pages (`windows`): what is found ends there.
+  6. What is found depends on what was read before. A caller that must come out
      with the same bits again calls `clear` first: from there on everything
      here is a function of the calls made, never of time.
 """
@@ -25,10 +27,12 @@ Invariants:
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Iterator, Sequence
 
 from leafe_jax.sampler.memories import Memories
-from leafe_jax.sampler.pages import Page, PagePool
+from leafe_jax.sampler.pages import Fresh, Page, PagePool
+from leafe_jax.sampler.windows import Windows
 
 Tokens = tuple[int, ...]
 
@@ -41,18 +45,25 @@ class Node:
     tokens: at most a page of them.
     page: None after it was taken back.
     memory: of recurrent layers after its last token; None without one.
+    near: page of the layers with a window; None without one.
+    reached: how many leased nodes have it in their window.
     children: by their tokens.
     users: living leases.
     used: when it was last leased or read, in launches.
   """
 
-  __slots__ = ('children', 'memory', 'page', 'parent', 'tokens', 'used', 'users')
+  __slots__ = (
+      'children', 'memory', 'near', 'page', 'parent', 'reached', 'tokens', 'used',
+      'users',
+  )  # fmt: skip
 
   def __init__(self, parent: Node | None, tokens: Tokens, page: Page | None):
     self.parent = parent
     self.tokens = tokens
     self.page = page
     self.memory: Page | None = None
+    self.near: Page | None = None
+    self.reached = 0
     self.children: dict[Tokens, Node] = {}
     self.users = 0
     self.used = 0
@@ -69,6 +80,8 @@ class Lease:
     tree.idle.pop(node, None)
     if tree.memories is not None:
       tree.memories.touch(node)
+    if tree.windows is not None:
+      tree.windows.lease(node, first=node.users == 1)
     self._tree = tree
     self.node = node
 
@@ -84,9 +97,7 @@ class Lease:
   @property
   def ready(self) -> bool:
     """Whether the transcript can be gone on from as it is."""
-    if self.node.page is None:
-      return False
-    return self._tree.memories is None or self.node.memory is not None
+    return self.node.page is not None and self._tree.goes_on(self.node)
 
   @property
   def lives(self) -> bool:
@@ -111,6 +122,7 @@ class RadixTree:
     clock: counts launches, for `used`.
     idle: leaves without users, oldest first (a dict as an ordered set).
     memories: of recurrent layers; None without such layers.
+    windows: pages of layers with a window; None without such layers.
   """
 
   def __init__(
@@ -120,10 +132,12 @@ class RadixTree:
       keep: bool = True,
       shard: int = 0,
       memories: Memories | None = None,
+      windows: Windows | None = None,
   ):
-    """Args: pages; tokens a page; whether unused pages stay; number; memories."""
+    """Args: pages; tokens a page; whether unused pages stay; see the attributes."""
     self.shard = shard
     self.memories = memories
+    self.windows = windows
     self._pool = pool
     self._page_size = page_size
     self._keep = keep
@@ -147,13 +161,19 @@ class RadixTree:
     needed = {node for leased in self.nodes() if leased.users for node in _up(leased)}
     return sum(1 for _ in self.nodes()) - len(needed)
 
+  def goes_on(self, node: Node) -> bool:
+    """Whether layers that keep more than pages have what they need after a node."""
+    if self.memories is not None and node.memory is None:
+      return False
+    return self.windows is None or self.windows.whole(node)
+
   def match(self, tokens: Sequence[int]) -> tuple[Lease | None, int]:
     """The longest beginning of `tokens` that is in pages, and its length.
 
     The last page may hold more than what was found of it.
     """
-    if self.memories is not None:
-      return self._match_memory(tokens)
+    if self.memories is not None or self.windows is not None:
+      return self._match_going_on(tokens)
     node, length = self._walk(tokens)
     rest = tokens[length : length + self._page_size]
     best, reach = node, 0
@@ -175,18 +195,25 @@ class RadixTree:
       node, length = child, length + size
     return node, length
 
-  def _match_memory(self, tokens: Sequence[int]) -> tuple[Lease | None, int]:
-    """The longest beginning that ends where a memory is."""
+  def _match_going_on(self, tokens: Sequence[int]) -> tuple[Lease | None, int]:
+    """The longest beginning that ends where a transcript can be gone on from.
+
+    With memories that is the end of a node, as they serve one length alone.
+    """
     node, length = self._walk(tokens)
     while True:
       rest = tuple(tokens[length : length + self._page_size])
-      whole = [
-          child for child in node.children.values()
-          if child.memory is not None and child.tokens == rest[: len(child.tokens)]
+      reach = {
+          child: common_length(child.tokens, rest) for child in node.children.values()
+      }
+      found = [
+          child for child, common in reach.items()
+          if common and self.goes_on(child)
+          and (self.memories is None or common == len(child.tokens))
       ]
-      if whole:
-        best = max(whole, key=lambda child: len(child.tokens))
-        return Lease(self, best), length + len(best.tokens)
+      if found:
+        best = max(found, key=lambda child: reach[child])
+        return Lease(self, best), length + reach[best]
       if node.parent is None:
         return None, 0
       node, length = node.parent, length - len(node.tokens)
@@ -196,8 +223,7 @@ class RadixTree:
       lease: Lease | None,
       length: int,
       tokens: Tokens,
-      pages: Sequence[Page],
-      memory: Page | None = None,
+      fresh: Fresh,
   ) -> Lease | None:
     """What a row wrote: `tokens` after the first `length` of a transcript.
 
@@ -205,8 +231,8 @@ class RadixTree:
       lease: on the page of token `length`, or the last full page before it.
       length: tokens of the transcript that were in pages before.
       tokens: that are in pages now.
-      pages: fresh ones; the first holds the tokens of a half-filled page again.
-      memory: of recurrent layers after the last of the tokens.
+      fresh: where; the first page holds the tokens of a half-filled one again, and
+        the memory is that after the last of the tokens.
     """
     size, node = self._page_size, self._root
     if lease is not None:
@@ -215,11 +241,20 @@ class RadixTree:
         tokens = node.tokens[:kept] + tokens
         assert node.parent is not None  # the root is never leased
         node = node.parent
-    for start, page in zip(range(0, len(tokens), size), pages):
+    starts = range(0, len(tokens), size)
+    beside = fresh.near or itertools.repeat(None)
+    for start, page, near in zip(starts, fresh.pages, beside):
       node = self._child(node, tokens[start : start + size], page)
-    if self.memories is not None and memory is not None and node is not self._root:
-      self.memories.keep(node, memory)
-    return None if node is self._root else Lease(self, node)
+      if self.windows is not None and near is not None:
+        self.windows.put(node, near)
+    if node is self._root:
+      return None
+    if self.memories is not None and fresh.memory is not None:
+      self.memories.keep(node, fresh.memory)
+    lease = Lease(self, node)
+    if self.windows is not None:
+      self.windows.tidy()
+    return lease
 
   def _child(self, parent: Node, tokens: Tokens, page: Page) -> Node:
     known = parent.children.get(tokens)
@@ -233,6 +268,8 @@ class RadixTree:
   def release(self, node: Node) -> None:
     """A lease on the node has ended."""
     node.users -= 1
+    if self.windows is not None and not node.users:
+      self.windows.release(node)
     if node.users or node.children or node.page is None:
       return
     self.idle[node] = None
@@ -289,6 +326,8 @@ class RadixTree:
     node.page = None
     if self.memories is not None:
       self.memories.drop(node)
+    if self.windows is not None:
+      self.windows.drop(node)
 
   def clear(self) -> None:
     """Frees every page; states keep their tokens and are read again."""

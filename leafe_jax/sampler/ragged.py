@@ -6,7 +6,8 @@ reads it, and so does the kernel for GPUs (`flash`):
     [L * pages, P, 2 K, H]; page i of layer l is l * pages + i, and KV head k
     has its keys at 2 k and its values at 2 k + 1
 
-All layers lie in one axis, so that no layer is ever sliced out or copied back.
+All layers of a group (`cache`) lie in one axis, so that no layer is ever sliced out
+or copied back.
 
 Over a mesh, heads go over tensor and rows over data and fsdp. There the pool is
 such an array per shard of rows, one after the other: shard s holds the page ids
@@ -26,7 +27,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import attention, kinds, products, sharding
+from leafe_jax.policy import attention, products, sharding
 from leafe_jax.sampler import flash
 
 _LANES = 128  # of a TPU's vector unit: the only head_dim of its kernel
@@ -43,20 +44,33 @@ class Rows(NamedTuple):
     table: [B, p] the row's pages in order; no page's id where it has none.
     start: [B] places before the first of these tokens.
     known: [B, T] whether a token is real; others are written nowhere.
+    skipped: [B] places of the transcript before those in the table, which no window
+      reaches; None: none.
+
+  `start` counts from the first place in the table.
   """
 
   table: Array
   start: Array
   known: Array
+  skipped: Array | None = None
+
+  @property
+  def first(self) -> Int[Array, ' B']:
+    """Places of the transcript before the first of these tokens."""
+    return self.start if self.skipped is None else self.start + self.skipped
 
 
 def abstract_pool(
-    policy: config_lib.Policy, num_pages: int, page_size: int, mesh: Mesh | AbstractMesh
+    policy: config_lib.Policy,
+    num_layers: int,
+    num_pages: int,
+    page_size: int,
+    mesh: Mesh | AbstractMesh,
 ) -> jax.ShapeDtypeStruct:
-  """Shape, type and sharding of a pool, nothing allocated."""
+  """Shape, type and sharding of a group's pool, nothing allocated."""
   heads = 2 * _pool_heads(policy, mesh)
-  slots = kinds.count('attention', policy) * num_pages
-  shape = (slots, page_size, heads, policy.head_dim)
+  shape = (num_layers * num_pages, page_size, heads, policy.head_dim)
   place: Any = NamedSharding(mesh, _pool_spec(shape, mesh))
   return jax.ShapeDtypeStruct(shape, jnp.dtype(policy.dtype), sharding=place)
 
@@ -149,7 +163,8 @@ def write_and_attend(
   """
   run = functools.partial(_write_and_attend, num_layers, window)
   pool, mixed = _by_device(
-      run, pool, layer, (*rows, q.swapaxes(1, 2), _join_heads(k, v, pool))
+      run, pool, layer,
+      (rows.table, rows.start, rows.known, q.swapaxes(1, 2), _join_heads(k, v, pool)),
   )
   return pool, mixed.swapaxes(1, 2)
 

@@ -150,6 +150,11 @@ class _Wanted(NamedTuple):
   last: Int[Array, ' B'] | None
   recalled: Recalled | None
 
+  def layer(self, window: int, rank: int) -> list[KV]:
+    """The caches of one of the layers with a window, where they stand one by one."""
+    groups = [part[window] for part in self.caches]
+    return [group[rank] for group in groups if isinstance(group, list)]
+
   def memory(self, rank: int) -> delta.Memory:
     """Of one of the recurrent layers, where they stand one by one."""
     assert self.recalled is not None  # given where there are such layers
@@ -164,7 +169,8 @@ def _unroll(
   Of the last layer nothing but keys and values is needed, except at `last`:
   only these places go through the rest of it.
   """
-  config, kept, memories = policy.config, [], []
+  config, memories = policy.config, []
+  kept: dict[int, list[KV]] = {window: [] for window in kinds.groups(config)}
   (x, route), last = stream, wanted.last
   every = zip(kinds.of_layers(config), policy.layers, strict=True)
   for index, (kind, weights) in enumerate(every):
@@ -182,9 +188,10 @@ def _unroll(
       route = experts.onward(route, routes)
       continue
     angles, masks = wanted.angles.get(kind.rope), wanted.masks[kind.window]
-    of_layer = [part[len(kept)] for part in wanted.caches if isinstance(part, list)]
+    group = kept[kind.window]
+    of_layer = wanted.layer(kind.window, len(group))
     normed, parts, grown = _look(config, x, angles, weights, of_layer, wanted.keep)
-    kept.append(grown)
+    group.append(grown)
     if final:
       if last is None:
         break
@@ -194,7 +201,7 @@ def _unroll(
       masks = [pick(mask, last) for mask in masks]
     x, routes = _think(config, x, normed, angles, weights, kind, parts, masks)
     route = experts.onward(route, routes)
-  return (x, route), kept, memories
+  return (x, route), {**kept}, memories
 
 
 def _scan(
@@ -218,14 +225,18 @@ def _scan(
     x = sharding.constrain(x, ('batch', 'length', None))
     return (x, experts.onward(route, routes)), kept
 
-  caches: Any = {'attention': tuple(wanted.caches)}
+  states: dict[stacks.State, Any] = {
+      ('attention', window): tuple(part[window] for part in wanted.caches)
+      for window in kinds.groups(config)
+  }
   if wanted.recalled is not None:
-    caches['delta'] = wanted.recalled.layers
-  stream, kept = stacks.scan(config, layer, stream, policy.params, caches)
+    states['delta', 0] = wanted.recalled.layers
+  stream, found = stacks.scan(config, layer, stream, policy.params, states)
+  kept = {window: found['attention', window] for window in kinds.groups(config)}
   last = wanted.last
   if last is not None:
     stream = jax.tree.map(lambda x: pick(x, last), stream)
-  return stream, kept['attention'], kept.get('delta', [])
+  return stream, kept, found.get(('delta', 0), [])
 
 
 def _remember(

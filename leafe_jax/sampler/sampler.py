@@ -71,7 +71,7 @@ class Sampler:
     reuse = sampler_config.prefix_reuse
     self._shards = Shards(
         self._engine.buckets, sampler_config.num_pages, reuse,
-        self._engine.num_memories,
+        self._engine.num_memories, self._engine.num_window_pages,
     )
     self._scheduler = Scheduler(self._engine, self._shards, reuse, decode)
 
@@ -88,6 +88,11 @@ class Sampler:
   def num_free_pages(self) -> int:
     """Pages that hold nothing."""
     return self._shards.num_free
+
+  @property
+  def num_free_window_pages(self) -> int:
+    """Pages of layers with a window that hold nothing."""
+    return self._shards.num_free_near
 
   @property
   def num_idle_pages(self) -> int:

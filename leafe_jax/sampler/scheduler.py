@@ -30,7 +30,7 @@ import numpy as np
 from leafe_jax.sampler.batching import Row
 from leafe_jax.sampler.choices import build_trie
 from leafe_jax.sampler.engine import MAX_UNDER_WAY, Dispatch, Engine
-from leafe_jax.sampler.jobs import Job, Kind
+from leafe_jax.sampler.jobs import Job, Kind, held
 from leafe_jax.sampler.pages import Fresh, OutOfPages
 from leafe_jax.sampler.radix import common_length
 from leafe_jax.sampler.shards import Shards
@@ -264,7 +264,8 @@ class Scheduler:
     Raises:
       OutOfPages: not even the oldest row of all fits; it is dropped.
     """
-    if self._shards.make_room(group):
+    under_way = [job for _, jobs in self._under_way for job in jobs]
+    if self._shards.make_room(group, lambda: held(self._waiting.values(), under_way)):
       return group
     if self._under_way:
       self._stats.waits += len(group)

@@ -164,7 +164,8 @@ class Stats:
     sampled_tokens: tokens of responses.
     rows: rows sampled or prefilled.
     dispatches: device programs run.
-    put_back: states that lost their pages to others.
+    put_back: states that lost their pages to others while rows waited; of layers
+      with a window, pages.
     waits: rows that waited for pages.
     prefill_seconds: waiting for programs that only read.
     decode_seconds: waiting for programs that read and decode.

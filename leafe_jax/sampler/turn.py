@@ -13,6 +13,9 @@ and in the decode loop the past and
   response  the sampled tokens. Every row writes the same place at each step
             of the loop, which is far cheaper than a place of its own.
 
+Layers with a window have pages of their own (`cache`): of the past they gather the
+pages that the windows of new tokens reach, and no others.
+
 At the end what follows the full pages goes to fresh ids of the pool. That is a
 program of its own (`cache.write`, which alone takes the pool as donated), so
 that several turns can read the same pool at the same time: on CPU most steps of
@@ -27,69 +30,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import delta, kinds, model, rope
+from leafe_jax.policy import delta, model, rope
 from leafe_jax.sampler import cache, choices, drawing, reading, recall
-from leafe_jax.sampler.cache import KV, Layers
-
-
-class Drawing(NamedTuple):
-  """How each row draws; B rows.
-
-  Attributes:
-    temperature: [B] divides the logits.
-    max_tokens: [B] most tokens in this dispatch.
-    first: [B] place in the response of the first of them; earlier dispatches
-      drew those before.
-    stop_ids: [B, 8] padded with -1.
-    keys: [B, 2] random key data.
-    filters: top-k, top-p, min-p; None: off.
-    edges: [B, E, 3] tries of what may be said (see `choices`); None: anything.
-    node: [B] place in the trie; None: without tries.
-  """
-
-  temperature: Array
-  max_tokens: Array
-  first: Array
-  stop_ids: Array
-  keys: Array
-  filters: drawing.Filters | None
-  edges: Array | None
-  node: Array | None
-
-
-class Batch(NamedTuple):
-  """Rows of one dispatch; B rows, T new tokens, S prefix tokens, N buffer.
-
-  Attributes:
-    prefix_pages: [B, S/P] ids of the full pages; padding is any valid id.
-    prefix_length: [B] tokens in them.
-    tail_page: [B] id of the half-filled page; any valid id without one.
-    offset: [B] tokens in it.
-    tokens: [B, T] new prompt tokens, padded on the right.
-    num_new: [B] how many are real; at least 1.
-    write_pages: [B, N/P] ids that receive the buffer; out of range: dropped.
-    active: [B] whether the row is real.
-    drawing: how to draw; None where nothing is drawn.
-    memory: [B] id of what recurrent layers know; out of range: nothing yet.
-    write_memory: [B] id that receives what they know in the end, likewise.
-
-  The last two are None for a policy without recurrent layers.
-  """
-
-  prefix_pages: Array
-  prefix_length: Array
-  tail_page: Array
-  offset: Array
-  tokens: Array
-  num_new: Array
-  write_pages: Array
-  active: Array
-  drawing: Drawing | None
-  memory: Array | None = None
-  write_memory: Array | None = None
+from leafe_jax.sampler.batch import Batch, Drawing, Held
+from leafe_jax.sampler.cache import KV, Layers, Pools
 
 
 class Response(NamedTuple):
@@ -126,12 +73,12 @@ def turn(
     page_size: int,
     num_decode: int,
     params: model.Params,
-    pool: Float[Array, 'pages L 2 K block'],
+    pool: Pools,
     batch: Batch,
     memories: delta.Memory | None = None,
     *,
     drawable: Bool[np.ndarray, ' V'] | None = None,
-) -> tuple[Array, Response | None, delta.Memory | None]:
+) -> tuple[Pools, Response | None, delta.Memory | None]:
   """Reads every row's new tokens and samples up to `num_decode` tokens.
 
   Args:
@@ -139,32 +86,28 @@ def turn(
     page_size: P.
     num_decode: R, room for the response; 0 only reads.
     params: weights.
-    pool: KV pages; read only.
+    pool: KV pages by window; read only.
     batch: the rows; their max_tokens <= R.
     memories: pool of them, see `recall`; None without recurrent layers.
     drawable: tokens that may be drawn; None: all.
 
   Returns:
-    Pages for batch.write_pages (see `cache.write`), the responses (None when R is 0),
-    and memories for batch.write_memory (see `recall.write`). The last token of a
-    response is never read: it stays pending.
+    Pages by window for `Held.write_pages` (see `cache.write`), the responses (None
+    when R is 0), and memories for batch.write_memory (see `recall.write`). The last
+    token of a response is never read: it stays pending.
   """
   policy = reading.LayeredPolicy.prepare(config, params)
   num_new, num_write = batch.tokens.shape[1], batch.write_pages.shape[1]
-  past = cache.gather(
-      pool,
-      jnp.concatenate([batch.prefix_pages, batch.tail_page[:, None]], axis=1),
-      config.head_dim,
-      room=-(-(num_new - 1) // page_size) * page_size,
-      stacked=config.scan_layers,
-  )
+  past = _gather(pool, batch, config, -(-(num_new - 1) // page_size) * page_size)
   recalled = _recall(memories, batch, config)
   found, past, known = _read_prompt(
       policy, past, batch, page_size, num_decode > 0, recalled
   )
-  prefix = batch.prefix_pages.shape[1] * page_size
   buffers = cache.each_layer(
-      lambda row: cache.behind(row, prefix, num_write * page_size), past
+      lambda window, row: cache.behind(
+          row, _prefix(batch, window, page_size), num_write * page_size
+      ),
+      past,
   )
   response = None
   if found is not None:
@@ -173,10 +116,34 @@ def turn(
     )
     place = batch.offset + batch.num_new
     buffers = cache.each_layer(
-        lambda buffer, new: cache.put(buffer, new, place), buffers, spoken
+        lambda _, buffer, new: cache.put(buffer, new, place), buffers, spoken
     )
   memory = recall.of_rows(known) if memories is not None else None
-  return cache.close_buffers(buffers, page_size), response, memory
+  pages = {
+      window: cache.close_buffers(group, page_size) for window, group in buffers.items()
+  }
+  return pages, response, memory
+
+
+def _gather(
+    pool: Pools, batch: Batch, config: config_lib.Policy, room: int
+) -> Layers:
+  """The past of every row, with room for new tokens."""
+
+  def ids(held: Held) -> Int[Array, 'B p']:
+    return jnp.concatenate([held.pages, held.tail_page[:, None]], axis=1)
+
+  return {
+      window: cache.gather(
+          pages, ids(batch.held(window)), config.head_dim, room, config.scan_layers
+      )
+      for window, pages in pool.items()
+  }
+
+
+def _prefix(batch: Batch, window: int, page_size: int) -> int:
+  """Places of the past before the half-filled page."""
+  return batch.held(window).pages.shape[1] * page_size
 
 
 def _recall(
@@ -202,15 +169,19 @@ def _read_prompt(
   order = jnp.arange(batch.tokens.shape[1])
   angles = _angles(policy, batch.prefix_length + batch.offset, order)
   causal = order <= order[:, None]
-  seen = _Seen.of(past, batch, page_size, batch.offset)
+  seen = _seen(past, batch, page_size, batch.offset)
   found, new, memory = reading.read(
       policy, batch.tokens, angles, [past],
       lambda caches, new: ([*caches, new], new),
-      _masks(policy, seen, order, causal[None]),
+      _masks(seen, order, causal[None]),
       batch.num_new - 1 if want_logits else None, recalled,
   )
-  place = batch.prefix_pages.shape[1] * page_size + batch.offset
-  past = cache.each_layer(lambda row, new: cache.put(row, new, place), past, new)
+  places = {
+      window: _prefix(batch, window, page_size) + batch.offset for window in past
+  }
+  past = cache.each_layer(
+      lambda window, row, new: cache.put(row, new, places[window]), past, new
+  )
   return found, past, memory
 
 
@@ -234,35 +205,40 @@ class _Seen(NamedTuple):
   places: Array
   end: Array
 
-  @classmethod
-  def of(
-      cls, past: Layers, batch: Batch, page_size: int, end: Int[Array, ' B']
-  ) -> _Seen:
-    """Of the tokens in the full pages, and of the `end` tokens behind them."""
-    place = jnp.arange(cache.length_of(past))
-    behind = place - batch.prefix_pages.shape[1] * page_size
-    in_prefix = place < batch.prefix_length[:, None]
+
+def _seen(
+    past: Layers, batch: Batch, page_size: int, end: Int[Array, ' B']
+) -> dict[int, _Seen]:
+  """By window: the tokens in the full pages, and the `end` tokens behind them."""
+
+  def of_group(window: int, group: cache.Group) -> _Seen:
+    held = batch.held(window)
+    place = jnp.arange(cache.length_of(group))
+    behind = place - held.pages.shape[1] * page_size
+    in_prefix = place < held.length[:, None]
     known = (in_prefix | ((behind >= 0) & (behind < end[:, None])))[:, None]
-    places = jnp.where(behind < 0, place, batch.prefix_length[:, None] + behind)
-    return cls(known, places, batch.prefix_length + end)
+    places = jnp.where(behind < 0, place, held.length[:, None] + behind)
+    if window:  # what is held begins where the first window does
+      places += (batch.prefix_length - held.length)[:, None]
+    return _Seen(known, places, batch.prefix_length + end)
+
+  return {window: of_group(window, group) for window, group in past.items()}
 
 
 def _masks(
-    policy: reading.LayeredPolicy,
-    seen: _Seen,
+    seen: dict[int, _Seen],
     order: Int[Array, ' t'] | Int[Array, ''],
     before: Bool[Array, '1 t new'],
 ) -> reading.Masks:
   """What tokens see of the past and of the new ones, by window.
 
   Args:
-    policy: whose layers have the windows.
     seen: the past.
     order: of the tokens, from 0 behind the past.
     before: which of the new tokens are not behind each of them.
   """
 
-  def mask(window: int) -> list[Array]:
+  def mask(window: int, seen: _Seen) -> list[Array]:
     if not window:
       return [seen.known, before]
     place = jnp.atleast_1d(order)
@@ -271,7 +247,7 @@ def _masks(
     close = place[:, None] - jnp.arange(before.shape[-1]) < window
     return [seen.known & near, before & close]
 
-  return {window: mask(window) for window in kinds.windows(policy.config)}
+  return {window: mask(window, of_group) for window, of_group in seen.items()}
 
 
 def _decode(
@@ -288,8 +264,8 @@ def _decode(
   rules = batch.drawing
   assert rules is not None  # given wherever there is room for a response
   end = batch.offset + batch.num_new
-  seen = _Seen.of(past, batch, page_size, end)
-  room = cache.each_layer(lambda like: cache.no_tokens(like, num_decode), past)
+  seen = _seen(past, batch, page_size, end)
+  room = cache.each_layer(lambda _, like: cache.no_tokens(like, num_decode), past)
   stacked = policy.config.scan_layers
   order, memories = jnp.arange(num_decode), bool(memory)
   # Of all steps at once: XLA would compute them again for every head and layer.
@@ -314,13 +290,13 @@ def _decode(
       here = reading.Recalled(memory, going_on(rules, said)[:, None])
     found, kept, memory = reading.read(
         policy, said.token[:, None], now, [past, spoken], keep,
-        _masks(policy, seen, place, (order <= place)[None, None]),
+        _masks(seen, place, (order <= place)[None, None]),
         jnp.zeros_like(end), here,
     )
     assert found is not None  # asked for: `last` is given
     if stacked:  # written for all layers at once
       kept = cache.each_layer(
-          lambda spoken, new: cache.put_all(spoken, new, place), spoken, kept
+          lambda _, spoken, new: cache.put_all(spoken, new, place), spoken, kept
       )
     return draw_next(found, uniform, rules, said, drawable), kept, memory
 

@@ -13,6 +13,7 @@ from leafe_jax.methods.run import Run
 from leafe_jax.planning import estimates, jobs, memory, programs
 from leafe_jax.policy import layers, sharding
 from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.sampler import windows
 from tools import targets
 
 VOCAB = 600
@@ -76,6 +77,12 @@ SHAPES = {
     'small': lambda: CONFIG,
     'all weights': lambda: REAL,
     'adapters': lambda: with_adapters(dtype='bfloat16'),
+    'windows': lambda: dataclasses.replace(
+        REAL,
+        policy=dataclasses.replace(
+            REAL.policy, layer_kinds=('sliding', 'full'), window=40
+        ),
+    ),
     'nf4': lambda: with_adapters('nf4'),
 }
 
@@ -92,7 +99,7 @@ def test_the_train_step_takes_what_was_planned(name):
   assert moment.total() == pytest.approx(everything, rel=SHARE)
 
 
-@pytest.mark.parametrize('name', ['small', 'all weights', 'nf4'])
+@pytest.mark.parametrize('name', ['small', 'all weights', 'nf4', 'windows'])
 def test_the_sampler_takes_what_was_planned(name):
   target = make_target(SHAPES[name]())
   plan = memory.plan(target)
@@ -211,6 +218,54 @@ def test_pages_that_fit_use_up_the_memory():
   filled = memory.plan(make_target(dataclasses.replace(CONFIG, sampler=grown)))
   assert limit - plan.page < filled.peak <= limit
   assert plan.pages_that_fit(0) == 0
+
+
+def plan_of_gemma(**changes):
+  """Gemma 3 1B, 64 chats of 8,192 tokens."""
+  policy = config_lib.Policy(
+      num_layers=26, embed_dim=1152, num_heads=4, num_kv_heads=1, head_dim=256,
+      mlp_dim=6912, layer_kinds=('sliding',) * 5 + ('full',), window=512,
+      max_length=8192, dtype='bfloat16', param_dtype='bfloat16', scan_layers=True,
+  )  # fmt: skip
+  sampler = config_lib.Sampler(
+      page_size=64, num_pages=64 * 128, max_rows=64, dispatch_rows=32,
+      prefill_buckets=(64, 256, 1024), length_buckets=(2048, 8192), **changes,
+  )  # fmt: skip
+  config = config_lib.Experiment(policy=policy, sampler=sampler)
+  return memory.plan(make_target(config), 'gpu', of=())
+
+
+def test_layers_with_windows_need_their_windows_and_not_the_chats():
+  token = 2 * 256 * 2  # bytes of keys and values of a layer
+  few, all_of_them = plan_of_gemma(), plan_of_gemma(num_window_pages=64 * 128)
+  assert size(few, memory.POOL) == 4 * 64 * 8192 * token  # the layers that see all
+  written = -(-(63 + 1024 + 32) // 64)
+  assert few.num_window_pages == 64 * 2 * 9 + 32 * written
+  before, now = (
+      size(plan, memory.POOL, memory.WINDOW_POOL) for plan in (all_of_them, few)
+  )
+  assert before == 26 * 64 * 8192 * token
+  assert now < 0.35 * before
+  limit = 2 * few.peak
+  assert few.pages_that_fit(limit) > 4 * all_of_them.pages_that_fit(limit)
+  text = memory.table(few, limit)
+  assert f'({64 * few.pages_that_fit(limit):,} tokens)' in text
+  assert 'pages of layers with a window: 1728 (sampler.num_window_pages)' in text
+
+
+def test_a_policy_of_windows_alone_counts_their_pages():
+  policy = dataclasses.replace(CONFIG.policy, layer_kinds=('sliding',), window=40)
+  sampler = dataclasses.replace(CONFIG.sampler, num_window_pages=100)
+  config = dataclasses.replace(CONFIG, policy=policy, sampler=sampler)
+  plan = memory.plan(make_target(config))
+  assert plan.page == 0 and plan.moment(memory.SAMPLING).part(memory.POOL) is None
+  limit = plan.moment(memory.SAMPLING).total()
+  assert plan.pages_that_fit(limit) == 100
+  assert 'room for 100, ' in memory.table(plan, limit)
+  least = -(-(15 + 64 + 32) // 16) + windows.nodes_reached(40, 16)
+  small = dataclasses.replace(sampler, num_window_pages=least - 1)
+  with pytest.raises(memory.DoesNotFit, match=f'_pages={least - 1}: .* {least}'):
+    memory.check(make_target(dataclasses.replace(config, sampler=small)), 1e12)
 
 
 def test_a_run_that_cannot_fit_is_stopped_with_the_table():

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leafe_jax.sampler.memories import Memories
-from leafe_jax.sampler.pages import PagePool
+from leafe_jax.sampler.pages import Fresh, PagePool
 from leafe_jax.sampler.radix import RadixTree
 
 PAGE = 2
@@ -21,8 +21,8 @@ def grow(tree, pool, memories, lease, length, tokens, keep=True):
   assert tree.make_room(count)
   tree.memories.put_back(1, {lease.node} if lease is not None else set())
   [memory] = memories.take(1)
-  pages = pool.take(count)
-  return tree.insert(lease, length, tuple(tokens), pages, memory if keep else None)
+  fresh = Fresh(pool.take(count), memory if keep else None)
+  return tree.insert(lease, length, tuple(tokens), fresh)
 
 
 def test_a_beginning_is_found_where_a_memory_is_not_where_pages_are():

@@ -3,7 +3,7 @@
 import hypothesis.stateful as stateful
 from hypothesis import strategies as st
 
-from leafe_jax.sampler.pages import PagePool
+from leafe_jax.sampler.pages import Fresh, PagePool
 from leafe_jax.sampler.radix import Lease, RadixTree
 
 PAGE, PAGES = 2, 12
@@ -13,7 +13,7 @@ def grow(tree, pool, lease, length, tokens):
   """Writes tokens after a transcript, as a dispatch does."""
   offset = length % PAGE
   count = -(-(offset + len(tokens)) // PAGE)
-  return tree.insert(lease, length, tuple(tokens), pool.take(count))
+  return tree.insert(lease, length, tuple(tokens), Fresh(pool.take(count)))
 
 
 def build(keep=True):
@@ -180,7 +180,7 @@ TestTree = TreeMachine.TestCase
 def test_a_full_pool_is_not_searched_anew_for_every_page():
   pool = PagePool(1000)
   tree = RadixTree(pool, 1)
-  leases = [tree.insert(None, 0, (token,), pool.take(1)) for token in range(1000)]
+  leases = [tree.insert(None, 0, (i,), Fresh(pool.take(1))) for i in range(1000)]
   looks, nodes = [], tree.nodes
   tree.nodes = lambda: looks.append(1) or nodes()
   for count in range(1, 1001):
@@ -195,7 +195,7 @@ def test_what_was_used_since_the_last_search_is_not_among_the_oldest():
   leases = []
   for token in range(3):
     tree.clock += 1
-    leases.append(tree.insert(None, 0, (token,), pool.take(1)))
+    leases.append(tree.insert(None, 0, (token,), Fresh(pool.take(1))))
   assert tree.put_back(1, set()) == 1
   tree.clock += 1
   again, _ = tree.match((1,))

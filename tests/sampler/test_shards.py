@@ -55,7 +55,7 @@ for scan in (False, True):
       np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=5e-5)
     assert (sampler.stats.put_back > 0) == (num_pages == 82)
     size = num_pages // 4
-    pool = sampler._engine._pool
+    pool = sampler._engine._pool[0]
     assert {shard.data.shape[0] for shard in pool.addressable_shards} == {size}
     places = [{page.id // size for page in state.pages} for state in states]
     assert all(len(place) <= 1 for place in places)
@@ -71,7 +71,7 @@ batch = engine.buckets.blank(8, 1, 8, num_pages)
 with jax.set_mesh(engine._mesh):
   engine._run(batch, 8)
   *_, (batch, pages, _) = engine._unstored
-  program = engine._write.lower(engine._pool, batch.write_pages, pages)
+  program = engine._write.lower(engine._pool, {0: batch.write_pages}, pages)
   text = program.compile().as_text()
 assert 'all-' not in text and 'collective' not in text, text
 """

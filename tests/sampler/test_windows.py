@@ -45,6 +45,20 @@ def weights(policy):
   }
 
 
+def forward(params, policy):
+  """tokens -> their log-probabilities by a forward pass over all of them."""
+  compute = jax.jit(lambda *rows: model.token_logprobs(params, policy, *rows))
+  place = jnp.arange(policy.max_length)[None]
+
+  def logprobs(tokens):
+    row = [[*tokens] + [0] * (policy.max_length - len(tokens))]
+    known = (place < len(tokens)).astype(jnp.int32)
+    found = compute(jnp.asarray(row, jnp.int32), place, known)
+    return np.asarray(found)[0, : len(tokens)]
+
+  return logprobs
+
+
 def grow(sampler):
   """Ragged transcripts, branched and grown: [(all tokens, sample), ...]."""
   rng = np.random.default_rng(0)
@@ -73,14 +87,11 @@ def test_what_is_sampled_has_the_probabilities_of_a_fresh_forward(name, mesh):
   params = weights(policy)
   sampler = Sampler(policy, dataclasses.replace(SAMPLER, attention=form), mesh)
   sampler.load(params, 7)
-  compute = jax.jit(lambda *rows: model.token_logprobs(params, policy, *rows))
+  compute = forward(params, policy)
   found = grow(sampler)
   assert max(len(tokens) for tokens, _ in found) > 4 * WINDOW
-  place = jnp.arange(policy.max_length)[None]
   for tokens, sample in found:
-    row = jnp.asarray([tokens + [0] * (policy.max_length - len(tokens))], jnp.int32)
-    expected = compute(row, place, (place < len(tokens)).astype(jnp.int32))[0]
-    expected = expected[len(tokens) - len(sample.tokens) : len(tokens)]
+    expected = compute(tokens)[len(tokens) - len(sample.tokens) :]
     np.testing.assert_allclose(sample.logprobs, expected, atol=2e-4)
 
 
@@ -129,12 +140,17 @@ policy = dataclasses.replace(MIXED, scan_layers=True)
 
 def run(sizes, count, form):
   mesh = sharding.make_mesh(C.Mesh(*sizes), jax.devices()[:count])
-  sampler = Sampler(
-      policy, dataclasses.replace(SAMPLER, attention=form, num_pages=512), mesh
-  )
+  near = 512 if count == 1 else 32  # of which a shard has a quarter
+  options = dict(attention=form, num_pages=512, num_window_pages=near)
+  sampler = Sampler(policy, dataclasses.replace(SAMPLER, **options), mesh)
   placed = model.param_shardings(policy, VOCAB, mesh)
   sampler.load(sharding.place(weights(policy), placed), 7)
-  return [sample for _, sample in grow(sampler)]
+  found = [sample for _, sample in grow(sampler)]
+  pool = sampler._engine._pool[policy.window]
+  layers = 1 if form == 'dense' else 2  # which the paged form has in the same axis
+  own = layers * near // sharding.num_row_shards(mesh)
+  assert {shard.data.shape[0] for shard in pool.addressable_shards} == {own}
+  return found
 
 base = run((1, 1, 1), 1, 'dense')
 for form in ('dense', 'paged'):

@@ -48,6 +48,9 @@ class RuleNotebook:
     book: all pools.
   """
 
+  asks_base = True
+  bare_share = 0.0
+
   def __init__(self, world: api.World, config: Jerp, reflection: Rules, seed: int):
     self.book = RuleBook(limits_of(config))
     self._world = world

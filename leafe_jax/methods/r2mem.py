@@ -22,10 +22,10 @@ from typing import Any
 from absl import logging
 
 from envs import api
-from envs.vectors import WordVectors
 from leafe_jax.config import Experiment
 from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.memory.banks import PLANNING, REFLECTION, TURNS, Banks
+from leafe_jax.memory.words import word_vectors
 from leafe_jax.methods import effort, reflector, stepwise
 from leafe_jax.methods import r2mem_judge as judging
 from leafe_jax.methods.arms import ASK_READS, BASE, PLAY_READS, Arm, Phase
@@ -64,7 +64,7 @@ class Collection:
   def __init__(self, run: Run, directory: pathlib.Path, by_module: bool):
     self._run, self._config = run, run.config.r2mem
     self._directory, self._by_module = directory, by_module
-    self.banks = Banks(WordVectors)
+    self.banks = Banks(word_vectors())
     self._step = self._judged = 0
     self._ledger = Ledger()
     if (state := stepwise.load(directory)) is not None:
@@ -132,7 +132,7 @@ class Collection:
     logging.info('r2mem: going on after step %d', state['step'])
     self._step, self._judged = state['step'], state['judged']
     self._ledger = Ledger(**state['ledger'])
-    self.banks = Banks.from_json(state['banks'], WordVectors)
+    self.banks = Banks.from_json(state['banks'], word_vectors())
 
 
 def judge_of(run: Run) -> str:

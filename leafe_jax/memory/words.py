@@ -1,0 +1,23 @@
+"""What memories compare texts with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from leafe_jax.memory.banks import Vectors
+from leafe_jax.rundir import RunStopped
+
+
+def word_vectors() -> Callable[[Sequence[str]], Vectors]:
+  """`envs.vectors.WordVectors`. RunStopped without the package that it needs.
+
+  Not every environment needs that package, so it is looked for when a memory is made.
+  """
+  try:
+    from envs.vectors import WordVectors
+  except ModuleNotFoundError as error:
+    raise RunStopped(
+        f'texts of a memory are compared word by word: {error}; pip install '
+        f'{error.name}'
+    ) from error
+  return WordVectors

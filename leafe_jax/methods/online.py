@@ -204,9 +204,10 @@ class OnlineTraining:
         self._tasks, config.tasks_per_step, step, f'{run.config.seed}/{self._name}'
     )
     player = run.player(state.params, step)
+    bare = bare_episodes(self._notebook.bare_share, config)
     groups = play_groups(
         player, tasks, config.group_size, self._rules, run.config.sampler.max_rows,
-        self._name, self._notebook.recall, bare_episodes(self._notebook.bare_share, config),
+        self._name, self._notebook.recall, bare,
     )
     show_group(run.directory.path, self._name, step, groups)
     for tree in groups:

@@ -68,7 +68,7 @@ def changed(**fields):
         '', 'all went well', '[]', '}{', json.dumps(answer())[:-1],
         '{"subtasks": ' + '[' * 100_000 + '}',
         changed(subtasks=[]), changed(subtasks='search'), changed(subtasks=['search']),
-        changed(subtasks=[{'name': n, 'status': 'completed'} for n in (*NAMES, 'sing')]),
+        changed(subtasks=[{'name': n, 'status': 'done'} for n in (*NAMES, 'sing')]),
         changed(subtasks=[{'name': 'buy', 'status': 'completed'}] * 2),
         changed(subtasks=[{'name': 'buy', 'status': 1}]),
         changed(subtasks=[{'name': None, 'status': 'completed'}]),

@@ -16,8 +16,8 @@ def word_vectors() -> Callable[[Sequence[str]], Vectors]:
   try:
     from envs.vectors import WordVectors
   except ModuleNotFoundError as error:
+    package = (error.name or '').partition('.')[0]
     raise RunStopped(
-        f'texts of a memory are compared word by word: {error}; pip install '
-        f'{error.name}'
+        f'texts of a memory are compared word by word: {error}; pip install {package}'
     ) from error
   return WordVectors

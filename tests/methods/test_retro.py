@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import types
 
 import numpy as np
@@ -13,6 +14,7 @@ pytest.importorskip('nltk', reason="pip install -e '.[memsearch]'")
 
 from envs import api
 from leafe_jax import config as config_lib
+from leafe_jax import stops
 from leafe_jax.config import Grpo, Retro
 from leafe_jax.experience import examples
 from leafe_jax.learner.checkpoints import load_params
@@ -408,6 +410,18 @@ def test_being_right_about_a_success_becomes_likelier(trained):
   assert result['updates'] == 2 * 6 * 2  # two passes a step
 
 
+def stop_in(last, ask):
+  calls = []
+
+  def stopping(*arguments):
+    calls.append(0)
+    if len(calls) == last:
+      raise stops.Stopped(signal.SIGTERM, 'what was finished before is saved')
+    return ask(*arguments)
+
+  return stopping
+
+
 @pytest.mark.parametrize('arm', ['in_context', 'trained'])
 def test_a_killed_run_ends_with_the_same_bits(
     base, arm, request, tmp_path, monkeypatch
@@ -423,9 +437,14 @@ def test_a_killed_run_ends_with_the_same_bits(
     return take_step(self, state, step, *rest)
 
   with monkeypatch.context() as patch:
-    patch.setattr(online.OnlineTraining, '_step', die)
-    with pytest.raises(KeyboardInterrupt):
-      train(killed, is_trained)
+    if is_trained:  # asked to stop while it looks back
+      patch.setattr(retro_reflect, 'ask', stop_in(4, retro_reflect.ask))
+      with pytest.raises(stops.Stopped, match='retro_trained saved after step 3 of 6'):
+        train(killed, True)
+    else:
+      patch.setattr(online.OnlineTraining, '_step', die)
+      with pytest.raises(KeyboardInterrupt):
+        train(killed, False)
   assert train(killed, is_trained) == expected
   name = retro.TRAINED if is_trained else retro.IN_CONTEXT
   weights = load_params(straight.params_path(name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from absl import logging
@@ -12,6 +13,7 @@ from absl import logging
 from leafe_jax import hosts, redaction
 from leafe_jax.evaluation import results as results_lib
 from leafe_jax.evaluation import stage1, tables, tasksets, tokens
+from leafe_jax.evaluation.memories import Remembered
 from leafe_jax.evaluation.report import Spelling, unspelt, write_report
 from leafe_jax.evaluation.results import ArmCounts
 from leafe_jax.evaluation.tasksets import TaskSet
@@ -45,6 +47,7 @@ def _write(run: Run) -> dict[str, Any]:
       root / 'report', results, trees_of(run),
       redaction.config_text(run.config), name=root.name,
       transcripts=transcripts_of(run), spelling=spelling_of(run),
+      memories=memories_of(run, arms_of(run.config)),
   )
   writer = run.writer('evaluate')
   for arm, figures in results['arms'].items():
@@ -82,7 +85,7 @@ def write_unfinished(run: Run, reason: str) -> pathlib.Path:
   results_lib.write_results(root / 'results.json', results)
   page = write_report(
       root / 'report', results, trees, redaction.config_text(config), name=root.name,
-      spelling=spelling_of(run),
+      spelling=spelling_of(run), memories=memories_of(run, _evaluated(run)),
   )
   publish(run.tracker, root)
   return page
@@ -151,6 +154,11 @@ def tasks_of(run: Run, arms: list[Arm] | None = None) -> TaskSet:
 def trees_of(run: Run) -> list:
   """The trees of Stage 1, none if there was none."""
   return load_trees(run.directory.phase('explore').dir)
+
+
+def memories_of(run: Run, arms: list[Arm]) -> dict[str, Sequence[Remembered]]:
+  """What arms learnt in words, of those that do."""
+  return {arm.name: arm.remembered(run) for arm in arms if arm.remembered}
 
 
 def transcripts_of(run: Run) -> Transcripts:

@@ -18,6 +18,7 @@ from leafe_jax import stops
 from leafe_jax.config import Grpo, Retro
 from leafe_jax.experience import examples
 from leafe_jax.learner.checkpoints import load_params
+from leafe_jax.methods import hindsight as hindsight_lib
 from leafe_jax.methods import online, retro, retro_reflect, training
 from leafe_jax.methods.beside import Scene
 from leafe_jax.methods.retro_reflect import Case, Hindsight, Judgement
@@ -120,7 +121,7 @@ def memory_of(player=None, trained=False, grpo=None, **options):
   config = config_lib.Experiment(retro=Retro(**options), explore=explore)
   run = types.SimpleNamespace(
       config=config, world=player.world, transcript=player.transcript)
-  return retro.Retrospection(run, grpo or Grpo(group_size=4), trained)
+  return hindsight_lib.Retrospection(run, grpo or Grpo(group_size=4), trained)
 
 
 GROUP = [
@@ -177,11 +178,11 @@ def test_as_released_episodes_earn_their_outcome_alone(monkeypatch):
 def test_the_world_judges_a_policy_without_words_for_it():
   world = corridor.CorridorWorld()
   node = dataclasses.replace(episode(0, ('right', True), ('dance', True)), score=0.3)
-  assert retro.world_progress(world, TASK, node) == 0.3
+  assert hindsight_lib.world_progress(world, TASK, node) == 0.3
   world.subtasks = lambda: {'go': '', 'open': '', 'leave': ''}
   seen = []
   world.completed = lambda task, history: seen.append(history) or ['go', 'sing']
-  assert retro.world_progress(world, TASK, node) == pytest.approx(1 / 3)
+  assert hindsight_lib.world_progress(world, TASK, node) == pytest.approx(1 / 3)
   assert seen == [api.History('a red shirt', ('seen', 'seen', 'the end'),
                               ('right', 'dance'))]
 
@@ -308,7 +309,7 @@ def test_a_chat_policy_looks_back_with_the_other_attempt_and_is_shown_lessons():
   figures = memory.learn(1, [task], [group], player, scene.ledger)
   assert figures['lessons'] == 1 and study.figures['reflections_right'] == 1
   shown = memory.recall(task)
-  assert shown == f'{retro._CAVEAT}\n- Action: Open cell 1.'
+  assert shown == f'{hindsight_lib.CAVEAT}\n- Action: Open cell 1.'
   play_groups(player, [task], 1, RULES, 8, 'x', memory.recall)
   assert 'Open cell 1.' in seen[-1]
   # The next step meets failures alone: the success of before is shown.
@@ -373,7 +374,7 @@ def _in_context(base, tmp_path_factory):
 def test_lessons_are_learnt_shown_and_found_useful(in_context):
   run, result = in_context
   directory = run.directory.phase(retro.IN_CONTEXT).dir
-  state = json.loads((directory / retro.FILE).read_text())
+  state = json.loads((directory / hindsight_lib.FILE).read_text())
   utility = {held['text']: held['utility'] for held in state['lessons']['lessons']}
   # Who is told to go right goes right, and most of the others do not.
   assert utility['right'] > 0.5 and result['lessons'] == len(utility)
@@ -450,5 +451,6 @@ def test_a_killed_run_ends_with_the_same_bits(
   weights = load_params(straight.params_path(name))
   for key, value in load_params(killed.params_path(name)).items():
     np.testing.assert_array_equal(value, weights[key])
-  books = [run.directory.phase(name).dir / retro.FILE for run in (straight, killed)]
+  places = [run.directory.phase(name).dir for run in (straight, killed)]
+  books = [place / hindsight_lib.FILE for place in places]
   assert books[0].read_bytes() == books[1].read_bytes()

@@ -21,12 +21,12 @@ from leafe_jax.files import write_atomic
 from leafe_jax.learner import policy_gradient
 from leafe_jax.learner.losses import Loss
 from leafe_jax.memory.lessons import Lesson, Lessons, Weights
-from leafe_jax.memory.words import word_vectors
 from leafe_jax.methods import reflector, retro_reflect
 from leafe_jax.methods.beside import Arrays, Scene, Study
 from leafe_jax.methods.online import bare_episodes, counts, outcome_of
 from leafe_jax.methods.retro_reflect import Case, Hindsight
 from leafe_jax.methods.run import Run
+from leafe_jax.methods.words import word_vectors
 from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rundir import RunStopped

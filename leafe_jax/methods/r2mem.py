@@ -32,12 +32,12 @@ from leafe_jax.memory.banks import (
   TURNS,
   Banks,
 )
-from leafe_jax.memory.words import word_vectors
 from leafe_jax.methods import effort, reflector, stepwise
 from leafe_jax.methods import r2mem_judge as judging
 from leafe_jax.methods.arms import ASK_READS, BASE, PLAY_READS, Arm, Phase
 from leafe_jax.methods.effort import Effort
 from leafe_jax.methods.run import Run
+from leafe_jax.methods.words import word_vectors
 from leafe_jax.progress import Progress
 from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.ledger import Ledger

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from leafe_jax.memory.words import word_vectors
+from leafe_jax.methods.words import word_vectors
 from leafe_jax.rundir import RunStopped
 
 

@@ -309,6 +309,7 @@ class Evaluate:
   more_temperatures: tuple[float, ...] = option((), 'further temperatures to evaluate at', at_least=0)
   wave_tasks: int = option(20, 'tasks per wave; the unit that is saved and resumed', at_least=1)
   keep_episodes: int = option(2, 'episodes of a task whose transcripts are kept, for the report: the first solved ones and the first failed ones, half each; 0: none', at_least=0)
+  discovery: int = option(0, 'attempts in sequence at each task of arms whose memory goes on learning, with that memory and without any (Discovery@k); 0: none', at_least=0)
   bootstrap: int = option(2000, 'resamples of the tasks for intervals', at_least=1)
 
 

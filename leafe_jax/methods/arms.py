@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from leafe_jax.config import Distill, Experiment
 from leafe_jax.evaluation.memories import Remembered
+from leafe_jax.methods.discover import Pupil
 from leafe_jax.methods.effort import Effort
 from leafe_jax.methods.run import BASE, Run
 from leafe_jax.rollout.advisers import Adviser
@@ -86,6 +87,8 @@ class Arm:
     memory: what stands in its prompts when it is evaluated; None: nothing.
     adviser: what is shown at each of its turns then; None: nothing.
     remembered: what it learnt in words, for the report; None: nothing.
+    pupil: its memory, as far as that goes on learning from attempts at evaluated
+      tasks; None: it does not.
   """
 
   name: str
@@ -96,6 +99,7 @@ class Arm:
   memory: Callable[[Run], Memory] | None = None
   adviser: Callable[[Run], Adviser] | None = None
   remembered: Callable[[Run], Sequence[Remembered]] | None = None
+  pupil: Callable[[Run], Pupil] | None = None
 
   @property
   def version(self) -> int:

@@ -100,11 +100,7 @@ class Retrospection:
   # --- hindsight
 
   def study(self, scene: Scene) -> Study:
-    cases = [
-        Case(task, node, self._reference(task, tree, node))
-        for task, tree in zip(scene.tasks, scene.groups, strict=True)
-        for node in tree.nodes if counts(node)
-    ]
+    cases = self._cases(scene.tasks, scene.groups)
     self._hindsight = found = retro_reflect.reflect(
         scene.player, cases, self._rules, not self._trained, scene.ledger
     )
@@ -127,6 +123,15 @@ class Retrospection:
             'reflections_too_long': float(too_long),
         },
     )  # fmt: skip
+
+  def _cases(
+      self, tasks: Sequence[api.Task], groups: Sequence[Tree]
+  ) -> list[Case]:
+    return [
+        Case(task, node, self._reference(task, tree, node))
+        for task, tree in zip(tasks, groups, strict=True)
+        for node in tree.nodes if counts(node)
+    ]
 
   def _reference(self, task: api.Task, tree: Tree, node: Node) -> str:
     """An attempt with the other outcome: of this group, else the last one before."""
@@ -197,20 +202,7 @@ class Retrospection:
     """Rates what was shown, raises Phi, writes what hindsight found."""
     del player, ledger  # asked in `study`
     figures = self._rate(tasks, groups)
-    for task, tree in zip(tasks, groups, strict=True):
-      played = [node for node in tree.nodes if counts(node)]
-      if played:
-        rate = float(np.mean([node.success for node in played]))
-        self.best[task.id] = max(self.best.get(task.id, 0.0), rate)
-      for node in played:
-        self._references[task.id, node.success] = reflector.compact(node)
-    for h in self._hindsight:
-      if h.right and h.judgement.lesson:
-        task, node = h.case.task, h.case.node
-        self.lessons.add(
-            task.instruction, h.judgement.lesson, node.success,
-            f'{task.id} episode {node.id}', step,
-        )
+    self._keep(tasks, groups, self._hindsight, step)
     if self._config.forget and step in _forgetting(self._grpo.steps):
       self.lessons.forget()
     held = self.lessons.lessons.values()
@@ -219,6 +211,45 @@ class Retrospection:
         'lesson_utility': _mean(lesson.utility for lesson in held),
         'best_success': _mean(self.best.values()),
     }  # fmt: skip
+
+  def _keep(
+      self, tasks: Sequence[api.Task], groups: Sequence[Tree],
+      hindsight: Sequence[Hindsight], step: int,
+  ) -> None:  # fmt: skip
+    """Raises Phi, remembers the last attempts, writes what hindsight found."""
+    for task, tree in zip(tasks, groups, strict=True):
+      played = [node for node in tree.nodes if counts(node)]
+      if played:
+        rate = float(np.mean([node.success for node in played]))
+        self.best[task.id] = max(self.best.get(task.id, 0.0), rate)
+      for node in played:
+        self._references[task.id, node.success] = reflector.compact(node)
+    for h in hindsight:
+      if h.right and h.judgement.lesson:
+        task, node = h.case.task, h.case.node
+        self.lessons.add(
+            task.instruction, h.judgement.lesson, node.success,
+            f'{task.id} episode {node.id}', step,
+        )
+
+  def attempt(
+      self, player: Player, tasks: Sequence[api.Task], groups: Sequence[Tree],
+      step: int, ledger: Ledger,
+  ) -> None:
+    """Learns from an attempt at evaluated tasks, see `discover.Pupil`."""
+    found = retro_reflect.reflect(
+        player, self._cases(tasks, groups), self._rules, not self._trained, ledger
+    )
+    shown = {
+        task.id: self.lessons.recall(
+            task.instruction, self._config.shown_at_test, True)
+        for task in tasks
+    }
+    for tree in groups:
+      for node in filter(counts, tree.nodes):
+        for lesson in shown[tree.task_id]:
+          self.lessons.note(lesson.text, node.success)
+    self._keep(tasks, groups, found, step)
 
   def _rate(
       self, tasks: Sequence[api.Task], groups: Sequence[Tree]
@@ -290,16 +321,16 @@ def world_progress(world: api.World, task: api.Task, node: Node) -> float:
 
 
 def sequence(hindsight: Hindsight, advantage: float) -> Arrays:
-  """A reflection as `online.sequence` has an episode; old scores are made later."""
+  """A reflection as `online.sequence` has an episode."""
   prompt, size = len(hindsight.prompt_ids), len(hindsight.response_ids)
   none = np.zeros(prompt + size, np.float32)
-  weights = none.copy()
-  weights[prompt:] = 1.0
+  weights, logprobs = none.copy(), none.copy()
+  weights[prompt:], logprobs[prompt:] = 1.0, hindsight.logprobs
   return {
       'tokens': np.asarray(
           [*hindsight.prompt_ids, *hindsight.response_ids], np.int32),
       'weights': weights, 'advantages': np.float32(advantage) * weights,
-      'logprobs': none, 'routes': none.astype(np.uint32),
+      'logprobs': logprobs, 'routes': none.astype(np.uint32),
   }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from leafe_jax.methods.arms import Arm
 from leafe_jax.methods.assess import load_episodes, load_outcomes
 from leafe_jax.methods.catalogue import arms_of
 from leafe_jax.methods.collect import load_trees
-from leafe_jax.methods.phases import evaluate_name
+from leafe_jax.methods.phases import discover_name, evaluate_name
 from leafe_jax.methods.run import Run
 from leafe_jax.rollout.ledger import total
 from leafe_jax.rundir import RunStopped
@@ -106,7 +106,25 @@ def collect_results(run: Run) -> dict[str, Any]:
   more = config.evaluate.more_temperatures
   at = {f'{t:g}': results_lib.compare(counts_of(run, t), config.evaluate.bootstrap)
         for t in more}  # fmt: skip
-  return {**results, 'at_temperature': at} if more else results
+  found = discovered(run)
+  return {
+      **results, **({'at_temperature': at} if more else {}),
+      **({'discovery': found} if found else {}),
+  }
+
+
+def discovered(run: Run) -> dict[str, dict[str, Any]]:
+  """Discovery@k of the arms that made attempts in sequence, shares of tasks by k."""
+  found = {}
+  for arm in arms_of(run.config):
+    phase = run.directory.phase(discover_name(arm.name))
+    if run.config.evaluate.discovery and arm.pupil:
+      result = phase.result()
+      found[arm.name] = {
+          side: [round(count / result['tasks'], 6) for count in counts]
+          for side, counts in result['solved'].items()
+      }
+  return found
 
 
 def _collect(run: Run, arms: list[Arm], trees: list) -> dict[str, Any]:

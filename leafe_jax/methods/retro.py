@@ -106,11 +106,13 @@ ARMS = (
         (_PHASES[False],), IN_CONTEXT, (IN_CONTEXT,),
         functools.partial(_memory_at_test, False),
         remembered=functools.partial(_remembered, False),
+        pupil=functools.partial(_finished, False),
     ),
     Arm(
         TRAINED, 'the same, and hindsight is trained beside',
         (_PHASES[True],), TRAINED, (TRAINED,),
         functools.partial(_memory_at_test, True),
         remembered=functools.partial(_remembered, True),
+        pupil=functools.partial(_finished, True),
     ),
 )  # fmt: skip

@@ -103,6 +103,7 @@ class Hindsight:
   Attributes:
     case: what it is about.
     prompt_ids, response_ids: the question, and what was sampled.
+    logprobs: of the latter when it was sampled.
     judgement: what it says.
     error: why it could not be read; empty where it could.
   """
@@ -110,6 +111,7 @@ class Hindsight:
   case: Case
   prompt_ids: list[int]
   response_ids: list[int]
+  logprobs: list[float]
   judgement: Judgement
   error: str = ''
 
@@ -246,7 +248,9 @@ def _read(
     judgement = _judgement(player, case, sample, told)
   except (ReflectionError, CutOff, ValueError) as raised:
     error = f'{type(raised).__name__}: {raised}'
-  return Hindsight(case, prompt_ids, list(sample.tokens), judgement, error)
+  return Hindsight(
+      case, prompt_ids, list(sample.tokens), list(sample.logprobs), judgement, error
+  )
 
 
 def _judgement(player: Player, case: Case, sample: Sample, told: bool) -> Judgement:

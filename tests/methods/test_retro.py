@@ -55,7 +55,8 @@ GAINED = {('t', 0): 0.6, ('t', 1): 0.1, ('t', 2): 0.0}
 
 def hindsight(node, progress, success, lesson='', tokens=3):
   return Hindsight(
-      Case(TASK, node), [7, 8], [9] * tokens, Judgement(progress, success, lesson))
+      Case(TASK, node), [7, 8], [9] * tokens, [-0.5] * tokens,
+      Judgement(progress, success, lesson))
 
 
 SAID = [
@@ -125,6 +126,7 @@ def test_what_a_reflection_earns(monkeypatch, parity, expected):
     np.testing.assert_allclose(
         row['advantages'], [0, 0, value, value, value], rtol=1e-3)
     assert row['weights'].tolist() == [0, 0, 1, 1, 1]
+    assert row['logprobs'].tolist() == [0, 0, -0.5, -0.5, -0.5]
   short, _ = studied(monkeypatch, memory, row_length=4)
   assert short.afterwards == [] and short.figures['reflections_too_long'] == 3
 

@@ -287,3 +287,9 @@ def plain_page() -> str:
 
 def test_without_memories_the_page_says_nothing_of_them():
   assert 'learnt in words' not in plain_page()
+
+
+def test_attempts_in_sequence_are_a_table_with_and_without_memory():
+  sides = {'with memory': [0.1, 0.525], 'without': [0.1, 0.2]}
+  page = render_report({**runs.make_results(), 'discovery': {'retro': sides}}, [])
+  assert 'Attempts in sequence' in page and '52.5' in page

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import envs
 from leafe_jax.methods.words import word_vectors
 from leafe_jax.rundir import RunStopped
 
@@ -12,6 +13,7 @@ from leafe_jax.rundir import RunStopped
 def test_a_missing_package_is_named_when_a_memory_is_made(monkeypatch):
   monkeypatch.delitem(sys.modules, 'envs.vectors', raising=False)
   monkeypatch.delitem(sys.modules, 'envs.bm25', raising=False)
+  monkeypatch.delattr(envs, 'bm25', raising=False)
   monkeypatch.setitem(sys.modules, 'nltk', None)
   monkeypatch.setitem(sys.modules, 'nltk.stem', None)
   with pytest.raises(RunStopped, match='pip install nltk$'):

@@ -274,6 +274,7 @@ class Retro:
   shown: int = option(1, 'lessons in the prompt of a training episode', at_least=0)
   shown_at_test: int = option(3, 'lessons in the prompt when tasks are evaluated; 0: ablation, memory at training only', at_least=0)
   bare_share: float = option(0.5, 'share of each group that plays without lessons', at_least=0, at_most=1)
+  encoder: str = option('', 'directory of a sentence encoder that tasks are compared with, in the form of sentence-transformers (all-MiniLM-L6-v2 in the paper); needs torch; empty: word by word')
   relevance: float = option(0.4, 'least similarity of tasks', at_least=0, at_most=1)
   alpha: float = option(0.3, 'weight of similarity against utility (0.7 in a table of the paper, 0.3 best in its sweep, 0.6 in the released code)', at_least=0, at_most=1)
   kappa: float = option(1.0, 'training: weight of the bonus for lessons seldom tried', at_least=0)

@@ -6,8 +6,8 @@ with a bonus for lessons that were seldom tried (SimUtil-UCB):
 
     S = alpha * cosine + (1 - alpha) * (u + kappa * sqrt(ln N / max(n, 1)))
 
-N is the sum of n over all lessons. Tasks are compared by cosine of their words,
-where the paper has sentence embeddings.
+N is the sum of n over all lessons. Tasks are compared by cosine, of their words or of
+sentence embeddings.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from leafe_jax.methods.beside import Arrays, Scene, Study
 from leafe_jax.methods.online import bare_episodes, counts, outcome_of
 from leafe_jax.methods.retro_reflect import Case, Hindsight
 from leafe_jax.methods.run import Run
-from leafe_jax.methods.words import word_vectors
+from leafe_jax.methods.words import vectors_of
 from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rundir import RunStopped
@@ -69,7 +69,8 @@ class Retrospection:
     size = self._config.max_tokens if self._chats else (
         run.config.explore.max_reflection_tokens)
     self._rules = Rules(self._config.temperature, size, run.transcript.stop_ids)
-    self.lessons = Lessons(word_vectors(), weights_of(self._config))
+    self._vectors = vectors_of(self._config.encoder)
+    self.lessons = Lessons(self._vectors, weights_of(self._config))
     self.best: dict[str, float] = {}
     # (task id, success) -> the last such episode, in short
     self._references: dict[tuple[str, bool], str] = {}
@@ -285,7 +286,7 @@ class Retrospection:
 
   def load(self, state: Mapping[str, Any]) -> None:
     self.lessons = Lessons.from_json(
-        state['lessons'], word_vectors(), weights_of(self._config)
+        state['lessons'], self._vectors, weights_of(self._config)
     )
     self.best = dict(state['best'])
     self._references = {

@@ -12,6 +12,7 @@ import pytest
 
 from envs import api
 from leafe_jax import heartbeat
+from leafe_jax.learner import checkpoints
 from tests.fragile_worlds import Fragile
 from tools.soak import faults, judge, play, report, troubled
 from tools.soak.__main__ import Soak
@@ -102,6 +103,28 @@ def test_a_refusal_has_to_name_the_damaged_file(scene):
   found.files = {other: b''}
   with pytest.raises(judge.Wrong, match='does not name tokens.bin'):
     judge.judge(found, ())
+
+
+def test_weights_that_no_phase_reads_any_more_are_made_again_by_who_reads_them(
+    scene, monkeypatch
+):
+  found = damage(scene('mends'))
+  place = found.player.workdir / 'warm_start' / 'params'
+  for directory in (found.reference / 'warm_start' / 'params', place):
+    directory.mkdir(parents=True)
+    (directory / 'seal.json').write_text('{}')
+  found.files[place / 'manifest'] = b''
+
+  def load(directory):
+    if directory == place and place.exists():
+      raise checkpoints.DamagedCheckpoint(
+          f'{place / "manifest"} differs; remove {place}, and its run makes it again'
+      )
+    return {}
+
+  monkeypatch.setattr(checkpoints, 'load_params', load)
+  assert judge.judge(found, ()) == judge.REFUSED
+  assert not place.exists() and len(found.endings) == 2
 
 
 def test_a_start_that_takes_too_long_is_wrong(scene):

@@ -74,7 +74,7 @@ def _embedded() -> ml_collections.ConfigDict:
   config.evaluate.num_tasks = 150
   config.grpo.update(base.SMALL_GRPO)
   # The base has never seen a memory: every rule more costs it success at first.
-  config.jerp.top_k = 1
+  config.jerp.top_k = config.retro.shown_at_test = 1
   return config
 
 

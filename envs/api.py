@@ -215,6 +215,21 @@ class World(abc.ABC):
     """
     return not history.actions
 
+  def subtasks(self) -> Mapping[str, str]:
+    """What every task is made of, name -> what is to be done; empty: not known."""
+    return {}
+
+  def completed(self, task: Task, history: History) -> Sequence[str]:
+    """Names of `subtasks` that the agent completed.
+
+    Args:
+      task: of this world.
+      history: of a finished episode, its last observation included; an action is ''
+        where a response held none.
+    """
+    del task, history
+    return ()
+
   def vocabulary(self) -> Sequence[str]:
     """Every word its texts can hold, for word-level tokenizers.
 

@@ -265,6 +265,30 @@ class R2Mem:
 
 
 @dataclasses.dataclass(frozen=True)
+class Retro:
+  """Hindsight as reward and as lessons (arXiv 2603.08561)."""
+
+  judge: str = option('auto', 'who says how far a failed episode came: the policy in its reflection (self), or the world; auto: self with a chat template, else world', ('auto', 'self', 'world'))
+  parity: str = option('paper', "where the two part: intrinsic reward for episodes and the outcome for reflections, or intrinsic reward, whitened, for reflections alone", ('paper', 'released_code'))
+  credit: str = option('turn', "what a turn's advantage is made of: its return, discounted by grpo.gamma, among all turns of the group, or its episode's score", ('turn', 'episode'))
+  pairwise: bool = option(True, 'retro_in_context: a chat policy is shown an attempt with the other outcome beside')
+  shown: int = option(1, 'lessons in the prompt of a training episode', at_least=0)
+  shown_at_test: int = option(3, 'lessons in the prompt when tasks are evaluated; 0: ablation, memory at training only', at_least=0)
+  bare_share: float = option(0.5, 'share of each group that plays without lessons', at_least=0, at_most=1)
+  encoder: str = option('', 'directory of a sentence encoder that tasks are compared with, in the form of sentence-transformers (all-MiniLM-L6-v2 in the paper); needs torch; empty: word by word')
+  relevance: float = option(0.4, 'least similarity of tasks', at_least=0, at_most=1)
+  alpha: float = option(0.3, 'weight of similarity against utility (0.7 in a table of the paper, 0.3 best in its sweep, 0.6 in the released code)', at_least=0, at_most=1)
+  kappa: float = option(1.0, 'training: weight of the bonus for lessons seldom tried', at_least=0)
+  decay: float = option(0.05, 'weight of the newest outcome in the utility of a lesson', at_least=0, at_most=1)
+  initial_utility: float = option(0.5, 'utility of a new lesson', at_least=0, at_most=1)
+  duplicate: float = option(0.85, 'similarity of tasks above which the same text is no new lesson', at_least=0, at_most=1)
+  forget: bool = option(False, 'after each quarter of the training keep the three best lessons of a task, with 0.9 of their utility')
+  reflect_weight: float = option(1.0, 'retro_trained: lambda, weight of what a reflection earns (0.5 is the default of the code, 1 stands in its scripts)', at_least=0)
+  temperature: float = option(1.0, 'sampling temperature of reflections', at_least=0)
+  max_tokens: int = option(1024, 'sampled tokens of a reflection; a word-level policy has explore.max_reflection_tokens', at_least=1)
+
+
+@dataclasses.dataclass(frozen=True)
 class EarlyExperience:
   """What other actions would have led to (arXiv 2510.08558)."""
 
@@ -287,6 +311,7 @@ class Evaluate:
   more_temperatures: tuple[float, ...] = option((), 'further temperatures to evaluate at', at_least=0)
   wave_tasks: int = option(20, 'tasks per wave; the unit that is saved and resumed', at_least=1)
   keep_episodes: int = option(2, 'episodes of a task whose transcripts are kept, for the report: the first solved ones and the first failed ones, half each; 0: none', at_least=0)
+  discovery: int = option(0, 'attempts in sequence at each task of arms whose memory goes on learning, with that memory and without any (Discovery@k); 0: none', at_least=0)
   bootstrap: int = option(2000, 'resamples of the tasks for intervals', at_least=1)
 
 
@@ -309,7 +334,8 @@ class Study:
 
 METHODS = (
     'leafe', 'iterated', 'controls', 'grpo', 'gigpo', 'leafe_grpo', 'jerp', 'ace',
-    'r2mem', 'early_experience', 'self_distillation', 'mel', 'step_agent', 'study',
+    'r2mem', 'retro', 'early_experience', 'self_distillation', 'mel', 'step_agent',
+    'study',
 )
 
 
@@ -334,6 +360,7 @@ class Experiment:
   jerp: Jerp = section(Jerp, 'JERP: rules on top of GRPO')
   ace: Ace = section(Ace, 'ACE')
   r2mem: R2Mem = section(R2Mem, 'R2-Mem: experience recalled by situation')
+  retro: Retro = section(Retro, 'RetroAgent: hindsight as reward and as lessons')
   early_experience: EarlyExperience = section(EarlyExperience, 'Early Experience')
   self_distill: SelfDistill = section(SelfDistill, 'self-distillation')
   mel: Mel = section(Mel, 'MEL: meta-experience beside GRPO')

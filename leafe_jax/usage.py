@@ -51,7 +51,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     'reinforcement learning': ('grpo',),
     'other methods': (
-        'jerp', 'ace', 'r2mem', 'early_experience', 'self_distill', 'mel', 'step_agent',
+        'jerp', 'ace', 'r2mem', 'retro', 'early_experience', 'self_distill', 'mel',
+        'step_agent',
     ),
     'evaluation and report': ('evaluate',),
 }  # fmt: skip

@@ -156,6 +156,17 @@ class AlfworldWorld(api.World):
     """One of `problems.TASK_TYPES`."""
     return str(task.payload['task_type'])
 
+  def subtasks(self) -> Mapping[str, str]:
+    from envs.alfworld import subtasks
+
+    return subtasks.SUBTASKS
+
+  def completed(self, task: api.Task, history: api.History) -> Sequence[str]:
+    from envs.alfworld import subtasks
+
+    answers, spoken = history.observations[1:], isinstance(self.view, TextView)
+    return subtasks.completed(self._games[task.id].goal, answers, not spoken)
+
   def instructions(self) -> str:
     return self.view.instructions()
 

@@ -15,7 +15,7 @@ import dataclasses
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from envs import api
@@ -299,6 +299,12 @@ class RemoteWorld(api.World):
 
   def plans(self, history: api.History) -> bool:
     return self._here.plans(history)
+
+  def subtasks(self) -> Mapping[str, str]:
+    return self._here.subtasks()
+
+  def completed(self, task: api.Task, history: api.History) -> Sequence[str]:
+    return self._here.completed(task, history)
 
   def vocabulary(self) -> Sequence[str]:
     return self._here.vocabulary()

@@ -8,7 +8,7 @@ from typing import Any
 
 from envs import api
 from envs.options import check_choice, complete, defaults, refuse_foreign
-from envs.sokoban import boxoban, engine, expert, solver
+from envs.sokoban import boxoban, engine, expert, solver, subtasks
 from envs.sokoban import levels as level_lib
 from envs.sokoban import view as view_lib
 from envs.sokoban.engine import ACTIONS, State
@@ -135,6 +135,13 @@ class SokobanWorld(api.World):
 
   def parse_response(self, response: str) -> str:
     return self.view.parse_response(response)
+
+  def subtasks(self) -> Mapping[str, str]:
+    return subtasks.SUBTASKS
+
+  def completed(self, task: api.Task, history: api.History) -> Sequence[str]:
+    start = engine.parse(task.payload['level'].split('\n'))
+    return subtasks.completed(start, history.actions)
 
   def vocabulary(self) -> Sequence[str]:
     """Every word of the compact view; the text view is for language models."""

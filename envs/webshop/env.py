@@ -10,7 +10,7 @@ from typing import Any
 
 from envs import api
 from envs.webshop import goals as goal_lib
-from envs.webshop import official, pages
+from envs.webshop import official, pages, subtasks
 from envs.webshop.catalogue import Goal, PageState, Product
 from envs.webshop.shop import Shop
 from envs.webshop.view import View
@@ -168,6 +168,13 @@ class WebShopWorld(api.World):
   def task_type(self, task: api.Task) -> str:
     """The department of the product that the goal was made from."""
     return self.shop.by_asin[task.payload['asin']].department or self.name
+
+  def subtasks(self) -> Mapping[str, str]:
+    return subtasks.SUBTASKS
+
+  def completed(self, task: api.Task, history: api.History) -> Sequence[str]:
+    start = PageState(goal=goal_lib.goal_from_json(task.payload))
+    return subtasks.completed(self.shop, self.view, start, history.actions)
 
   def teacher(self, **options: Any) -> api.Teacher:
     """In a view's own words: a few of the compact one, sentences of the others."""

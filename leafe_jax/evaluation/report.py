@@ -13,6 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from leafe_jax.evaluation import specimens
+from leafe_jax.evaluation.memories import Remembered, shelves
 from leafe_jax.evaluation.pages import templates
 from leafe_jax.evaluation.palette import inks_of
 from leafe_jax.evaluation.plots import save_passk
@@ -34,6 +35,7 @@ MAX_TREE_BYTES = 2_600_000
 MAX_TRANSCRIPT_BYTES = 2_600_000
 MAX_TOKEN_BYTES = 2_000_000
 NONE = Transcripts()
+NO_MEMORIES: Mapping[str, Sequence[Remembered]] = {}
 # The tokens of a tree's turns (`tokens.spell_tree`), None where they are not known.
 Spelling = Callable[[Tree], Any]
 
@@ -53,6 +55,7 @@ def write_report(
     max_trees: int = MAX_TREES,
     transcripts: Transcripts = NONE,
     spelling: Spelling = unspelt,
+    memories: Mapping[str, Sequence[Remembered]] = NO_MEMORIES,
 ) -> pathlib.Path:
   """Writes index.html and passk.png into `directory`, which may be new.
 
@@ -67,6 +70,7 @@ def write_report(
     max_trees: trees in the browser.
     transcripts: episodes of the evaluation, shown in the same browser.
     spelling: gives the tokens of trees and transcripts, for as many as have room.
+    memories: what arms learnt in words, by their names.
 
   Returns:
     The path of the page.
@@ -77,7 +81,8 @@ def write_report(
   page = directory / 'index.html'
   page.write_text(
       render_report(
-          results, trees, config_text, name, date, max_trees, transcripts, spelling
+          results, trees, config_text, name, date, max_trees, transcripts, spelling,
+          memories,
       ),
       encoding='utf-8',
   )
@@ -93,6 +98,7 @@ def render_report(
     max_trees: int = MAX_TREES,
     transcripts: Transcripts = NONE,
     spelling: Spelling = unspelt,
+    memories: Mapping[str, Sequence[Remembered]] = NO_MEMORIES,
 ) -> str:
   """The page as text; arguments as for `write_report`."""
   chosen = specimens.choose_trees(trees, max_trees)
@@ -127,6 +133,7 @@ def render_report(
       transcripts_embedded=shown,
       transcripts_total=transcripts.total,
       tokens_json=Markup(spelt),
+      shelves=shelves(memories),
       config_text=config_text,
       name=name,
       date=date,

@@ -96,6 +96,21 @@ def episode_scores(
   return np.array([o.reward - invalid_penalty * np.sum(~o.valid) for o in group])
 
 
+def return_advantages(
+    group: Sequence[Outcome], config: config_lib.Grpo
+) -> list[Float[np.ndarray, ' turns']]:
+  """A turn's discounted return against those of all turns of the group.
+
+  Where GRPO copies the episode's score to all turns, those near its end have more
+  of it here (arXiv 2603.08561). An episode alone in its group has 0 everywhere.
+  """
+  if len(group) < 2:
+    return [np.zeros(len(outcome.valid)) for outcome in group]
+  returns = [discounted_returns(outcome, config) for outcome in group]
+  flat = normalise(np.concatenate(returns), config.std)
+  return np.split(flat, np.cumsum([len(row) for row in returns])[:-1])
+
+
 def step_advantages(
     group: Sequence[Outcome], config: config_lib.Grpo
 ) -> list[Float[np.ndarray, ' turns']]:

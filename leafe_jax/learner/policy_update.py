@@ -122,9 +122,10 @@ class PolicyUpdate:
     return init_state(params, self._optimizer, self._mesh)
 
   def __call__(
-      self, state: TrainState, rows: Rows, reference: model.Params, step: int
-  ) -> tuple[TrainState, dict[str, float]]:
-    """All updates of one step.
+      self, state: TrainState, rows: Rows, reference: model.Params, step: int,
+      again: bool = False,
+  ) -> tuple[TrainState, dict[str, float]]:  # fmt: skip
+    """All updates of one step, or of one pass of it.
 
     Args:
       state: donated.
@@ -132,6 +133,8 @@ class PolicyUpdate:
         logprobs and, with experts, routes (at sampling time).
       reference: weights of the frozen reference policy.
       step: number of the step; with the seed it fixes the order of the rows.
+      again: the weights are not those that sampled any more, so that the old
+        log-probabilities are those of the training forward.
 
     Returns:
       The new state; means of the updates' metrics, and the `Gap`.
@@ -139,7 +142,8 @@ class PolicyUpdate:
     Raises:
       NonFiniteLoss: the loss or the gradients are not finite.
     """
-    batch, gap = self._with_logprobs(rows, state.params, reference)
+    recompute = again or self._recompute
+    batch, gap = self._with_logprobs(rows, state.params, reference, recompute)
     found = []
     for number, part in enumerate(self._minibatches(batch, step)):
       state, metrics = self._update(state, part)
@@ -162,8 +166,9 @@ class PolicyUpdate:
     return score_sequences(self._score, params, sequences, row_length, rows)
 
   def _with_logprobs(
-      self, rows: Rows, params: model.Params, reference: model.Params
-  ) -> tuple[Rows, Gap]:
+      self, rows: Rows, params: model.Params, reference: model.Params,
+      recompute: bool,
+  ) -> tuple[Rows, Gap]:  # fmt: skip
     """Adds old and reference log-probabilities to the rows."""
     batch = dict(rows)
     sampled, routes = batch.pop('logprobs'), batch.pop('routes', None)
@@ -174,7 +179,7 @@ class PolicyUpdate:
     if routes is not None and of_training is not None:
       elsewhere = float((routes != of_training)[trained].mean())
     gap = Gap(float(apart.mean()), float(apart.max()), elsewhere)
-    batch['old_logprobs'] = training if self._recompute else sampled
+    batch['old_logprobs'] = training if recompute else sampled
     batch['ref_logprobs'] = (
         self._scores(reference, rows)[0] if self._config.kl else training
     )

@@ -11,6 +11,7 @@ never saw a playbook in its warm start and may well not profit from one.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from absl import logging
 
 from envs import api
 from leafe_jax.config import Ace, Experiment
+from leafe_jax.evaluation.memories import Remembered
 from leafe_jax.memory.playbook import Playbook
 from leafe_jax.methods import ace_roles, effort, stepwise
 from leafe_jax.methods.arms import ASK_READS, BASE, PLAY_READS, Arm, Phase
@@ -136,6 +138,21 @@ def online_memory(run: Run) -> Memory:
   return lambda task: adaptation.shown[task.id]
 
 
+def _remembered(phase: str, run: Run) -> list[Remembered]:
+  """The bullets of a playbook; of where they come from it knows the step alone."""
+  book = Adaptation(run, run.directory.phase(phase).dir).book
+  # A text that was refused is in the log, too, but on no bullet.
+  added = {record['text']: f'step {record["step"]}' for record in book.log[::-1]}
+  return [
+      Remembered(
+          bullet.text, bullet.section, added.get(bullet.text, ''),
+          f'helpful {bullet.helpful}, harmful {bullet.harmful}',
+          bullet.helpful - bullet.harmful,
+      )
+      for bullet in book.bullets.values()
+  ]  # fmt: skip
+
+
 def _effort(config: Experiment, tasks: int) -> Effort:
   """An episode a task, then reflector and curator."""
   role = config.ace.max_role_tokens if config.policy.checkpoint else (
@@ -156,9 +173,11 @@ ARMS = (
     Arm(
         'ace', 'a playbook in the prompt, adapted on training tasks', (OFFLINE,),
         BASE, (OFFLINE.name,), offline_memory,
+        remembered=functools.partial(_remembered, OFFLINE.name),
     ),
     Arm(
         'ace_online', 'a playbook that goes on learning from the test tasks met',
         (ONLINE,), BASE, (ONLINE.name,), online_memory,
+        remembered=functools.partial(_remembered, ONLINE.name),
     ),
 )

@@ -12,9 +12,11 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from leafe_jax.config import Distill, Experiment
+from leafe_jax.evaluation.memories import Remembered
+from leafe_jax.methods.discover import Pupil
 from leafe_jax.methods.effort import Effort
 from leafe_jax.methods.run import BASE, Run
 from leafe_jax.rollout.advisers import Adviser
@@ -84,6 +86,9 @@ class Arm:
     costs: the phases that its experience comes from; their budgets add up.
     memory: what stands in its prompts when it is evaluated; None: nothing.
     adviser: what is shown at each of its turns then; None: nothing.
+    remembered: what it learnt in words, for the report; None: nothing.
+    pupil: its memory, as far as that goes on learning from attempts at evaluated
+      tasks; None: it does not.
   """
 
   name: str
@@ -93,6 +98,8 @@ class Arm:
   costs: tuple[str, ...] = ()
   memory: Callable[[Run], Memory] | None = None
   adviser: Callable[[Run], Adviser] | None = None
+  remembered: Callable[[Run], Sequence[Remembered]] | None = None
+  pupil: Callable[[Run], Pupil] | None = None
 
   @property
   def version(self) -> int:

@@ -66,7 +66,10 @@ def ask_all(
 
 def read_object(text: str) -> dict[str, Any]:
   """The JSON object in a text. ValueError where there is none."""
-  found = json.loads(text[text.index('{') : text.rindex('}') + 1])
+  try:
+    found = json.loads(text[text.index('{') : text.rindex('}') + 1])
+  except RecursionError as error:
+    raise ValueError('JSON that is nested too deeply') from error
   if not isinstance(found, dict):
     raise ValueError('no JSON object')
   return found

@@ -23,7 +23,15 @@ BASE_TEACHES, LIVE_TEACHES = 'base', 'live'
 
 
 class Notebook(Protocol):
-  """What stands in the prompt beside the policy, and learns from its episodes."""
+  """What stands in the prompt beside the policy, and learns from its episodes.
+
+  Attributes:
+    asks_base: whether it is the frozen base that it asks, and not the policy.
+    bare_share: share of each group that plays without memory.
+  """
+
+  asks_base: bool
+  bare_share: float
 
   def recall(self, task: api.Task) -> str:
     """The memory of a task's episodes, one lesson a line."""
@@ -33,7 +41,7 @@ class Notebook(Protocol):
       self, step: int, tasks: Sequence[api.Task], groups: Sequence[Tree],
       player: Player, ledger: Ledger,
   ) -> dict[str, float]:
-    """Learns from the groups of a step, asking the frozen policy; figures.
+    """Learns from the groups of a step, asking the player; figures.
 
     What raises leaves it as it was.
     """
@@ -51,6 +59,8 @@ class Notebook(Protocol):
 class Blank:
   """The notebook of a policy without memory."""
 
+  asks_base = False
+  bare_share = 0.0
   recall = staticmethod(no_memory)
 
   def learn(self, *args: Any) -> dict[str, float]:
@@ -99,11 +109,16 @@ class Study:
     further: makes sequences to be trained on beside, of the weight of all response
       tokens of the step; each with the arrays of the others.
     figures: of the step.
+    advantages: of a group's episodes, one value per turn each; None: GRPO's.
+    afterwards: sequences that the policy is trained on in a pass of its own, once it
+      was trained on the episodes; with the arrays of `online.sequence`.
   """
 
   annotate: Callable[[Tree, Node, Arrays], Arrays]
   further: Callable[[float], list[Arrays]] = lambda weight: []
   figures: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  advantages: Callable[[Tree, Sequence[Node]], list[np.ndarray]] | None = None
+  afterwards: Sequence[Arrays] = ()
 
 
 class Companion(Protocol):

@@ -14,6 +14,7 @@ from leafe_jax.methods import (
   leafe,
   mel,
   r2mem,
+  retro,
   self_distill,
   step_agent,
 )
@@ -22,7 +23,7 @@ from leafe_jax.methods.arms import Arm
 ARMS = arms.table(
     leafe.ARMS, controls.ARMS, dpo.ARMS, grpo.ARMS, jerp.ARMS, ace.ARMS,
     early_experience.ARMS, self_distill.ARMS, mel.ARMS, step_agent.ARMS,
-    r2mem.ARMS,
+    r2mem.ARMS, retro.ARMS,
 )
 
 METHODS = {
@@ -35,6 +36,7 @@ METHODS = {
     'jerp': ('base', 'grpo', 'jerp'),
     'ace': ('base', 'ace', 'ace_online'),
     'r2mem': ('base', 'r2mem', 'r2mem_turns'),
+    'retro': ('base', 'grpo', 'retro_in_context', 'retro_trained'),
     'early_experience': (
         'base', 'imitation', 'iwm', 'self_reflection', 'leafe', 'leafe_ee',
     ),

@@ -17,6 +17,7 @@ import numpy as np
 from envs import api
 from leafe_jax import hosts
 from leafe_jax.config import Experiment, Grpo, Jerp
+from leafe_jax.evaluation.memories import Remembered
 from leafe_jax.memory import rules as rules_lib
 from leafe_jax.memory.book import FILE, RuleBook, read_book
 from leafe_jax.memory.rules import EditError, Limits, Pool, Rule
@@ -47,6 +48,9 @@ class RuleNotebook:
   Attributes:
     book: all pools.
   """
+
+  asks_base = True
+  bare_share = 0.0
 
   def __init__(self, world: api.World, config: Jerp, reflection: Rules, seed: int):
     self.book = RuleBook(limits_of(config))
@@ -184,6 +188,19 @@ def memory_at_test(run: Run) -> Memory:
   return notebook.recall
 
 
+def remembered(run: Run) -> list[Remembered]:
+  """The rules of all pools."""
+  directory = run.directory.phase(JERP.name).dir
+  book = read_book(directory, limits_of(run.config.jerp))
+  return [
+      Remembered(
+          rule.text, key, '; '.join(rule.provenance), f'utility {rule.score:g}',
+          rule.score, rule.n_used,
+      )
+      for key, pool in book.pools.items() for rule in pool.rules.values()
+  ]  # fmt: skip
+
+
 def _effort(config: Experiment) -> Effort:
   grpo = config.grpo
   asked = max(
@@ -199,6 +216,6 @@ JERP = Phase('jerp', (*GRPO_READS, *ASK_READS, 'jerp'), jerp, _effort)
 ARMS = (
     Arm(
         'jerp', 'GRPO with a pool of rules in the prompt', (JERP,), JERP.name,
-        (JERP.name,), memory_at_test,
+        (JERP.name,), memory_at_test, remembered=remembered,
     ),
 )

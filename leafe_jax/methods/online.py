@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import pathlib
 import random
 from collections.abc import Sequence
@@ -94,11 +95,11 @@ class OnlineTraining:
     self._directory = directory
     self._step_weight = step_weight
     self._config = config = config or run.config.grpo
-    # Without a KL term and without anybody to ask, the base need not be kept.
-    self._asks = notebook is not None
-    self._companion = companion or Alone()
-    self._keeps_base = bool(config.kl) or self._asks or self._companion.asks_base
     self._notebook = notebook or Blank()
+    self._companion = companion or Alone()
+    # Without a KL term and without anybody to ask, the base need not be kept.
+    asks = self._notebook.asks_base or self._companion.asks_base
+    self._keeps_base = bool(config.kl) or asks
     self._rules = Rules(
         1.0, run.config.explore.max_response_tokens, run.transcript.stop_ids
     )
@@ -205,9 +206,10 @@ class OnlineTraining:
         self._tasks, config.tasks_per_step, step, f'{run.config.seed}/{self._name}'
     )
     player = run.player(state.params, step)
+    bare = bare_episodes(self._notebook.bare_share, config)
     groups = play_groups(
         player, tasks, config.group_size, self._rules, run.config.sampler.max_rows,
-        self._name, self._notebook.recall,
+        self._name, self._notebook.recall, bare,
     )
     show_group(run.directory.path, self._name, step, groups)
     for tree in groups:
@@ -220,13 +222,17 @@ class OnlineTraining:
     ))  # fmt: skip
     sequences, left_out = self._fitting(groups, step, study)
     metrics = {'left_out': float(left_out), **study.figures}
-    if self._asks:  # before the update: there is no way back from it
-      frozen = run.player(reference, -step)
-      metrics |= self._notebook.learn(step, tasks, groups, frozen, past.ledger)
+    # Before the update: there is no way back from it.
+    asked = run.player(reference, -step) if self._notebook.asks_base else player
+    metrics |= self._notebook.learn(step, tasks, groups, asked, past.ledger)
     if sequences:
       rows = pipeline.pack_rows(sequences, self._row_length)
       state, found = self._update(state, rows, reference, step)
       metrics.update(found)
+    if study.afterwards:
+      rows = pipeline.pack_rows(study.afterwards, self._row_length)
+      state, found = self._update(state, rows, reference, step, again=True)
+      metrics |= {f'again_{name}': value for name, value in found.items()}
     return state, past, {
         **figures, **metrics, 'env_steps': float(past.ledger.env_steps)
     }
@@ -274,13 +280,21 @@ class OnlineTraining:
     nodes = [node for node in tree.nodes if counts(node)]
     if not nodes:
       return []
-    outcomes = [outcome_of(node, self._config) for node in nodes]
-    found = policy_gradient.advantages(outcomes, self._config, self._step_weight)
+    if study.advantages is not None:
+      found = study.advantages(tree, nodes)
+    else:
+      outcomes = [outcome_of(node, self._config) for node in nodes]
+      found = policy_gradient.advantages(outcomes, self._config, self._step_weight)
     return [
         study.annotate(tree, part, sequence(part, values))
         for node, values in zip(nodes, found, strict=True)
         for part in trajectories.parts(node)
     ]
+
+
+def bare_episodes(share: float, config: Grpo) -> int:
+  """How many episodes of a group play without memory: its first ones."""
+  return math.ceil(share * config.group_size)
 
 
 def counts(node: Node) -> bool:

@@ -15,12 +15,14 @@ from leafe_jax.methods.arms import (
   ALL_READ,
   BASE,
   PLAY_READS,
+  SAMPLING_READS,
   STAGE1_READS,
   WORLD_READS,
   Arm,
   Phase,
 )
 from leafe_jax.methods.assess import assess
+from leafe_jax.methods.discover import Discovery
 from leafe_jax.methods.effort import Effort
 from leafe_jax.methods.gate import probe, run_gate
 from leafe_jax.methods.run import IMPORT, Run, is_cold
@@ -30,7 +32,7 @@ from leafe_jax.rollout.episode import no_memory
 from leafe_jax.rollout.ledger import total
 
 # What is not of a single evaluation: the report reads it.
-_REPORTED = ('bootstrap', 'more_temperatures')
+_REPORTED = ('bootstrap', 'more_temperatures', 'discovery')
 EVALUATE_READS = {
     f'evaluate.{field.name}'
     for field in dataclasses.fields(Evaluate)
@@ -60,8 +62,39 @@ def gate(run: Run, directory: pathlib.Path) -> dict:
 
 
 def evaluations(arm: Arm, config: Evaluate) -> list[Phase]:
-  """n samples per task of the arm's policy, at each temperature."""
-  return [_evaluation(arm, t) for t in (None, *config.more_temperatures)]
+  """n samples per task of the arm's policy, at each temperature; Discovery@k."""
+  found = [_evaluation(arm, t) for t in (None, *config.more_temperatures)]
+  return [*found, *([_discovery(arm)] if arm.pupil and config.discovery else [])]
+
+
+def discover_name(arm: str) -> str:
+  """The phase that makes attempts in sequence."""
+  return f'discover/{arm}'
+
+
+def _discovery(arm: Arm) -> Phase:
+  """Attempts in sequence of an arm with a memory that goes on learning."""
+  name, pupil = discover_name(arm.name), arm.pupil
+  assert pupil is not None
+
+  def body(run: Run, directory: pathlib.Path) -> dict:
+    evaluate = run.config.evaluate
+    player = run.player(run.trained(arm.weights), arm.version)
+    course = Discovery(run, directory, player, pupil(run))
+    return course.go_through(
+        name.replace('/', ' '), run.tasks(evaluate.split, evaluate.num_tasks))
+
+  def most(config: Experiment) -> Effort:
+    episodes = config.evaluate.discovery * config.evaluate.num_tasks
+    size = max(config.explore.max_reflection_tokens,
+               config.retro.max_tokens if config.policy.checkpoint else 0)
+    return effort.acting(config, 2 * episodes) + effort.asking(episodes, size, 1)
+
+  reads = ('split', 'num_tasks', 'discovery')
+  return Phase(
+      name, (*PLAY_READS, *SAMPLING_READS, *(f'evaluate.{read}' for read in reads)),
+      body, most, after=(arm.weights, *(phase.name for phase in arm.phases)),
+  )
 
 
 def evaluate_name(arm: str, temperature: float | None = None) -> str:

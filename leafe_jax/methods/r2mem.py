@@ -22,15 +22,22 @@ from typing import Any
 from absl import logging
 
 from envs import api
-from envs.vectors import WordVectors
 from leafe_jax.config import Experiment
+from leafe_jax.evaluation.memories import Remembered
 from leafe_jax.learner.checkpoints import load_params
-from leafe_jax.memory.banks import PLANNING, REFLECTION, TURNS, Banks
+from leafe_jax.memory.banks import (
+  MOST_POINTS,
+  PLANNING,
+  REFLECTION,
+  TURNS,
+  Banks,
+)
 from leafe_jax.methods import effort, reflector, stepwise
 from leafe_jax.methods import r2mem_judge as judging
 from leafe_jax.methods.arms import ASK_READS, BASE, PLAY_READS, Arm, Phase
 from leafe_jax.methods.effort import Effort
 from leafe_jax.methods.run import Run
+from leafe_jax.methods.words import word_vectors
 from leafe_jax.progress import Progress
 from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.ledger import Ledger
@@ -64,7 +71,7 @@ class Collection:
   def __init__(self, run: Run, directory: pathlib.Path, by_module: bool):
     self._run, self._config = run, run.config.r2mem
     self._directory, self._by_module = directory, by_module
-    self.banks = Banks(WordVectors)
+    self.banks = Banks(word_vectors())
     self._step = self._judged = 0
     self._ledger = Ledger()
     if (state := stepwise.load(directory)) is not None:
@@ -132,7 +139,7 @@ class Collection:
     logging.info('r2mem: going on after step %d', state['step'])
     self._step, self._judged = state['step'], state['judged']
     self._ledger = Ledger(**state['ledger'])
-    self.banks = Banks.from_json(state['banks'], WordVectors)
+    self.banks = Banks.from_json(state['banks'], word_vectors())
 
 
 def judge_of(run: Run) -> str:
@@ -222,6 +229,20 @@ def _adviser(by_module: bool, run: Run) -> Recollection:
   return Recollection(run, Collection(run, directory, by_module).banks, by_module)
 
 
+def _remembered(by_module: bool, run: Run) -> list[Remembered]:
+  """The experience of all banks; how clear a case was is what it is worth."""
+  directory = run.directory.phase(_NAMES[by_module]).dir
+  banks = Collection(run, directory, by_module).banks
+  return [
+      Remembered(
+          e.text, f'{bank}: {e.key()}', e.source,
+          f'{"good" if e.good else "bad"}, {e.points} of {MOST_POINTS} points',
+          e.utility(),
+      )
+      for bank, held in banks.banks.items() for e in held
+  ]  # fmt: skip
+
+
 def _effort(config: Experiment) -> Effort:
   """An episode a task, then a verdict and a text a turn, or one reflection."""
   tasks = config.r2mem.num_tasks
@@ -242,10 +263,12 @@ ARMS = (
         'r2mem', 'judged turns recalled by situation: planning and reflection apart',
         (_PHASES[True],), BASE, ('r2mem',),
         adviser=functools.partial(_adviser, True),
+        remembered=functools.partial(_remembered, True),
     ),
     Arm(
         'r2mem_turns', 'the best and the worst turns recalled by situation, any world',
         (_PHASES[False],), BASE, ('r2mem_turns',),
         adviser=functools.partial(_adviser, False),
+        remembered=functools.partial(_remembered, False),
     ),
 )  # fmt: skip

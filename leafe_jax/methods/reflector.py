@@ -257,12 +257,19 @@ def reflect_on(
   return samples
 
 
-def read_reflection(player: Player, node: Node, sample: Sample) -> ParsedReflection:
-  """(tau, e) on a failed episode. Raises ReflectionError, or CutOff."""
+def read_reflection(
+    player: Player, node: Node, sample: Sample, terminal: bool = True
+) -> ParsedReflection:
+  """(tau, e) on a failed episode. Raises ReflectionError, or CutOff.
+
+  Args:
+    player, node, sample: who was asked, about which episode, with which answer.
+    terminal: see `reflection_prompt`.
+  """
   if sample.overlong:
     raise ReflectionError(OVERLONG)
   said = read_answer(player.transcript, sample)
-  return player.transcript.parse_reflection(said, node.last_turn, True)
+  return player.transcript.parse_reflection(said, node.last_turn, terminal)
 
 
 def reflection_request(
@@ -276,11 +283,18 @@ def reflection_request(
   return Request(player.sampler.extend(player.sampler.empty(), ids), key)
 
 
-def reflection_prompt(player: Player, task: api.Task, node: Node) -> list[int]:
-  """A finished episode and the question where it went wrong, opener included."""
-  return [
-      *_history(player, task, node), *player.transcript.reflection(node.last_turn, True)
-  ]
+def reflection_prompt(
+    player: Player, task: api.Task, node: Node, terminal: bool = True
+) -> list[int]:
+  """A finished episode and the question where it went wrong, opener included.
+
+  Args:
+    player, task, node: who is asked, about which episode of which task.
+    terminal: whether the policy is told that it failed; else it may also answer
+      that all is well.
+  """
+  question = player.transcript.reflection(node.last_turn, terminal)
+  return [*_history(player, task, node), *question]
 
 
 def _history(player: Player, task: api.Task, node: Node) -> list[int]:

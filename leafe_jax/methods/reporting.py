@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from absl import logging
@@ -12,6 +13,7 @@ from absl import logging
 from leafe_jax import hosts, redaction
 from leafe_jax.evaluation import results as results_lib
 from leafe_jax.evaluation import stage1, tables, tasksets, tokens
+from leafe_jax.evaluation.memories import Remembered
 from leafe_jax.evaluation.report import Spelling, unspelt, write_report
 from leafe_jax.evaluation.results import ArmCounts
 from leafe_jax.evaluation.tasksets import TaskSet
@@ -23,7 +25,7 @@ from leafe_jax.methods.arms import Arm
 from leafe_jax.methods.assess import load_episodes, load_outcomes
 from leafe_jax.methods.catalogue import arms_of
 from leafe_jax.methods.collect import load_trees
-from leafe_jax.methods.phases import evaluate_name
+from leafe_jax.methods.phases import discover_name, evaluate_name
 from leafe_jax.methods.run import Run
 from leafe_jax.rollout.ledger import total
 from leafe_jax.rundir import RunStopped
@@ -45,6 +47,7 @@ def _write(run: Run) -> dict[str, Any]:
       root / 'report', results, trees_of(run),
       redaction.config_text(run.config), name=root.name,
       transcripts=transcripts_of(run), spelling=spelling_of(run),
+      memories=memories_of(run, arms_of(run.config)),
   )
   with contextlib.closing(run.writer('evaluate')) as writer:
     for arm, figures in results['arms'].items():
@@ -81,7 +84,7 @@ def write_unfinished(run: Run, reason: str) -> pathlib.Path:
   results_lib.write_results(root / 'results.json', results)
   page = write_report(
       root / 'report', results, trees, redaction.config_text(config), name=root.name,
-      spelling=spelling_of(run),
+      spelling=spelling_of(run), memories=memories_of(run, _evaluated(run)),
   )
   publish(run.tracker, root)
   return page
@@ -102,7 +105,25 @@ def collect_results(run: Run) -> dict[str, Any]:
   more = config.evaluate.more_temperatures
   at = {f'{t:g}': results_lib.compare(counts_of(run, t), config.evaluate.bootstrap)
         for t in more}  # fmt: skip
-  return {**results, 'at_temperature': at} if more else results
+  found = discovered(run)
+  return {
+      **results, **({'at_temperature': at} if more else {}),
+      **({'discovery': found} if found else {}),
+  }
+
+
+def discovered(run: Run) -> dict[str, dict[str, Any]]:
+  """Discovery@k of the arms that made attempts in sequence, shares of tasks by k."""
+  found = {}
+  for arm in arms_of(run.config):
+    phase = run.directory.phase(discover_name(arm.name))
+    if run.config.evaluate.discovery and arm.pupil:
+      result = phase.result()
+      found[arm.name] = {
+          side: [round(count / result['tasks'], 6) for count in counts]
+          for side, counts in result['solved'].items()
+      }
+  return found
 
 
 def _collect(run: Run, arms: list[Arm], trees: list) -> dict[str, Any]:
@@ -150,6 +171,11 @@ def tasks_of(run: Run, arms: list[Arm] | None = None) -> TaskSet:
 def trees_of(run: Run) -> list:
   """The trees of Stage 1, none if there was none."""
   return load_trees(run.directory.phase('explore').dir)
+
+
+def memories_of(run: Run, arms: list[Arm]) -> dict[str, Sequence[Remembered]]:
+  """What arms learnt in words, of those that do."""
+  return {arm.name: arm.remembered(run) for arm in arms if arm.remembered}
 
 
 def transcripts_of(run: Run) -> Transcripts:

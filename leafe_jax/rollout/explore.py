@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from absl import logging
 
 from envs import api
 from leafe_jax.config import Explore
 from leafe_jax.rollout.crew import Crew
-from leafe_jax.rollout.episode import Episode, Outcome, Player, first_prompt, no_memory
+from leafe_jax.rollout.episode import Episode, Outcome, Player, first_prompt
 from leafe_jax.rollout.grow import Growth, Limits
 from leafe_jax.rollout.ledger import warn_of_overlong
 from leafe_jax.rollout.play import Rows, open_episodes, take_actions, turn_request
@@ -37,14 +37,14 @@ def prefill_roots(
     player: Player,
     crew: Crew,
     tasks: Sequence[api.Task],
-    memory: Callable[[api.Task], str] = no_memory,
-) -> list[State | None]:
-  """h_1 of every task, read once however many episodes share it.
+    memories: Callable[[api.Task], Iterable[str]] = lambda task: ('',),
+) -> list[dict[str, State]]:
+  """h_1 of every task under each of its memories, read once for all episodes.
 
   A wave begins here: all pages are forgotten first, so that it is a function of
   its own requests, whatever this process did before.
 
-  None for a task that cannot be opened: its episodes will say why. A prompt that
+  Nothing of a task that cannot be opened: its episodes will say why. A prompt that
   is longer than a transcript may be is left unread: its episodes end as overlong.
   """
   player.sampler.forget()
@@ -56,17 +56,21 @@ def prefill_roots(
     session.close()
 
   outcomes = crew.run([(task.id, functools.partial(reset, task)) for task in tasks])
-  states: dict[int, State] = {}
+  states: dict[tuple[int, str], State] = {}
   for i, (task, outcome) in enumerate(zip(tasks, outcomes, strict=True)):
     if outcome.step is None:
       continue
-    with contextlib.suppress(UnknownWords):  # its episodes will say which
-      ids = first_prompt(player, task, outcome.step.observation, memory(task))
-      states[i] = player.sampler.extend(player.sampler.empty(), ids)
-  fitting = {i: state for i, state in states.items() if player.sampler.fits(state)}
+    for memory in memories(task):
+      with contextlib.suppress(UnknownWords):  # its episodes will say which
+        ids = first_prompt(player, task, outcome.step.observation, memory)
+        states[i, memory] = player.sampler.extend(player.sampler.empty(), ids)
+  fitting = {key: state for key, state in states.items() if player.sampler.fits(state)}
   read = player.sampler.prefill(list(fitting.values()))
   states.update(zip(fitting, read, strict=True))
-  return [states.get(i) for i in range(len(tasks))]
+  found: list[dict[str, State]] = [{} for _ in tasks]
+  for (i, memory), state in states.items():
+    found[i][memory] = state
+  return found
 
 
 def explore(
@@ -91,7 +95,7 @@ def explore(
   crew = Crew(tasks, player.clock, player.world)
   roots = prefill_roots(player, crew, tasks)
   growths = [
-      Growth(player, task, root, config, limits(task))
+      Growth(player, task, root.get(''), config, limits(task))
       for task, root in zip(tasks, roots, strict=True)
   ]
   course = _Course(player, crew, growths, config, rows)

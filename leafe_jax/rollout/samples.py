@@ -29,6 +29,7 @@ def play_samples(
     ledgers: Mapping[str, Ledger],
     on_end: Callable[[str, Node], None],
     memory: Memory = no_memory,
+    bare: int = 0,
 ) -> None:
   """Plays `count` episodes of each task from one shared reset state.
 
@@ -42,16 +43,23 @@ def play_samples(
     ledgers: one per task id; pay.
     on_end: called with a task's id and a finished episode, in order of ending.
     memory: a task's lessons, fixed for its episodes.
+    bare: how many episodes of each task have no lessons, the first ones.
   """
   meter = Meter(player.clock, lambda: player.sampler.stats)
   crew = Crew(tasks, player.clock, player.world)
-  roots = prefill_roots(player, crew, tasks, memory)
+  shown = {
+      task.id: [''] * min(bare, count) + [memory(task)] * (count - bare)
+      for task in tasks
+  }
+  roots = prefill_roots(
+      player, crew, tasks, lambda task: dict.fromkeys(shown[task.id])
+  )
 
   def waiting() -> Iterator[tuple[str, Episode]]:
     for task, root in zip(tasks, roots, strict=True):
-      for sample in range(count):
+      for sample, lessons in enumerate(shown[task.id]):
         node = Node(sample, None, 1, None, 0)
-        start = Start(task, root, memory(task))
+        start = Start(task, root.get(lessons), lessons)
         yield task.id, Episode(
             player, node, start, ledgers[task.id], keep_decisions=False
         )
@@ -72,13 +80,14 @@ def play_groups(
     rows: int,
     purpose: str,
     memory: Memory = no_memory,
+    bare: int = 0,
 ) -> list[Tree]:
   """As `play_samples`; one tree of `size` roots per task, its bill included."""
   trees = {task.id: Tree(task.id, task.instruction, task.split) for task in tasks}
   ledgers = {task.id: Ledger() for task in tasks}
   play_samples(
       player, tasks, size, rules, rows, purpose, ledgers,
-      lambda task_id, node: trees[task_id].nodes.append(node), memory,
+      lambda task_id, node: trees[task_id].nodes.append(node), memory, bare,
   )
   for task_id, tree in trees.items():
     tree.nodes.sort(key=lambda node: node.id)

@@ -12,6 +12,7 @@ import subprocess
 import pytest
 
 from leafe_jax.evaluation import specimens, stage1, transcripts
+from leafe_jax.evaluation.memories import Remembered
 from leafe_jax.evaluation.report import render_report, write_report
 from leafe_jax.evaluation.results import compare
 from leafe_jax.evaluation.transcripts import Transcript, Transcripts
@@ -266,3 +267,29 @@ def test_an_evaluated_episode_opens_in_a_browser_with_its_long_texts_folded(tmp_
   sources = [attributes for tag, attributes in drawn.elements
              if tag == 'button' and 'aria-pressed' in attributes]
   assert len(sources) >= 2  # the arms, and filters
+
+
+def test_what_arms_learnt_in_words_is_shown_best_first():
+  texts = [
+      Remembered(f'lesson {n}', HOSTILE, f'door-{n} episode 0', f'utility {n}', n, n)
+      for n in range(50)
+  ]
+  page = render_report(
+      runs.make_results(), [], memories={'jerp': texts, 'ace': [], HOSTILE: texts[:1]})
+  assert page.index('lesson 49') < page.index('lesson 10') and 'lesson 9<' not in page
+  assert '40 of 50; all are in' in page and 'door-49 episode 0' in page
+  assert HOSTILE not in page and page.count('<script') == plain_page().count('<script')
+
+
+def plain_page() -> str:
+  return render_report(runs.make_results(), [])
+
+
+def test_without_memories_the_page_says_nothing_of_them():
+  assert 'learnt in words' not in plain_page()
+
+
+def test_attempts_in_sequence_are_a_table_with_and_without_memory():
+  sides = {'with memory': [0.1, 0.525], 'without': [0.1, 0.2]}
+  page = render_report({**runs.make_results(), 'discovery': {'retro': sides}}, [])
+  assert 'Attempts in sequence' in page and '52.5' in page

@@ -37,6 +37,10 @@ def targets(config: config_lib.Policy) -> dict[str, str]:
   }
 
 
+def _usual_targets() -> tuple[str, ...]:
+  return config_lib.Policy().lora_targets
+
+
 def check(config: config_lib.Policy) -> None:
   """Refuses options of adapters that do not go together.
 
@@ -46,6 +50,8 @@ def check(config: config_lib.Policy) -> None:
   """
   known = targets(config)
   unknown = [name for name in config.lora_targets if name not in known]
+  if not config.lora_rank and config.lora_targets == _usual_targets():
+    unknown = []  # nobody asked for adapters
   if unknown or (config.lora_rank and not config.lora_targets):
     hint = ' (experts get no adapters): --config.policy.lora_targets=' + ','.join(known)
     raise ValueError(

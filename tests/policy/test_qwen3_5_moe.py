@@ -207,8 +207,11 @@ def test_sampling_and_its_branches_go_where_training_goes(mesh, params, dtype):
       np.testing.assert_allclose(sample.logprobs, logprobs, atol=1e-4)
       assert sample.routes == routes.tolist()
     else:
-      np.testing.assert_allclose(sample.logprobs, logprobs, atol=0.1)
-      assert np.mean(np.array(sample.routes) == routes) > 0.5
+      same = np.array(sample.routes) == routes
+      assert same.mean() > 0.5
+      np.testing.assert_allclose(
+          np.array(sample.logprobs)[same], logprobs[same], atol=0.1
+      )
 
 
 def test_adapters_go_on_all_but_the_routed_experts(params):
@@ -219,7 +222,7 @@ def test_adapters_go_on_all_but_the_routed_experts(params):
       name: jnp.float32(0.2 * rng.standard_normal(weight.shape))
       for name, weight in lora.table(policy, VOCAB).items()
   }
-  rows = packed([list(range(1, 30))])
+  rows = packed([list(range(1, VOCAB))])
   apart = SCORE(lora.join(params, adapters, policy), policy, *rows).logprobs
   merged = SCORE(lora.merge(params, adapters, policy), POLICY, *rows).logprobs
   np.testing.assert_allclose(apart, merged, atol=1e-3)

@@ -7,6 +7,7 @@
     TPU slices           qwen2_5_7b (v5e, 16 chips), qwen2_5_7b_v6e_16,
                          qwen2_5_7b_v5p_16, qwen3_5_9b (v5e, 16 chips),
                          qwen3_30b_a3b (v5p, 16 chips),
+                         qwen3_5_35b_a3b (v5p, 16),
                          gemma3_12b (v5e, 16), gemma3_27b (v5p, 16),
                          llama3_70b (v5p, 64), llama3_70b_v6e_256
 
@@ -61,6 +62,14 @@ MODELS = {
     'qwen3_5_9b': dict(
         num_layers=32, embed_dim=4096, num_heads=16, num_kv_heads=4, head_dim=256,
         mlp_dim=12_288, layer_kinds=('delta', 'delta', 'delta', 'full'),
+        delta_key_heads=16, delta_value_heads=32, delta_key_dim=128,
+        delta_value_dim=128, vocab_size=248_320, rope_theta=1e7, rope_share=0.25,
+        tie_embeddings=False, qk_norm=True, norm_plus_one=True, output_gate=True,
+    ),
+    'qwen3_5_35b_a3b': dict(
+        num_layers=40, embed_dim=2048, num_heads=16, num_kv_heads=2, head_dim=256,
+        layer_kinds=('delta_experts',) * 3 + ('experts',), num_experts=256,
+        experts_per_token=8, expert_dim=512, shared_expert_dim=512,
         delta_key_heads=16, delta_value_heads=32, delta_key_dim=128,
         delta_value_dim=128, vocab_size=248_320, rope_theta=1e7, rope_share=0.25,
         tie_embeddings=False, qk_norm=True, norm_plus_one=True, output_gate=True,
@@ -144,6 +153,9 @@ SLICES = {
     'qwen3_5_9b': Variant(
         'qwen3_5_9b', 16, 4, 8192, 16, 'v5e:4x4', 4, accumulates=False,
         momentum_dtype='bfloat16',
+    ),
+    'qwen3_5_35b_a3b': Variant(
+        'qwen3_5_35b_a3b', 16, 16, 8192, 32, 'v5p:2x2x4', expert=4
     ),
     'gemma3_12b': Variant(
         'gemma3_12b', 16, 4, 2048, 16, 'v5e:4x4', 4, accumulates=False,

@@ -209,8 +209,10 @@ def test_sampling_and_its_branches_go_where_training_goes(mesh, params, dtype):
     else:
       same = np.array(sample.routes) == routes
       assert same.mean() > 0.5
+      # A token that was sent elsewhere changes what all later ones read.
+      count = len(same) if same.all() else int(np.argmin(same))
       np.testing.assert_allclose(
-          np.array(sample.logprobs)[same], logprobs[same], atol=0.1
+          sample.logprobs[:count], logprobs[:count], atol=0.1
       )
 
 

@@ -104,7 +104,8 @@ def test_both_layouts_are_read_and_written_back_with_the_same_bits(
   hf_export.write(tmp_path / 'ours', params, shape)
   assert load(tmp_path / 'ours', mesh)[0] == shape
   read = transformers.AutoModelForCausalLM.from_pretrained
-  ours, theirs = (read(x).state_dict() for x in (tmp_path / 'ours', checkpoint / 'fused'))
+  written = tmp_path / 'ours', checkpoint / 'fused'
+  ours, theirs = (read(directory).state_dict() for directory in written)
   assert ours.keys() == theirs.keys()
   for name, tensor in theirs.items():
     assert tensor.equal(ours[name]), name
@@ -141,8 +142,8 @@ def test_the_text_part_is_read_without_eyes_and_without_heads_that_guess(
     ('changes', 'named'),
     [
         ({'num_experts_per_tok': 6}, 'num_experts_per_tok is 6; there are 5'),
-        ({'shared_expert_intermediate_size': 0}, 'shared_expert_intermediate_size is 0'),
-        ({'linear_num_key_heads': 4}, 'linear_num_key_heads is 4; it must divide'),
+        ({'shared_expert_intermediate_size': 0}, 'expert_intermediate_size is 0'),
+        ({'linear_num_key_heads': 4}, 'key_heads is 4; it must divide'),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(tmp_path, changes, named):

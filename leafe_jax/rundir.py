@@ -248,8 +248,8 @@ class Phase:
     """What of a complete phase is not as it was sealed, and `mend` would remove.
 
     Args:
-      weights: whether the files of its weights, too, are compared, as they are
-        whenever they are loaded.
+      weights: whether the files of its weights, too, are read for it, as they are
+        whenever they are loaded; else whether they are there, in their sizes.
 
     Raises:
       DamagedPhase: as `mend`.
@@ -302,8 +302,8 @@ class Phase:
       nested = path.name == seals.SEAL
       found[path.parent if nested else path] = what
     weighty = self.dir / WEIGHTS
-    if weights and weighty.is_dir() and weighty not in found:
-      found.update(_whole_damage(weighty))
+    if weighty.is_dir() and weighty not in found:
+      found.update(_whole_damage(weighty, sizes_alone=not weights))
     return found
 
   def _tries(self) -> list[Phase]:
@@ -349,10 +349,10 @@ def _is_data(name: str) -> bool:
   return name.endswith('.jsonl') or '.array_record-' in name
 
 
-def _whole_damage(part: pathlib.Path) -> dict[pathlib.Path, str]:
+def _whole_damage(part: pathlib.Path, sizes_alone: bool) -> dict[pathlib.Path, str]:
   """The part itself, if any of its files is not as sealed."""
   try:
-    wrong = seals.differences(buckets.place(part), part / seals.SEAL)
+    wrong = seals.differences(buckets.place(part), part / seals.SEAL, sizes_alone)
   except seals.BrokenSeal as error:
     return {part: f'has no seal to believe: {error}'}
   first = next(iter(wrong.items()), None)

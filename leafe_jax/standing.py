@@ -168,8 +168,8 @@ def describe(found: Iterable[Standing]) -> str:
 def left(directory: RunDirectory, phases: Phases) -> list[str]:
   """The phases that are to be done, those with damaged files among them.
 
-  Every complete phase is compared with its seal; its weights only where a phase
-  that is left reads them.
+  Every complete phase is compared with its seal, its weights in their sizes; they are
+  read for it only where a phase that is left reads them.
 
   Raises:
     DamagedPhase: a damage that no phase can make good.

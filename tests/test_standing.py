@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from leafe_jax import standing
-from leafe_jax.rundir import DamagedPhase, RunDirectory
+from leafe_jax import seals, standing
+from leafe_jax.rundir import WEIGHTS, DamagedPhase, RunDirectory
 from leafe_jax.standing import Inputs
 
 PHASES = {
@@ -134,6 +134,33 @@ def test_a_damaged_file_is_made_again_and_nothing_else(
   write(finished, 'explore')
   assert path.read_bytes() == before
   assert standing.left(finished, PHASES) == []
+
+
+@pytest.fixture(name='weighty')
+def _weighty(finished) -> RunDirectory:
+  """Finished, with weights that nobody reads any more."""
+  place = finished.path / 'distill/leafe' / WEIGHTS
+  place.mkdir()
+  (place / 'tokens').write_text('x' * 9)
+  seals.write(place, place / seals.SEAL)
+  finished.phase('distill/leafe').complete({'wall_s': 1.0})
+  return finished
+
+
+@pytest.mark.parametrize('damage', [cut, lose])
+def test_weights_that_lack_files_are_made_again_though_nobody_reads_them(
+    weighty, damage, caplog
+):
+  assert standing.left(weighty, PHASES) == []
+  damage(weighty.path / 'distill/leafe' / WEIGHTS / 'tokens')
+  assert standing.left(weighty, PHASES) == ['distill/leafe']
+  assert 'distill/leafe/params is damaged: tokens' in caplog.text
+
+
+def test_weights_that_nobody_reads_are_not_read_to_be_compared(weighty):
+  change(weighty.path / 'distill/leafe' / WEIGHTS / 'tokens')
+  assert standing.left(weighty, PHASES) == []
+  assert weighty.phase('distill/leafe').faults(weights=True)
 
 
 def test_a_changed_digit_of_a_result_is_found(finished):

@@ -11,6 +11,9 @@ whatever else the machine does; those of the world and of filling batches are of
 clock, and so no shares of the first line on a busy machine. `device` is what the device
 would have taken, were it there: the host is in the way where its own time, without
 the world's, comes near.
+
+With --processes=8 it is a run of eight processes on this machine, each with its share
+of the worlds, which tell each other what these answered; the figures are process 0's.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from __future__ import annotations
 import pathlib
 import random
 import resource
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +30,7 @@ from typing import TypeVar
 
 from absl import flags
 
-from leafe_jax import command_line
+from leafe_jax import command_line, hosts
 from leafe_jax.config import Env, Experiment, Explore, Policy, Sampler
 from leafe_jax.evaluation import specimens, stage1
 from leafe_jax.evaluation.report import MAX_TREE_BYTES, MAX_TREES
@@ -39,6 +44,7 @@ from leafe_jax.tree import Tree
 from tools import weightless
 
 T = TypeVar('T')
+_JOIN_TIMEOUT_S = 120
 
 
 def define_flags() -> None:
@@ -50,6 +56,9 @@ def define_flags() -> None:
   flags.DEFINE_integer('horizon', 15, 'Turns of an episode.', lower_bound=1)
   flags.DEFINE_integer('response', 48, 'Most tokens of a response.', lower_bound=4)
   flags.DEFINE_integer('max_length', 2048, 'Longest transcript.', lower_bound=64)
+  flags.DEFINE_integer('processes', 1, 'Processes of the run.', lower_bound=1)
+  flags.DEFINE_integer('process_id', -1, 'Of this one; -1: starts them.')
+  flags.DEFINE_string('coordinator', '', 'HOST:PORT of process 0; for those started.')
   command_line.define_path('out', '', 'An empty directory for the trees.')
 
 
@@ -155,17 +164,39 @@ def _examples(config: Experiment, trees: Sequence[Tree]) -> int:
   return len(found) + len(build.counterfactual(trees, config.experience))
 
 
-def main(argv: Sequence[str]) -> None:
+def start_all(count: int) -> int:
+  """Starts this program as the processes of one run; the first failure's exit code."""
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  command = [sys.executable, '-m', 'tools.scale', *sys.argv[1:]]
+  started = [
+      subprocess.Popen(
+          [*command, f'--coordinator=localhost:{port}', f'--process_id={number}']
+      )
+      for number in range(count)
+  ]
+  return next((code for code in [one.wait() for one in started] if code), 0)
+
+
+def main(argv: Sequence[str]) -> int:
   if len(argv) > 1:
     raise command_line.UsageError(f'unexpected arguments {list(argv[1:])}')
   values = flags.FLAGS
-  root = pathlib.Path(values.out)
-  if not values.out or (root.exists() and any(root.iterdir())):
+  root, started = pathlib.Path(values.out), values.process_id >= 0
+  if not values.out or (not started and root.exists() and any(root.iterdir())):
     raise command_line.UsageError(f'--out={values.out}: name an empty directory')
   root.mkdir(parents=True, exist_ok=True)
+  if values.processes > 1 and not started:
+    return start_all(values.processes)
+  count = values.processes if started else 0
+  found = hosts.arguments(values.coordinator, count, values.process_id, 'off')
   runtime.collect_rarely()  # as a run: else the collector's share grows with the trees
-  config = make_config(values)
-  sys.stdout.write('\n'.join(measure(config, root)) + '\n')
+  with hosts.joined(found, _JOIN_TIMEOUT_S):
+    lines = measure(make_config(values), root)
+    if hosts.is_first():
+      sys.stdout.write('\n'.join(lines) + '\n')
+  return 0
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ each step's weights are a policy version of their own.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -126,8 +127,10 @@ class OnlineTraining:
     reference = self._base() if self._keeps_base else {}
     checkpoints = Checkpoints(self._directory / 'checkpoints')
     state, step, past = self._start(checkpoints)
-    writer = self._run.writer(self._name)
-    with Progress(self._name, self._config.steps, 'step', step) as bar:
+    with (
+        contextlib.closing(self._run.writer(self._name)) as writer,
+        Progress(self._name, self._config.steps, 'step', step) as bar,
+    ):
       while step < self._config.steps and _affordable(past.ledger, limit):
         step += 1
         try:
@@ -143,7 +146,6 @@ class OnlineTraining:
         if step % self._config.checkpoint_every == 0:
           self._save(checkpoints, step, state, past)
     checkpoints.close()
-    writer.close()
     if step and not int(state.step):
       raise EarlyEnd(
           f'{self._name}: all episodes of {step} steps were too long to learn from; '

@@ -11,6 +11,7 @@ student's own of at most `self_distill.refresh` updates ago.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pathlib
 import random
@@ -171,8 +172,10 @@ class OnPolicy:
       state, ledger = restored.state, Ledger(**restored.metadata['asked'])
       logging.info('%s: going on after update %d', NAME, restored.step)
     done = saved = int(jax.device_get(state.step))
-    writer = self._run.writer(NAME)
-    with Progress(f'distill {NAME}', config.steps, 'update', done) as bar:
+    with (
+        contextlib.closing(self._run.writer(NAME)) as writer,
+        Progress(f'distill {NAME}', config.steps, 'update', done) as bar,
+    ):
       while done < config.steps:
         count = min(self._options.refresh, config.steps - done)
         state, figures = self._round(state, update, done, count, ledger)
@@ -184,7 +187,6 @@ class OnPolicy:
         if done == config.steps or (every and done - saved >= every):
           checkpoints.save(done, state, metadata={'asked': ledger.as_dict()})
           saved = done
-    writer.close()
     return state, ledger
 
   def _round(

@@ -46,11 +46,10 @@ def _write(run: Run) -> dict[str, Any]:
       redaction.config_text(run.config), name=root.name,
       transcripts=transcripts_of(run), spelling=spelling_of(run),
   )
-  writer = run.writer('evaluate')
-  for arm, figures in results['arms'].items():
-    for k, point in figures['pass_at_k'].items():
-      writer.write(int(k), {f'pass_at_k/{arm}': point['mean']})
-  writer.close()
+  with contextlib.closing(run.writer('evaluate')) as writer:
+    for arm, figures in results['arms'].items():
+      for k, point in figures['pass_at_k'].items():
+        writer.write(int(k), {f'pass_at_k/{arm}': point['mean']})
   publish(run.tracker, root)
   logging.info('\n%s\nreport: %s', tables.render_tables(results), page)
   return {'page': str(page.relative_to(root))}

@@ -8,6 +8,7 @@ arXiv 2411.03817). A step is a bandit here: no value network, gamma = 0.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 import random
@@ -122,8 +123,10 @@ class Inverse:
       game, done = restored.state, restored.step
       ledger = Ledger(**restored.metadata['asked'])
       logging.info('%s: going on after round %d', INVERSE.name, done)
-    writer = run.writer('step_inverse')
-    with Progress('step_inverse', rounds, 'round', done) as bar:
+    with (
+        contextlib.closing(run.writer('step_inverse')) as writer,
+        Progress('step_inverse', rounds, 'round', done) as bar,
+    ):
       for number in range(done + 1, rounds + 1):
         stops.check('step_inverse: the last checkpoint is complete')
         game, figures = self._round(game, number, ledger)
@@ -132,7 +135,6 @@ class Inverse:
         bar.advance()
         if number % self._config.checkpoint_every == 0 or number == rounds:
           checkpoints.save(number, game, metadata={'asked': ledger.as_dict()})
-    writer.close()
     return game, ledger
 
   def _round(

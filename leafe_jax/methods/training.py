@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -83,15 +84,14 @@ def optimise(
       frozen=frozen,
   )
   checkpoints = Checkpoints(directory / 'checkpoints')
-  writer = run.writer(label.replace(' ', '_'))
-  state = train(
-      init_state(params, optimizer, run.mesh), batches, update, config.steps,
-      checkpoints, checkpoint_every=config.checkpoint_every, writer=writer,
-      failure_dir=directory, label=label,
-  )
+  with contextlib.closing(run.writer(label.replace(' ', '_'))) as writer:
+    state = train(
+        init_state(params, optimizer, run.mesh), batches, update, config.steps,
+        checkpoints, checkpoint_every=config.checkpoint_every, writer=writer,
+        failure_dir=directory, label=label,
+    )
   batches.close()
   checkpoints.close()
-  writer.close()
   save_params(directory / 'params', state.params)
   result = {'updates': config.steps}
   return {**result, 'frozen': imported(run.config)} if frozen else result

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import os
 import pathlib
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from leafe_jax.tracking.api import Cell, Subject
 
 _RUN = 'run'  # the part of what belongs to no other
 _PICTURES = ('.png',)
+_FLUSH_S = 20.0
 
 
 @contextlib.contextmanager
@@ -28,11 +32,15 @@ def _without(*names: str) -> Iterator[None]:
 
 # It would import them where they are installed: seconds and 200 MB for nothing.
 with _without('torch', 'google.cloud.storage'):
-  import tensorboardX
+  from tensorboardX import event_file_writer, summary
+  from tensorboardX.proto import event_pb2
 
 
 class TensorBoard:
   """Event files below a directory.
+
+  The package's own SummaryWriter is not used: a thread of its own writes there, and
+  once more as the process ends, each with a traceback where the disk is full.
 
   Args:
     subject: the run.
@@ -41,26 +49,26 @@ class TensorBoard:
 
   def __init__(self, subject: Subject, directory: pathlib.Path):
     self._subject, self._directory = subject, directory
-    self._open: dict[str, tensorboardX.SummaryWriter] = {}
+    self._open: dict[str, _Events] = {}
 
   def scalars(self, part: str, step: int, values: Mapping[str, float]) -> None:
-    writer = self._writer(part)
+    events = self._events(part)
     for name, value in values.items():
-      writer.add_scalar(name, value, step)
+      events.add(summary.scalar(name, value), step)
 
   def flush(self, part: str) -> None:
-    writer = self._open.pop(part, None)
-    if writer:
-      writer.close()
+    events = self._open.pop(part, None)
+    if events:
+      events.close()
 
   def table(
       self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]
   ) -> None:
     lines = [columns, ['---'] * len(columns), *rows]
     text = '\n'.join(f'| {" | ".join(map(_cell, line))} |' for line in lines)
-    self._writer(_RUN).add_text(name, text)
+    self._events(_RUN).add(summary.text(name, text))
     config = json.dumps(self._subject.config, indent=2)
-    self._writer(_RUN).add_text('config', f'```\n{config}\n```')
+    self._events(_RUN).add(summary.text('config', f'```\n{config}\n```'))
 
   def files(self, name: str, paths: Sequence[pathlib.Path]) -> None:
     """Shows pictures; TensorBoard keeps no other files."""
@@ -69,17 +77,42 @@ class TensorBoard:
     for path in paths:
       if path.suffix in _PICTURES:
         picture = image.imread(path)
-        self._writer(_RUN).add_image(path.stem, picture, dataformats='HWC')
+        self._events(_RUN).add(summary.image(path.stem, picture, dataformats='HWC'))
 
   def close(self, exit_code: int) -> None:
     for part in list(self._open):
       self.flush(part)
 
-  def _writer(self, part: str) -> tensorboardX.SummaryWriter:
+  def _events(self, part: str) -> _Events:
     if part not in self._open:
-      place = str(self._directory / part)
-      self._open[part] = tensorboardX.SummaryWriter(place, flush_secs=20)
+      self._open[part] = _Events(self._directory / part)
     return self._open[part]
+
+
+class _Events:
+  """A new event file in a directory."""
+
+  _files = itertools.count()  # names have seconds; a part may be opened twice in one
+
+  def __init__(self, directory: pathlib.Path):
+    directory.mkdir(parents=True, exist_ok=True)
+    self._writer = event_file_writer.EventsWriter(
+        str(directory / 'events'), f'.{os.getpid()}.{next(self._files)}'
+    )
+    self._flushed = time.monotonic()
+
+  def add(self, found: summary.Summary, step: int = 0) -> None:
+    """Writes a summary; a watcher sees it `_FLUSH_S` later at most, if more comes."""
+    event = event_pb2.Event(  # pyright: ignore[reportAttributeAccessIssue]
+        summary=found, step=step, wall_time=time.time()
+    )
+    self._writer.write_event(event)
+    if time.monotonic() - self._flushed > _FLUSH_S:
+      self._writer.flush()
+      self._flushed = time.monotonic()
+
+  def close(self) -> None:
+    self._writer.close()
 
 
 def _cell(cell: Cell) -> str:

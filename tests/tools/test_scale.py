@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import types
 
 from leafe_jax.methods.collect import load_trees
@@ -29,3 +32,16 @@ def test_a_run_without_weights_is_measured_and_is_the_same_again(tmp_path):
   assert any(node.parent is not None for node in nodes)  # reflections are read
   assert {node.ended_by for node in nodes} == {'terminated', 'horizon'}
   assert len({len(turn.response_ids) for node in nodes for turn in node.turns}) > 3
+
+
+def test_two_processes_grow_the_trees_of_one(tmp_path):
+  sizes = [f'--{name}={value}' for name, value in vars(FLAGS).items()]
+  for name, count in (('one', 1), ('two', 2)):
+    subprocess.run(
+        [sys.executable, '-m', 'tools.scale', *sizes, f'--processes={count}',
+         f'--out={tmp_path / name}'],
+        check=True, timeout=300,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+    )
+  assert load_trees(tmp_path / 'one') == load_trees(tmp_path / 'two')
+  assert (tmp_path / 'two' / 'wave_0001.host1.jsonl').exists()

@@ -12,6 +12,7 @@ import pytest
 
 from envs import api
 from leafe_jax import heartbeat
+from leafe_jax.learner import checkpoints
 from tests.fragile_worlds import Fragile
 from tools.soak import faults, judge, play, report, troubled
 from tools.soak.__main__ import Soak
@@ -104,6 +105,28 @@ def test_a_refusal_has_to_name_the_damaged_file(scene):
     judge.judge(found, ())
 
 
+def test_weights_that_no_phase_reads_any_more_are_made_again_by_who_reads_them(
+    scene, monkeypatch
+):
+  found = damage(scene('mends'))
+  place = found.player.workdir / 'warm_start' / 'params'
+  for directory in (found.reference / 'warm_start' / 'params', place):
+    directory.mkdir(parents=True)
+    (directory / 'seal.json').write_text('{}')
+  found.files[place / 'manifest'] = b''
+
+  def load(directory):
+    if directory == place and place.exists():
+      raise checkpoints.DamagedCheckpoint(
+          f'{place / "manifest"} differs; remove {place}, and its run makes it again'
+      )
+    return {}
+
+  monkeypatch.setattr(checkpoints, 'load_params', load)
+  assert judge.judge(found, ()) == judge.REFUSED
+  assert not place.exists() and len(found.endings) == 2
+
+
 def test_a_start_that_takes_too_long_is_wrong(scene):
   found = scene('waits')
   found.player.limit = 0.5
@@ -137,11 +160,12 @@ def test_a_damage_changes_one_file(tmp_path, fault):
 @pytest.mark.parametrize('way', ['raise', 'lie'])
 def test_a_troubled_world_breaks_at_the_same_actions_in_every_branch(way):
   world = troubled.make('tests.fragile_worlds:Fragile', way)
+  often = troubled.SELDOM[way]
   task = Fragile().tasks('train')[2]
 
   def answers(session):
     found = []
-    for number in range(3 * troubled.SELDOM):
+    for number in range(3 * often):
       try:
         found.append(repr(session.step(f'look {number}')))
       except RuntimeError as error:
@@ -156,7 +180,7 @@ def test_a_troubled_world_breaks_at_the_same_actions_in_every_branch(way):
   first = answers(session)
   other.restore(start)
   assert answers(other) == first
-  assert 0 < sum(a != b for a, b in zip(first, answers(plain))) < troubled.SELDOM
+  assert 0 < sum(a != b for a, b in zip(first, answers(plain))) < often
   assert isinstance(world, api.World)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -158,6 +159,40 @@ def test_tensorboard_gets_scalars_the_table_the_config_and_pictures(tmp_path):
   data = rest.read_bytes()
   assert b'| leafe | 1 | 0.25 |' in data and b'PNG' in data and b'webshop' in data
   assert b'abcdefgh' not in data  # a key
+
+
+FULL = """
+import pathlib, resource, sys
+from leafe_jax.tracking import choice, opening
+from tests.tracking.test_opening import CONFIG
+place = pathlib.Path(sys.argv[1])
+with opening.opened(choice.BOARD, place, CONFIG) as tracker:
+  tracker.scalars('warm_start', 1, {'loss': 0.5})
+  resource.setrlimit(resource.RLIMIT_FSIZE, (128, 128))
+  for step in range(999):
+    tracker.scalars('warm_start', step, {'loss': 0.5})
+  tracker.table('pass_at_k', ['arm'], [['leafe']])
+print('goes on')
+"""
+
+
+def test_a_full_disk_is_one_warning_and_no_traceback(tmp_path):
+  done = subprocess.run(
+      [sys.executable, '-c', FULL, str(tmp_path)], capture_output=True, text=True,
+      timeout=120, check=False,
+      env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+  )
+  assert (done.returncode, done.stdout) == (0, 'goes on\n'), done.stderr
+  assert len(done.stderr.splitlines()) == 1, done.stderr
+  assert '--tracker=tensorboard failed' in done.stderr and 'too large' in done.stderr
+
+
+def test_a_part_that_is_opened_twice_in_a_second_keeps_both_files(tmp_path):
+  with opening.opened(choice.BOARD, tmp_path, CONFIG) as tracker:
+    for step in (1, 2):
+      tracker.scalars('explore', step, {'success': 1.0})
+      tracker.flush('explore')
+  assert len([*(tmp_path / 'tensorboard' / 'explore').iterdir()]) == 2
 
 
 def test_secrets_are_hidden():

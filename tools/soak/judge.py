@@ -48,10 +48,11 @@ def judge(scene: Scene, codes: tuple[int, ...]) -> str:
   for _ in range(MOST_REMEDIES):
     ending = scene.start()
     _check_ending(ending, (0, 1, 2))
-    if ending.whole:
+    said = _unreadable(scene) if ending.whole else ending.text
+    if not said:
       break
     refused = True
-    _heed(scene, ending)
+    _heed(scene, said)
   else:
     raise Wrong(f'not finished after {MOST_REMEDIES} remedies')
   for difference in differences(scene.reference, scene.player.workdir):
@@ -78,9 +79,30 @@ def _check_ending(ending: Ending, codes: tuple[int, ...]) -> None:
       raise Wrong(f'exit code {code} without a reason')
 
 
-def _heed(scene: Scene, ending: Ending) -> None:
+def _unreadable(scene: Scene) -> str:
+  """What whoever reads the weights is told, where they are damaged; else nothing.
+
+  A run that is finished reads them no more, so it may not see that bits changed.
+  """
+  for place in _weights(scene.reference):
+    try:
+      checkpoints.load_params(scene.player.workdir / place)
+    except checkpoints.DamagedCheckpoint as error:
+      return f'leafe_jax: {error}'
+    except OSError:  # missing: told by `differences`
+      continue
+  return ''
+
+
+def _weights(reference: pathlib.Path) -> list[pathlib.Path]:
+  """Where an undisturbed run keeps weights, in its directory."""
+  seals = sorted(reference.glob('**/params/seal.json'))
+  return [seal.parent.relative_to(reference) for seal in seals]
+
+
+def _heed(scene: Scene, text: str) -> None:
   """Does what a refusal asks for. Wrong if it names no damaged file or remedy."""
-  said = ending.text[ending.text.rindex('leafe_jax: '):]
+  said = text[text.rindex('leafe_jax: '):]
   damaged = list(scene.files)
   names = [path.name for path in damaged]
   named = [n for path in damaged for n in (path.name, path.parent.name) if n in said]
@@ -116,9 +138,8 @@ def differences(reference: pathlib.Path, workdir: pathlib.Path) -> list[str]:
       found.append(f'{name} has other bits')
   for name in sorted({*results(workdir)} - {*results(reference)}):
     found.append(f'{name} is left over')
-  for place in sorted(reference.glob('**/params/seal.json')):
-    name = place.parent.relative_to(reference)
-    if not _same_arrays(place.parent, workdir / name):
+  for name in _weights(reference):
+    if not _same_arrays(reference / name, workdir / name):
       found.append(f'{name} holds other numbers')
   return found
 

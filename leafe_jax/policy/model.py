@@ -161,11 +161,10 @@ def hidden(
 
   run = functools.partial(_layer, config, places)
   if config.remat != 'none':
-    # A scan over single layers keeps the compiler from undoing it. Where several
-    # stand side by side, it must not try, nor recompute all of them at once.
-    apart = config.scan_layers and len({*kinds.of_layers(config)}) == 1
+    # A scan keeps the compiler from undoing it; without one, it must not try.
     run = jax.checkpoint(
-        run, policy=_KEPT[config.remat], prevent_cse=not apart, static_argnums=0,
+        run, policy=_KEPT[config.remat], prevent_cse=not config.scan_layers,
+        static_argnums=0,
     )
   stream = x, experts.nowhere(tokens, config)
   if config.scan_layers:

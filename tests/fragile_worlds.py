@@ -35,6 +35,14 @@ def _employ():
   _hang()
 
 
+def _fork():
+  """Leaves a program behind that holds all that it had open."""
+  if not os.fork():
+    time.sleep(60)
+    os._exit(0)
+  os._exit(3)
+
+
 class Panic(BaseException):
   """What extensions in other languages raise."""
 
@@ -55,6 +63,8 @@ WAYS = {
     'fault': lambda: os.kill(os.getpid(), signal.SIGSEGV),
     'hang': _hang,
     'employ': _employ,
+    'fork': _fork,
+    'signal 40': lambda: os.kill(os.getpid(), 40),  # one without a name
     'grow': _grow,
 }
 

@@ -18,6 +18,7 @@ of the worlds, which tell each other what these answered; the figures are proces
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import random
 import resource
@@ -119,12 +120,13 @@ def measure(config: Experiment, root: pathlib.Path) -> list[str]:
   before = peak_gb()
 
   def grow() -> list[Tree]:
-    writer = PartWriter(opening.board(root, config), 'explore')
     limits = Limits(explore.attempts, explore.max_env_steps)
-    return collect(
-        'explore', root, player, tasks, explore, lambda task: limits,
-        config.sampler.max_rows, writer,
-    )
+    told = PartWriter(opening.board(root, config), 'explore')
+    with contextlib.closing(told) as writer:
+      return collect(
+          'explore', root, player, tasks, explore, lambda task: limits,
+          config.sampler.max_rows, writer,
+      )
 
   start = time.process_time()
   trees = grow()

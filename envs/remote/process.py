@@ -14,6 +14,7 @@ import pathlib
 import pickle
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ _START = (
 )
 _GLANCE = 0.25  # seconds between two looks at a process that is busy
 _PAGE = os.sysconf('SC_PAGE_SIZE')
+_SIGNALS = {number.value: number.name for number in signal.Signals}  # not all have one
 
 
 class Process:
@@ -70,7 +72,11 @@ class Process:
   def ask(self, request: bytes, limit: float) -> bytes:
     """See `Transport.ask`."""
     try:
+      _limit_sending(self._connection, limit)
       self._connection.send_bytes(request)
+    except BlockingIOError as error:  # it is stopped, or reads nothing any more
+      self.end()
+      raise StepTimeout(f'no answer within {limit:g} s') from error
     except OSError as error:
       raise WorkerLost(self._epitaph()) from error
     return self._receive(limit)
@@ -87,6 +93,9 @@ class Process:
         if self.overgrown():
           self.end()
           raise WorkerLost(f'it grew over {self._memory_gb:g} GB')
+        # A program that it forked may hold the socket open when it is gone.
+        if self._process.poll() is not None and not self._connection.poll(0):
+          raise WorkerLost(self._epitaph())
       return self._connection.recv_bytes()
     except (EOFError, OSError) as error:
       raise WorkerLost(self._epitaph()) from error
@@ -111,7 +120,7 @@ class Process:
       return 'it closed its connection'
     if code >= 0:
       return f'it ended with exit code {code}'
-    name = signal.Signals(-code).name
+    name = _SIGNALS.get(-code, f'signal {-code}')
     hint = ', perhaps for lack of memory' if name == 'SIGKILL' else ''
     return f'it was killed by {name}{hint}'
 
@@ -125,3 +134,11 @@ class Process:
     self._process.wait()
     self._connection.close()
     os.close(self._life)
+
+
+def _limit_sending(connection: Connection, seconds: float) -> None:
+  """Lets a message that the other side does not take fail; 0: never."""
+  whole, part = divmod(seconds, 1)
+  with socket.socket(fileno=os.dup(connection.fileno())) as ours:
+    limit = struct.pack('ll', int(whole), int(part * 1e6))
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 import textwrap
@@ -93,6 +95,8 @@ def test_what_a_session_raises_keeps_its_name_and_the_worker_lives(remote, way, 
     [
         ('exit', {}, WorkerLost, 'it ended with exit code 3'),
         ('fault', {}, WorkerLost, 'it was killed by SIGSEGV'),
+        ('signal 40', {}, WorkerLost, 'it was killed by signal 40'),
+        ('fork', {}, WorkerLost, 'it ended with exit code 3'),
         ('hang', {'limit': 3.0}, StepTimeout, 'no answer within 3 s'),
         ('grow', {'memory_gb': 0.3}, WorkerLost, 'it grew over 0.3 GB'),
     ],
@@ -130,6 +134,16 @@ def test_whatever_a_session_is_asked_may_end_its_worker(remote, at):
   session.close()
   other = world.session()
   assert other.reset(TASK) == api.Step('cell 0')
+
+
+def test_a_stopped_worker_that_takes_no_message_is_given_up(remote):
+  world = remote(limit=2.0)
+  session = world.session()
+  session.reset(TASK)
+  os.kill(world._workers[0].side().pid, signal.SIGSTOP)
+  with pytest.raises(StepTimeout, match='step: no answer within 2 s'):
+    session.step('x' * 10_000_000)  # more than the socket holds
+  assert world.session().reset(TASK) == api.Step('cell 0')
 
 
 def test_snapshots_that_do_not_travel_are_played_again(remote):

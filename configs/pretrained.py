@@ -7,6 +7,8 @@
     TPU slices           qwen2_5_7b (v5e, 16 chips), qwen2_5_7b_v6e_16,
                          qwen2_5_7b_v5p_16, qwen3_5_9b (v5e, 16 chips),
                          qwen3_30b_a3b (v5p, 16 chips),
+                         qwen3_5_35b_a3b (v5p, 16),
+                         gemma3_12b (v5e, 16), gemma3_27b (v5p, 16),
                          llama3_70b (v5p, 64), llama3_70b_v6e_256
 
 The variants of GPUs are in every config file with real checkpoints, those of
@@ -28,6 +30,13 @@ import dataclasses
 
 import ml_collections
 
+# Of all Gemma 3 that read images: their text parts.
+_GEMMA3 = dict(
+    layer_kinds=('sliding',) * 5 + ('full',), window=1024, vocab_size=262_208,
+    rope_theta=1e6, rope_local_theta=1e4, rope_type='linear', rope_factor=8.0,
+    tie_embeddings=True, qk_norm=True, norm_plus_one=True, post_norms=True,
+    activation='gelu_tanh',
+)
 MODELS = {
     'qwen2_5_1_5b': dict(
         num_layers=28, embed_dim=1536, num_heads=12, num_kv_heads=2, head_dim=128,
@@ -56,6 +65,22 @@ MODELS = {
         delta_key_heads=16, delta_value_heads=32, delta_key_dim=128,
         delta_value_dim=128, vocab_size=248_320, rope_theta=1e7, rope_share=0.25,
         tie_embeddings=False, qk_norm=True, norm_plus_one=True, output_gate=True,
+    ),
+    'qwen3_5_35b_a3b': dict(
+        num_layers=40, embed_dim=2048, num_heads=16, num_kv_heads=2, head_dim=256,
+        layer_kinds=('delta_experts',) * 3 + ('experts',), num_experts=256,
+        experts_per_token=8, expert_dim=512, shared_expert_dim=512,
+        delta_key_heads=16, delta_value_heads=32, delta_key_dim=128,
+        delta_value_dim=128, vocab_size=248_320, rope_theta=1e7, rope_share=0.25,
+        tie_embeddings=False, qk_norm=True, norm_plus_one=True, output_gate=True,
+    ),
+    'gemma3_12b': dict(
+        num_layers=48, embed_dim=3840, num_heads=16, num_kv_heads=8, head_dim=256,
+        mlp_dim=15_360, attention_scale=256**-0.5, embed_scale=3840**0.5, **_GEMMA3,
+    ),
+    'gemma3_27b': dict(
+        num_layers=62, embed_dim=5376, num_heads=32, num_kv_heads=16, head_dim=128,
+        mlp_dim=21_504, attention_scale=168**-0.5, embed_scale=5376**0.5, **_GEMMA3,
     ),
     'llama3_70b': dict(
         num_layers=80, embed_dim=8192, num_heads=64, num_kv_heads=8, head_dim=128,
@@ -129,6 +154,14 @@ SLICES = {
         'qwen3_5_9b', 16, 4, 8192, 16, 'v5e:4x4', 4, accumulates=False,
         momentum_dtype='bfloat16',
     ),
+    'qwen3_5_35b_a3b': Variant(
+        'qwen3_5_35b_a3b', 16, 16, 8192, 32, 'v5p:2x2x4', expert=4
+    ),
+    'gemma3_12b': Variant(
+        'gemma3_12b', 16, 4, 2048, 16, 'v5e:4x4', 4, accumulates=False,
+        momentum_dtype='bfloat16',
+    ),
+    'gemma3_27b': Variant('gemma3_27b', 16, 16, 16_384, 32, 'v5p:2x2x4', 4),
     'llama3_70b': Variant('llama3_70b', 64, 16, 32_768, 32, 'v5p:4x4x4', 8),
     'llama3_70b_v6e_256': Variant('llama3_70b', 256, 32, 32_768, 32, 'v6e:16x16', 8),
 }

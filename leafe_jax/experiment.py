@@ -70,7 +70,8 @@ def phase_inputs(config: Experiment) -> standing.Phases:
 
   ValueError for options that do not go together.
   """
-  lora.check(config.policy)
+  # A checkpoint's layers are not read yet, see `Run.check`.
+  lora.check(config.policy, layers_known=not config.policy.checkpoint)
   wanted = phases_of(config)
   _check_budget_to_match(config, [phase.name for phase in wanted])
   own = {phase.name: _inputs(phase, config) for phase in wanted}

@@ -72,9 +72,15 @@ def _of_sizes(policy: Policy) -> Iterator[str]:
         f'{policy.head_dim} is {turned:g}; rotary positions need an even number'
     )
   values, keys = policy.delta_value_heads, policy.delta_key_heads
-  if 'delta' in policy.layer_kinds and values % keys:
+  if {'delta', 'delta_experts'} & {*policy.layer_kinds} and values % keys:
     yield (
         f'policy.delta_key_heads={keys} must divide policy.delta_value_heads={values}'
+    )
+  experts = {'experts', 'delta_experts'} & {*policy.layer_kinds}
+  if policy.shared_expert_dim and not (experts or policy.checkpoint):
+    yield (
+        f'policy.shared_expert_dim={policy.shared_expert_dim} needs layers of experts '
+        'beside it: --config.policy.layer_kinds=experts'
     )
   try:
     kinds.of_layers(policy)

@@ -32,7 +32,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         'policy.num_layers', 'policy.embed_dim', 'policy.num_heads',
         'policy.num_kv_heads', 'policy.head_dim', 'policy.mlp_dim',
         'policy.num_experts', 'policy.experts_per_token', 'policy.expert_dim',
-        'policy.renormalise_experts',
+        'policy.shared_expert_dim', 'policy.renormalise_experts',
         'policy.vocab_size', 'policy.layer_kinds', 'policy.window', 'policy.activation',
         'policy.rope_theta', 'policy.rope_local_theta', 'policy.rope_type',
         'policy.rope_factor', 'policy.rope_low_freq_factor',

@@ -27,7 +27,7 @@ from leafe_jax.evaluation import model_card
 from leafe_jax.evaluation.model_card import BadCard
 from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.methods.run import Run, imported
-from leafe_jax.policy import hf_export, huggingface, lora, model
+from leafe_jax.policy import hf_export, hf_files, huggingface, lora, model
 from leafe_jax.rundir import RunDirectory, RunStopped
 from tools import cards
 
@@ -58,9 +58,8 @@ def export_adapter(rundir: pathlib.Path, phase: str, out: pathlib.Path) -> None:
   adapters = run.trained(phase)
   if not lora.are_adapters(adapters):
     raise FileNotFoundError(f'phase {phase!r} in {rundir} has no adapters')
-  hf_export.write_adapter(
-      out, adapters, run.shape.policy, run.checkpoint
-  )
+  fields = hf_files.read_fields(run.checkpoint) if run.checkpoint else None
+  hf_export.write_adapter(out, adapters, run.shape.policy, run.checkpoint, fields)
 
 
 def open_phase(rundir: pathlib.Path, phase: str) -> Run:

@@ -222,6 +222,7 @@ class Run:
     assert self.mesh  # before anything is written
     self._check_origin()
     self._check_stops(self.transcript.stop_ids)
+    self._check_adapters()
     self._window()
     return self.check_memory(jobs, plays)
 
@@ -230,6 +231,12 @@ class Run:
     if checkpoint:
       place = self.directory.path / imported(self.config)
       hosts.first(lambda: origin.check(checkpoint, place))
+
+  def _check_adapters(self) -> None:
+    try:
+      lora.check(self.shape.policy)
+    except ValueError as error:
+      raise RunStopped(str(error)) from error
 
   def _check_stops(self, stop_ids: Sequence[int]) -> None:
     size = self.shape.vocab_size

@@ -186,7 +186,8 @@ def _mlp_width(target: Target, kind: str) -> int:
     return 3 * _share(target, 'mlp', policy.mlp_dim)
   copies = policy.experts_per_token * target.mesh.shape['expert']
   inside = 4 * policy.embed_dim + 3 * _share(target, 'mlp', policy.expert_dim)
-  return copies * inside + 2 * policy.num_experts
+  shared = 3 * _share(target, 'mlp', policy.shared_expert_dim)
+  return copies * inside + 2 * policy.num_experts + shared
 
 
 def _delta_width(target: Target) -> int:

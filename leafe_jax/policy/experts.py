@@ -87,12 +87,20 @@ class Noted(NamedTuple):
 def stds(config: config_lib.Policy) -> dict[str, float]:
   """The weights of a layer's experts, and the spreads they start from."""
   into, depth = config.embed_dim**-0.5, (2 * config.num_layers) ** -0.5
-  return {
+  found = {
       ROUTER: into,
       'egate_weight_ledm': into,
       'eup_weight_ledm': into,
       'edown_weight_lemd': depth * config.expert_dim**-0.5,
   }
+  if config.shared_expert_dim:
+    found |= {
+        'share_weight_ld': into,
+        'sgate_weight_lds': into,
+        'sup_weight_lds': into,
+        'sdown_weight_lsd': depth * config.shared_expert_dim**-0.5,
+    }
+  return found
 
 
 def check(config: config_lib.Policy, mesh: Mesh | AbstractMesh) -> None:

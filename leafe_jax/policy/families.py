@@ -38,8 +38,11 @@ class Family:
     names: weight -> its tensor, where a Llama's is called otherwise.
     sizes: option of the policy -> the field that holds it.
     partial_rope: whether rope may turn a part of each head.
+    experts: '' for none, 'routed', or 'shared': beside them one for every token.
     left_out: beginnings of the names of tensors that ours does without.
     holders: classes that hold this one as their text part, and images beside it.
+    held_as: where in a holder its module is, if `AutoModelForCausalLM` gives the
+      holder for a holder's checkpoint; '' if it gives the text part alone.
   """
 
   model_type: str
@@ -56,8 +59,10 @@ class Family:
   names: Mapping[str, str] = dataclasses.field(default_factory=dict)
   sizes: Mapping[str, str] = dataclasses.field(default_factory=dict)
   partial_rope: bool = False
+  experts: str = ''
   left_out: tuple[str, ...] = ()
   holders: tuple[str, ...] = ()
+  held_as: str = ''
 
 
 _GRANITE_SCALARS = {
@@ -74,6 +79,9 @@ _DELTA_SIZES = {
     'delta_value_dim': 'linear_value_head_dim',
     'delta_taps': 'linear_conv_kernel_dim',
 }
+_QWEN3_5 = {'qk_norm': True, 'norm_plus_one': True, 'output_gate': True}
+# Heads that guess several tokens, and eyes.
+_NOT_TEXT = ('mtp.', 'model.visual.')
 _GEMMA_NORMS = {'mlp_norm_ld': 'pre_feedforward_layernorm.weight'}
 
 FAMILIES: Mapping[str, Family] = {
@@ -87,7 +95,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     'Qwen3MoeForCausalLM': Family(
         'qwen3_moe', {'qk_norm': True}, {'num_key_value_heads': 4},
-        longest=32_768, bias='refused', pattern='experts',
+        longest=32_768, bias='refused', pattern='experts', experts='routed',
     ),
     'LlamaForCausalLM': Family('llama'),
     'MistralForCausalLM': Family(
@@ -125,21 +133,30 @@ FAMILIES: Mapping[str, Family] = {
         longest=131_072, bias='refused', gemma_scalars=True,
         activation='hidden_activation', pattern='sliding_window_pattern',
         rope_by_kind=True, names=_GEMMA_NORMS,
-        holders=('Gemma3ForConditionalGeneration',),
+        holders=('Gemma3ForConditionalGeneration',), held_as='language_model',
     ),
     'Qwen3_5ForCausalLM': Family(
-        'qwen3_5_text',
-        {'qk_norm': True, 'norm_plus_one': True, 'output_gate': True},
+        'qwen3_5_text', _QWEN3_5,
         {
             'vocab_size': 248_320, 'hidden_size': 4096, 'intermediate_size': 12_288,
             'num_hidden_layers': 32, 'num_attention_heads': 16,
             'num_key_value_heads': 4, 'head_dim': 256, 'partial_rotary_factor': 0.25,
         },
         longest=32_768, bias='refused', pattern='full_attention_interval',
-        sizes=_DELTA_SIZES, partial_rope=True,
-        # Heads that guess several tokens, and eyes.
-        left_out=('mtp.', 'model.visual.'),
+        sizes=_DELTA_SIZES, partial_rope=True, left_out=_NOT_TEXT,
         holders=('Qwen3_5ForConditionalGeneration',),
+    ),
+    'Qwen3_5MoeForCausalLM': Family(
+        'qwen3_5_moe_text', _QWEN3_5,
+        {
+            'vocab_size': 248_320, 'hidden_size': 2048, 'num_hidden_layers': 40,
+            'num_attention_heads': 16, 'num_key_value_heads': 2, 'head_dim': 256,
+            'partial_rotary_factor': 0.25, 'moe_intermediate_size': 512,
+            'intermediate_size': 1,  # there is no MLP but experts
+        },
+        longest=32_768, bias='refused', pattern='experts_interval',
+        sizes=_DELTA_SIZES, partial_rope=True, left_out=_NOT_TEXT, experts='shared',
+        holders=('Qwen3_5MoeForConditionalGeneration',),
     ),
 }  # fmt: skip
 

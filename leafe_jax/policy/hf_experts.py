@@ -18,7 +18,7 @@ from leafe_jax.policy.families import Family
 from leafe_jax.policy.hf_fields import Fields, value
 from leafe_jax.policy.hf_files import CONFIG, Tensor, UnsupportedCheckpoint, shape_of
 
-_USUAL = 128  # experts where config.json does not say
+_USUAL = {'routed': 128, 'shared': 256}  # experts where config.json does not say
 
 
 class _Fused(NamedTuple):
@@ -45,22 +45,27 @@ def options(fields: Fields, family: Family) -> dict[str, Any]:
   Raises:
     UnsupportedCheckpoint: names the field.
   """
-  if family.pattern != 'experts':
-    return {'num_experts': 0}
-  count, chosen = _num_experts(fields), value(fields, 'num_experts_per_tok')
+  if not family.experts:
+    return {'num_experts': 0, 'shared_expert_dim': 0}
+  count, chosen = _num_experts(fields, family), value(fields, 'num_experts_per_tok')
   if chosen > count:
     raise UnsupportedCheckpoint(
         f'{CONFIG}: num_experts_per_tok is {chosen}; there are {count} experts'
     )
+  shared = family.experts == 'shared'
   return {
       'num_experts': count,
       'experts_per_token': chosen,
       'expert_dim': value(fields, 'moe_intermediate_size'),
-      'renormalise_experts': value(fields, 'norm_topk_prob'),
+      'shared_expert_dim': (
+          value(fields, 'shared_expert_intermediate_size') if shared else 0
+      ),
+      # Whatever the field says: Qwen3.5's class does not read it.
+      'renormalise_experts': shared or value(fields, 'norm_topk_prob'),
   }
 
 
-def _num_experts(fields: Fields) -> int:
+def _num_experts(fields: Fields, family: Family) -> int:
   """Published files say `num_experts`, those of transformers 5 `num_local_experts`."""
   names = ('num_experts', 'num_local_experts')
   one, other = (value(fields, name) for name in names)
@@ -68,13 +73,20 @@ def _num_experts(fields: Fields) -> int:
     raise UnsupportedCheckpoint(
         f'{CONFIG}: num_experts is {one} and num_local_experts {other}; they are one'
     )
-  return one or other or _USUAL
+  return one or other or _USUAL[family.experts]
 
 
-def written(policy: config_lib.Policy) -> dict[str, Any]:
+def written(policy: config_lib.Policy, family: Family) -> dict[str, Any]:
   """The fields of config.json that say so."""
   if not policy.num_experts:
     return {}
+  if family.experts == 'shared':
+    return {
+        'num_experts': policy.num_experts,
+        'num_experts_per_tok': policy.experts_per_token,
+        'moe_intermediate_size': policy.expert_dim,
+        'shared_expert_intermediate_size': policy.shared_expert_dim,
+    }
   return {
       'num_experts': policy.num_experts,
       'num_local_experts': policy.num_experts,
@@ -82,6 +94,15 @@ def written(policy: config_lib.Policy) -> dict[str, Any]:
       'moe_intermediate_size': policy.expert_dim,
       'norm_topk_prob': policy.renormalise_experts,
   }
+
+
+def refusal(policy: config_lib.Policy, family: Family) -> str:
+  """The experts that a family cannot have; '' where it can have them."""
+  if bool(policy.shared_expert_dim) != (family.experts == 'shared'):
+    return f'shared_expert_dim={policy.shared_expert_dim}'
+  if family.experts == 'shared' and not policy.renormalise_experts:
+    return 'renormalise_experts=False'
+  return ''
 
 
 def apart(

@@ -85,6 +85,7 @@ def write_adapter(
     adapters: Params,
     policy: config_lib.Policy,
     base: str,
+    fields: Mapping[str, Any] | None = None,
 ) -> None:
   """Writes adapters as peft loads them; all of it or nothing.
 
@@ -93,11 +94,18 @@ def write_adapter(
     adapters: see `lora`.
     policy: `lora_rank`, `lora_alpha`, `lora_targets`.
     base: the checkpoint that they belong to, by name or path; '' if it has none.
+    fields: of its config.json. Over a model of text and images peft finds adapters
+      by the names that its text part has there.
 
   Raises:
     FileExistsError: `directory` holds something.
   """
-  targets = lora.targets(policy)
+  targets, inside = lora.targets(policy), _held_as(fields or {})
+  modules: Any = [
+      hf_names.their_module(targets[name]) for name in policy.lora_targets
+  ]
+  if inside:  # eyes have modules of the same names
+    modules = rf'.*\.{inside}\.layers\..*\.({"|".join(modules)})'
   config = {
       'peft_type': 'LORA',
       'task_type': 'CAUSAL_LM',
@@ -105,22 +113,27 @@ def write_adapter(
       'r': policy.lora_rank,
       'lora_alpha': policy.lora_alpha,
       'lora_dropout': 0.0,
-      'target_modules': [
-          hf_names.their_module(targets[name]) for name in policy.lora_targets
-      ],
+      'target_modules': modules,
       'bias': 'none',
       'fan_in_fan_out': False,
       'use_rslora': False,
       'inference_mode': True,
   }
+  layers = f'model.{inside}.layers.' if inside else 'model.layers.'
   tensors = {
-      name: tensor
+      name.replace('model.layers.', layers, 1): tensor
       for ours, array in adapters.items()
       for name, tensor in hf_names.split(ours, array, policy)
   }
   with written_whole(pathlib.Path(directory)) as partial:
     (partial / 'adapter_config.json').write_text(json.dumps(config, indent=2) + '\n')
     hf_files.write(tensors, partial / 'adapter_model.safetensors')
+
+
+def _held_as(fields: Mapping[str, Any]) -> str:
+  if not hf_config.is_part(fields):
+    return ''
+  return families.FAMILIES[families.holder_of(fields['architectures'][0])].held_as
 
 
 @contextlib.contextmanager
@@ -168,7 +181,8 @@ def architecture(
 
 def _refusal(policy: config_lib.Policy, name: str) -> str:
   """Which option keeps a policy from being of a class; '' where none does."""
-  layers = hf_layers.refusal(policy, families.FAMILIES[name])
+  family = families.FAMILIES[name]
+  layers = hf_layers.refusal(policy, family) or hf_experts.refusal(policy, family)
   return families.refusal(policy, name) or layers
 
 
@@ -193,15 +207,15 @@ def config_fields(shape: Shape, name: str) -> dict[str, Any]:
       'num_attention_heads': policy.num_heads,
       'num_key_value_heads': policy.num_kv_heads,
       'head_dim': policy.head_dim,
-      'intermediate_size': policy.mlp_dim,
       family.activation: activation,
       'rms_norm_eps': policy.norm_eps,
       'tie_word_embeddings': policy.tie_embeddings,
       **biases,
+      **({} if family.experts == 'shared' else {'intermediate_size': policy.mlp_dim}),
       **_scalars(policy, family),
       **{field: getattr(policy, name) for name, field in family.sizes.items()},
       **hf_layers.written(policy, family),
-      **hf_experts.written(policy),
+      **hf_experts.written(policy, family),
       **hf_rope.written(policy, family),
       'dtype': policy.param_dtype,
       'torch_dtype': policy.param_dtype,

@@ -73,6 +73,7 @@ FIELDS: Mapping[str, Field] = {
     'num_local_experts': Field(int),
     'num_experts_per_tok': Field(int, 8),
     'moe_intermediate_size': Field(int, 768),
+    'shared_expert_intermediate_size': Field(int, 512),
     'norm_topk_prob': Field(bool, False),
     'mlp_only_layers': Field(list, ()),
     'decoder_sparse_step': Field(int, 1),

@@ -20,9 +20,10 @@ THEIR_KINDS: Mapping[str, str] = {
     'full_attention': 'full', 'sliding_attention': 'sliding',
 }  # fmt: skip
 _DELTA_KINDS = {'full_attention': 'full', 'linear_attention': 'delta'}
+_EXPERT_KINDS = {'full_attention': 'experts', 'linear_attention': 'delta_experts'}
 _THEIRS = {
     'full': 'full_attention', 'sliding': 'sliding_attention',
-    'delta': 'linear_attention',
+    'delta': 'linear_attention', 'delta_experts': 'linear_attention',
 }  # fmt: skip
 
 
@@ -133,9 +134,19 @@ def _experts(fields: Fields, count: int) -> Layers:
 
 def _full_attention_interval(fields: Fields, count: int) -> Layers:
   """Qwen3.5: every fourth layer is full, the others remember."""
+  return _by_interval(fields, count, _DELTA_KINDS)
+
+
+def _experts_interval(fields: Fields, count: int) -> Layers:
+  """Qwen3.5-MoE: the same, and all of them have experts."""
+  return _by_interval(fields, count, _EXPERT_KINDS)
+
+
+def _by_interval(fields: Fields, count: int, known: Mapping[str, str]) -> Layers:
   period = value(fields, 'full_attention_interval')
-  names = ['delta' if (i + 1) % period else 'full' for i in range(count)]
-  return Layers(_listed(fields, count, _DELTA_KINDS) or names, 0)
+  theirs = ('full_attention', 'linear_attention')
+  names = [known[theirs[(i + 1) % period > 0]] for i in range(count)]
+  return Layers(_listed(fields, count, known) or names, 0)
 
 
 def _listed(
@@ -164,6 +175,7 @@ READERS: Mapping[str, Callable[[Fields, int], Layers]] = {
     'no_rope_layers': _no_rope_layers,
     'experts': _experts,
     'full_attention_interval': _full_attention_interval,
+    'experts_interval': _experts_interval,
 }
 
 
@@ -186,7 +198,7 @@ def written(policy: config_lib.Policy, family: Family) -> dict[str, Any]:
     return {'sliding_window': window if 'sliding' in names else None}
   if family.pattern == 'sliding_window_pattern':
     return {'sliding_window': window or 1, 'layer_types': types}
-  if family.pattern == 'full_attention_interval':
+  if family.pattern in ('full_attention_interval', 'experts_interval'):
     return {'layer_types': types}
   if family.pattern == 'no_rope_layers':
     return {
@@ -209,6 +221,9 @@ def refusal(policy: config_lib.Policy, family: Family) -> str:
       'all_sliding': [{'full'}, {'sliding'}],
       'experts': [{'experts'}, {'full', 'experts'}],
       'full_attention_interval': [{'full'}, {'delta'}, {'full', 'delta'}],
+      'experts_interval': [
+          {'experts'}, {'delta_experts'}, {'experts', 'delta_experts'}
+      ],
       'no_rope_layers': [{'full'}, {'no_rope'}, {'full', 'no_rope'}],
   }.get(family.pattern, [{'full'}, {'sliding'}, {'full', 'sliding'}])
   if names not in allowed:

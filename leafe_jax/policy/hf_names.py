@@ -64,6 +64,10 @@ _LAYER: Mapping[str, Place] = {
     'up_weight_ldf': Place('mlp.up_proj.weight', 'f d'),
     'down_weight_lfd': Place('mlp.down_proj.weight', 'd f'),
     'router_weight_lde': Place('mlp.gate.weight', 'e d'),
+    'share_weight_ld': Place('mlp.shared_expert_gate.weight', '1 d'),
+    'sgate_weight_lds': Place('mlp.shared_expert.gate_proj.weight', 's d'),
+    'sup_weight_lds': Place('mlp.shared_expert.up_proj.weight', 's d'),
+    'sdown_weight_lsd': Place('mlp.shared_expert.down_proj.weight', 'd s'),
     # Of each expert.
     'egate_weight_ledm': Place('mlp.experts.{}.gate_proj.weight', 'm d'),
     'eup_weight_ledm': Place('mlp.experts.{}.up_proj.weight', 'm d'),

@@ -143,6 +143,12 @@ def _sections(fields: Fields, family: Family) -> tuple[_Section, _Section | None
     if scaling:
       return _Section('rope_scaling', scaling), None
     return _Section('rope_parameters', parameters), None
+  if parameters and not parameters.keys() & {*_BY_KIND}:
+    # transformers keeps such fields, and uses its defaults instead.
+    raise UnsupportedCheckpoint(
+        f'{CONFIG}: rope_parameters has {", ".join(parameters)}; those of model_type '
+        f'{family.model_type} are by kind of layer: {", ".join(_BY_KIND)}'
+    )
   by_kind = {kind: parameters.get(kind) or {} for kind in _BY_KIND}
   full = {**by_kind['full_attention'], **scaling}
   name = 'rope_scaling' if scaling else 'rope_parameters.full_attention'

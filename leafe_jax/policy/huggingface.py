@@ -26,8 +26,9 @@ from leafe_jax.policy.weights import weight_table
 
 # Beginnings of the names of tensors: of a text part, as transformers 5 and as older
 # versions have it, and of the same model without the rest.
+_HELD = 'model.language_model.'
 _TEXT_PART: Mapping[str, str] = {
-    'model.language_model.': 'model.',
+    _HELD: 'model.',
     'language_model.model.': 'model.',
     'language_model.lm_head.': 'lm_head.',
     'lm_head.': 'lm_head.',
@@ -116,9 +117,12 @@ def _find(
 ) -> dict[str, hf_files.Tensor]:
   named = hf_config.value(fields, 'transformers_weights')
   found = hf_files.find(directory, named)
-  if hf_config.is_part(fields):
+  family = FAMILIES[hf_config.architecture(hf_config.completed(fields))]
+  # A text part that was cut out may have kept its names.
+  cut_out = family.holders and any(name.startswith(_HELD) for name in found)
+  if cut_out or hf_config.is_part(fields):
     return text_tensors(found)
-  left_out = FAMILIES[hf_config.architecture(fields)].left_out
+  left_out = family.left_out
   return {name: x for name, x in found.items() if not name.startswith(left_out)}
 
 

@@ -43,6 +43,7 @@ NAMES: Mapping[str, Kind] = {
     'no_rope': Kind(rope=''),
     'delta': Kind(mixer='delta', rope=''),  # Gated DeltaNet, see `delta`
     'experts': Kind(mlp='experts'),
+    'delta_experts': Kind(mixer='delta', rope='', mlp='experts'),
 }
 # Whose weights they are, by the first word of their names; others are every layer's.
 OWNERS: Mapping[str, str] = {
@@ -51,6 +52,7 @@ OWNERS: Mapping[str, str] = {
     'out': 'delta',
     'gate': 'dense', 'up': 'dense', 'down': 'dense',
     'router': 'experts', 'egate': 'experts', 'eup': 'experts', 'edown': 'experts',
+    'share': 'experts', 'sgate': 'experts', 'sup': 'experts', 'sdown': 'experts',
 }  # fmt: skip
 
 

@@ -34,6 +34,9 @@ INPUTS: Mapping[str, str] = {
     'gate_weight_ldf': 'd',
     'up_weight_ldf': 'd',
     'down_weight_lfd': 'f',
+    'sgate_weight_lds': 'd',
+    'sup_weight_lds': 'd',
+    'sdown_weight_lsd': 's',
     **experts.INPUTS,
 }
 
@@ -169,6 +172,15 @@ def feed_forward(
   return project('btf,fd->btd', inside, weights, 'down_weight_lfd')
 
 
+def _consult_shared(x: Float[Array, 'B T D'], weights: Weights) -> Array:
+  """What the expert says that every token goes to, through its gate."""
+  gate = project('btd,ds->bts', x, weights, 'sgate_weight_lds')
+  up = project('btd,ds->bts', x, weights, 'sup_weight_lds')
+  said = project('bts,sd->btd', jax.nn.silu(gate) * up, weights, 'sdown_weight_lsd')
+  wide, share = (y.astype(jnp.float32) for y in (x, weights['share_weight_ld']))
+  return said * jax.nn.sigmoid(wide @ share)[..., None].astype(x.dtype)
+
+
 def _think(
     x: Float[Array, 'B T D'],
     weights: Weights,
@@ -176,7 +188,10 @@ def _think(
     config: config_lib.Policy,
 ) -> tuple[Float[Array, 'B T D'], experts.Routes | None]:
   if kind.mlp == 'experts':
-    return experts.forward(x, weights, config)
+    added, routes = experts.forward(x, weights, config)
+    if config.shared_expert_dim:
+      added += _consult_shared(x, weights)
+    return added, routes
   routes = experts.nothing(x, config) if config.num_experts else None
   return feed_forward(x, weights, config), routes
 

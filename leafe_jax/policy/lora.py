@@ -37,15 +37,30 @@ def targets(config: config_lib.Policy) -> dict[str, str]:
   }
 
 
-def check(config: config_lib.Policy) -> None:
+_EVERY_TARGET = tuple(dict.fromkeys(
+    name.split('_')[0] for name in layers.INPUTS if name not in experts.INPUTS
+))
+
+
+def _usual_targets() -> tuple[str, ...]:
+  return config_lib.Policy().lora_targets
+
+
+def check(config: config_lib.Policy, *, layers_known: bool = True) -> None:
   """Refuses options of adapters that do not go together.
+
+  Args:
+    config: the options.
+    layers_known: whether they hold the layers too; else a target may be of any kind.
 
   Raises:
     ValueError: names the option, its value and the choices, or the package
       that is missing.
   """
-  known = targets(config)
+  known = targets(config) if layers_known else _EVERY_TARGET
   unknown = [name for name in config.lora_targets if name not in known]
+  if not config.lora_rank and config.lora_targets == _usual_targets():
+    unknown = []  # nobody asked for adapters
   if unknown or (config.lora_rank and not config.lora_targets):
     hint = ' (experts get no adapters): --config.policy.lora_targets=' + ','.join(known)
     raise ValueError(

@@ -3,8 +3,8 @@
 The suffix of a name spells its axes:
 
     l layer, d embed, n query head, k KV head, h head_dim, f mlp, v vocabulary,
-    r rank of an adapter, e expert, m mlp of an expert, x queries and gates; those of
-    `delta` are told there
+    r rank of an adapter, e expert, m mlp of an expert, s of the shared one, x queries
+    and gates; those of `delta` are told there
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _AXIS_OF_SUFFIX = {
     'f': 'mlp',
     'e': 'experts',
     'm': 'mlp',
+    's': 'mlp',
     'v': 'vocab',
     'r': 'rank',
     'x': 'head_dim',
@@ -145,6 +146,7 @@ def _axis_sizes(config: config_lib.Policy, vocab_size: int) -> dict[str, int]:
       'f': config.mlp_dim,
       'e': config.num_experts,
       'm': config.expert_dim,
+      's': config.shared_expert_dim,
       'v': vocab_size,
       'r': config.lora_rank,
       'x': 2 * config.head_dim,

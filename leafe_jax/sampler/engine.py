@@ -233,7 +233,8 @@ class Engine:
 def _is_large(policy: config_lib.Policy) -> bool:
   """Whether narrower programs save more than they take to compile."""
   heads = 2 * (policy.num_heads + policy.num_kv_heads) * policy.head_dim
-  mlp = policy.num_experts * policy.expert_dim or policy.mlp_dim
+  of_experts = policy.num_experts * policy.expert_dim + policy.shared_expert_dim
+  mlp = of_experts or policy.mlp_dim
   of_layer = policy.embed_dim * (heads + 3 * mlp)
   return policy.num_layers * of_layer > _LARGE
 

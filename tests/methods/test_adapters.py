@@ -14,7 +14,8 @@ from leafe_jax.learner import checkpoints
 from leafe_jax.methods.run import BASE, Run
 from leafe_jax.methods.training import train_on
 from leafe_jax.policy import lora, model
-from leafe_jax.rundir import RunDirectory
+from leafe_jax.rundir import RunDirectory, RunStopped
+from tests import chat_checkpoint
 
 TINY = Policy(
     num_layers=1, embed_dim=8, num_heads=2, num_kv_heads=1, head_dim=4, mlp_dim=8,
@@ -75,3 +76,43 @@ def test_options_that_do_not_go_together_stop_a_run_before_it_starts(run):
   policy = dataclasses.replace(TINY, lora_targets=('q', 'w'))
   with pytest.raises(ValueError, match='lora_targets is w; choose from q, k, v'):
     experiment.phase_inputs(dataclasses.replace(run.config, policy=policy))
+
+
+QWEN3_5 = Policy(
+    num_layers=2, embed_dim=16, num_heads=2, num_kv_heads=1, head_dim=8, mlp_dim=16,
+    layer_kinds=('delta', 'full'), delta_key_heads=1, delta_value_heads=2,
+    delta_key_dim=4, delta_value_dim=4, qk_norm=True, norm_plus_one=True,
+    output_gate=True, rope_share=0.5,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('shape', 'targets', 'message'),
+    [
+        (QWEN3_5, ('q', 'mix', 'out'), ''),
+        (chat_checkpoint.POLICY, ('q', 'mix'), 'lora_targets is mix; choose from q, k'),
+    ],
+)
+def test_targets_are_those_of_the_checkpoint_s_layers(
+    tmp_path, shape, targets, message
+):
+  """Which are not known before it is read; what no layer has is refused at once."""
+  checkpoint = chat_checkpoint.write(tmp_path / 'model', policy=shape)
+  config = settings.from_config_dict(webshop.get_config('debug'))
+  options = dict(checkpoint=str(checkpoint), max_length=512, lora_rank=2)
+  policy = Policy(**options, lora_targets=targets)
+  view = dict(config.env.options, view='text')
+  config = dataclasses.replace(
+      config, policy=policy, env=dataclasses.replace(config.env, options=view)
+  )
+  experiment.phase_inputs(config)
+  run = Run(config, RunDirectory(tmp_path / 'run'), 'hash')
+  if message:
+    with pytest.raises(RunStopped, match=message):
+      run.check()
+  else:
+    run.check()
+  with pytest.raises(ValueError, match='lora_targets is w; choose from .*mix'):
+    experiment.phase_inputs(dataclasses.replace(
+        config, policy=dataclasses.replace(policy, lora_targets=('q', 'w'))
+    ))

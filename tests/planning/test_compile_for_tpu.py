@@ -76,6 +76,19 @@ def test_a_turn_reads_and_writes_its_pages_in_place(target, turn):
   assert 1 / 4 < sizes['paged rows'] / (turn.peak - turn.arguments) < 4
 
 
+def test_a_turn_with_windows_and_experts_compiles(target):
+  """The paged kernel of the chip sees the pages near a token alone."""
+  policy = dataclasses.replace(
+      CONFIG.policy, layer_kinds=('sliding', 'experts'), window=40, num_experts=4,
+      experts_per_token=2, expert_dim=128, shared_expert_dim=128,
+  )
+  mixed = dataclasses.replace(target, policy=policy)
+  lowered = programs.trace(mixed, 'decode').lower().as_text()
+  assert lowered.count('@ragged_paged_attention') >= 2  # prompt and response
+  found = compile_turn(mixed)
+  assert found.flops > 0 and found.peak < found.hbm
+
+
 def test_weights_are_gathered_once_a_turn(target, turn):
   sampler = dataclasses.replace(target.config.sampler, gather_weights=False)
   config = dataclasses.replace(target.config, sampler=sampler)

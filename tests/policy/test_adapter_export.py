@@ -100,6 +100,47 @@ def test_peft_loads_the_files_with_our_logits(tmp_path):
   assert np.abs(expected - bare).max() > 0.1
 
 
+@pytest.mark.filterwarnings('ignore::FutureWarning')  # peft on transformers 5
+def test_peft_finds_adapters_in_a_model_that_sees(tmp_path, recwarn):
+  """Gemma 3 of 4B and above: names as in the model that also reads images."""
+  torch = pytest.importorskip('torch', reason='the reference runs on torch')
+  peft = pytest.importorskip('peft', reason='the files are for peft')
+  transformers = pytest.importorskip('transformers')
+  torch.set_num_threads(1)
+  text = dict(
+      vocab_size=31, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+      num_attention_heads=2, num_key_value_heads=1, head_dim=8, sliding_window=4,
+      query_pre_attn_scalar=8,
+  )
+  eyes = dict(
+      hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
+      image_size=8, patch_size=4,
+  )
+  transformers.Gemma3ForConditionalGeneration(transformers.Gemma3Config(
+      text_config=text, vision_config=eyes, mm_tokens_per_image=4, image_token_index=30,
+  )).save_pretrained(tmp_path / 'base')
+  shape = huggingface.read_shape(tmp_path / 'base', Policy())
+  policy = dataclasses.replace(shape.policy, lora_rank=3, lora_targets=('q', 'down'))
+  adapters = _adapters(policy)
+  fields = json.loads((tmp_path / 'base' / 'config.json').read_text())
+  hf_export.write_adapter(
+      tmp_path / 'adapter', adapters, policy, str(tmp_path / 'base'), fields
+  )
+  reference = peft.AutoPeftModelForCausalLM.from_pretrained(
+      tmp_path / 'adapter', dtype=torch.float32
+  ).eval()
+  assert not [x for x in recwarn if 'adapter keys' in str(x.message)]
+  tokens = np.arange(1, 13, dtype=np.int32)[None]
+  with torch.no_grad():
+    expected = reference(input_ids=torch.as_tensor(tokens).long()).logits.numpy()
+  base = huggingface.load_params(tmp_path / 'base', shape, _mesh())
+  places = np.arange(12)[None]
+  run = jax.jit(model.forward, static_argnums=1)
+  joined = lora.join(base, adapters, policy)
+  found = run(joined, policy, tokens, places, np.ones_like(places))
+  np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
 @pytest.fixture(name='rundir')
 def _rundir(tmp_path):
   """A run's directory with nothing but what is exported."""

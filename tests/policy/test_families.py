@@ -240,6 +240,8 @@ def test_yarn_stretches_the_positions(tmp_path):
         ('SmolLM3ForCausalLM', {'no_rope_layers': [1, 0]}, 'no_rope_layers is'),
         ('Gemma3ForCausalLM', {'final_logit_softcapping': 30.0}, 'capped logits'),
         ('Gemma3ForCausalLM', {'use_bidirectional_attention': True}, 'later tokens'),
+        ('Gemma3ForCausalLM', {'rope_parameters': {'rope_theta': 5e5}},
+         'rope_parameters has rope_theta; those of model_type gemma3_text are by kind'),
         ('GraniteForCausalLM', {'logits_scaling': 0}, 'logits_scaling is 0'),
         ('Gemma3ForConditionalGeneration', {}, 'text_config is missing'),
     ],

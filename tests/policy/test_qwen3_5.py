@@ -120,6 +120,22 @@ def test_the_text_part_is_read_without_eyes_and_without_heads_that_guess(
     np.testing.assert_array_equal(weight, found[name])
 
 
+def test_a_text_part_that_was_cut_out_may_keep_its_names(checkpoint, tmp_path):
+  """As some fine-tuned checkpoints have it, and transformers reads it."""
+  shape, params = load(checkpoint)
+  tensors = safetensors.numpy.load_file(checkpoint / 'model.safetensors')
+  safetensors.numpy.save_file(
+      {name.replace('model.', 'model.language_model.', 1): x
+       for name, x in tensors.items()},
+      tmp_path / 'model.safetensors', metadata={'format': 'pt'},
+  )
+  (tmp_path / 'config.json').write_bytes((checkpoint / 'config.json').read_bytes())
+  whole, found = load(tmp_path)
+  assert whole == shape
+  for name, weight in params.items():
+    np.testing.assert_array_equal(weight, found[name])
+
+
 @pytest.mark.parametrize(
     ('changes', 'named'),
     [

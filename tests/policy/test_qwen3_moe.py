@@ -220,6 +220,13 @@ def test_adapters_go_on_attention_over_experts_of_few_bits(mesh, params, form):
     lora.check(dataclasses.replace(policy, lora_targets=('q', 'gate')))
 
 
+def test_the_usual_targets_stop_nobody_who_trains_all_weights():
+  lora.check(POLICY)
+  for asked in ({'lora_rank': 2}, {'lora_targets': ('q', 'gate')}):
+    with pytest.raises(ValueError, match='lora_targets is gate'):
+      lora.check(dataclasses.replace(POLICY, **asked))
+
+
 def batch_of(tokens):
   return {
       'tokens': tokens, 'weights': np.ones(tokens.shape, np.float32),

@@ -106,6 +106,27 @@ _QWEN3 = (
     "{% if enable_thinking is defined and enable_thinking is false %}"
     "<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
+# The opener begins the thought too, every answer after the last question has one, and
+# there must be a question.
+_QWEN35 = (
+    "{% set last = namespace(user=0) %}{% for m in messages %}"
+    "{% if m['role'] == 'user' %}{% set last.user = loop.index %}{% endif %}"
+    "{% endfor %}{% if last.user == 0 %}"
+    "{{ raise_exception('No user query found in messages.') }}{% endif %}"
+    "{% for m in messages %}{% set text = m['content'] | trim %}"
+    "{% if m['role'] == 'system' and not loop.first %}"
+    "{{ raise_exception('System message must be at the beginning.') }}{% endif %}"
+    "{% if m['role'] == 'assistant' %}{% set thought = '' %}"
+    "{% if '</think>' in text %}"
+    "{% set thought = text.split('</think>')[0].split('<think>')[-1] | trim %}"
+    "{% set text = text.split('</think>')[-1].lstrip('\n') %}{% endif %}"
+    "{% if loop.index > last.user %}"
+    "{% set text = '<think>\n' + thought + '\n</think>\n\n' + text %}{% endif %}"
+    "{% endif %}<|im_start|>{{ m['role'] }}\n{{ text }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}"
+    "<think>\n\n</think>\n\n{% else %}<think>\n{% endif %}{% endif %}"
+)
 # The opener itself begins the thought.
 _R1 = (
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}"
@@ -155,6 +176,7 @@ FAMILIES = {
         + _CHATML_OPENER, _CHATML_MARKS,
     ),
     'qwen3': Family(_QWEN3, _CHATML_MARKS, thinks=True),
+    'qwen3.5': Family(_QWEN35, _CHATML_MARKS, thinks=True),
     'r1': Family(_R1, ('<|end|>', '<|begin|>', '<|User|>', '<|Assistant|>'),
                  bos='<|begin|>', thinks=True),
     'llama3.2': Family(

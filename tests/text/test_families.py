@@ -39,10 +39,15 @@ def test_an_episode_is_spelt_token_for_token_as_the_template_renders_it(name):
       {'role': 'assistant', 'content': said[1]},
       {'role': 'user', 'content': "Step 3\nI'm lost,  é"},
   ]
-  if name == 'r1':  # it drops the thought that its own opener begins
-    whole = tokenizer.apply_chat_template(messages, tokenize=False)
-    spelling = tokenizer.decode(ids).removesuffix('<|Assistant|><think>\n')
-    assert spelling.replace('<think>\n', '') == whole
+  opener = tokenizer.decode(spelt.opener_ids)
+  if opener.endswith('<think>\n'):  # the template drops what its own opener begins
+    whole = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True
+    )
+    spelling, whole = (
+        text.replace('<think>\n', '') for text in (tokenizer.decode(ids), whole)
+    )
+    assert spelling == whole
     return
   whole = tokenizer.apply_chat_template(
       messages, add_generation_prompt=True, return_dict=False
@@ -138,7 +143,8 @@ class Talker(corridor.ScriptedSampler):
   def _one(self, request):
     text = self.transcript.tokenizer.decode(list(request.state))
     said = self.answer(text, request)
-    if self.transcript.tokenizer in (TOKENIZERS['qwen3'], TOKENIZERS['r1']):
+    thinkers = [t for name, t in TOKENIZERS.items() if FAMILIES[name].thinks]
+    if self.transcript.tokenizer in thinkers:
       opens = '' if text.endswith('<think>\n') else '<think>\n'
       said = f'{opens}Maybe <action>crash</action>?\n</think>\n\n{said}'
     ids = self.transcript.response(said)

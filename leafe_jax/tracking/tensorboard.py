@@ -66,18 +66,20 @@ class TensorBoard:
   ) -> None:
     lines = [columns, ['---'] * len(columns), *rows]
     text = '\n'.join(f'| {" | ".join(map(_cell, line))} |' for line in lines)
-    self._events(_RUN).add(summary.text(name, text))
     config = json.dumps(self._subject.config, indent=2)
-    self._events(_RUN).add(summary.text('config', f'```\n{config}\n```'))
+    with contextlib.closing(_Events(self._directory / _RUN)) as events:
+      events.add(summary.text(name, text))
+      events.add(summary.text('config', f'```\n{config}\n```'))
 
   def files(self, name: str, paths: Sequence[pathlib.Path]) -> None:
     """Shows pictures; TensorBoard keeps no other files."""
     from matplotlib import image
 
-    for path in paths:
-      if path.suffix in _PICTURES:
-        picture = image.imread(path)
-        self._events(_RUN).add(summary.image(path.stem, picture, dataformats='HWC'))
+    with contextlib.closing(_Events(self._directory / _RUN)) as events:
+      for path in paths:
+        if path.suffix in _PICTURES:
+          picture = image.imread(path)
+          events.add(summary.image(path.stem, picture, dataformats='HWC'))
 
   def close(self, exit_code: int) -> None:
     for part in list(self._open):

@@ -31,7 +31,9 @@ def _finished(tmp_path_factory):
       f'--config.arms={",".join(ARMS)}', '--config.grpo.match_explore=True',
       '--config.evaluate.num_tasks=2', '--config.evaluate.num_samples=4',
       '--config.distill.steps=12', '--config.ace.num_tasks=4',
-      f'--config.policy.num_layers={LAYERS}', f'--workdir={workdir}',
+      f'--config.policy.num_layers={LAYERS}', '--config.policy.max_length=256',
+      '--config.sampler.prefill_buckets=(128,)',
+      '--config.sampler.length_buckets=(256,)', f'--workdir={workdir}',
   ]
   done = subprocess.run(
       command, cwd=ROOT, env=os.environ.copy(), timeout=900, check=False, text=True,

@@ -100,19 +100,15 @@ _PHASES = {
     for trained, name in ((False, IN_CONTEXT), (True, TRAINED))
 }
 
-ARMS = (
+ARMS = tuple(
     Arm(
-        IN_CONTEXT, 'GRPO that earns progress, with lessons of hindsight',
-        (_PHASES[False],), IN_CONTEXT, (IN_CONTEXT,),
-        functools.partial(_memory_at_test, False),
-        remembered=functools.partial(_remembered, False),
-        pupil=functools.partial(_finished, False),
-    ),
-    Arm(
-        TRAINED, 'the same, and hindsight is trained beside',
-        (_PHASES[True],), TRAINED, (TRAINED,),
-        functools.partial(_memory_at_test, True),
-        remembered=functools.partial(_remembered, True),
-        pupil=functools.partial(_finished, True),
-    ),
-)  # fmt: skip
+        name, about, (_PHASES[trained],), name, (name,),
+        functools.partial(_memory_at_test, trained),
+        remembered=functools.partial(_remembered, trained),
+        pupil=functools.partial(_finished, trained),
+    )
+    for trained, name, about in (
+        (False, IN_CONTEXT, 'GRPO that earns progress, with lessons of hindsight'),
+        (True, TRAINED, 'the same, and hindsight is trained beside'),
+    )
+)

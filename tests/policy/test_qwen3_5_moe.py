@@ -13,10 +13,11 @@ import pytest
 import safetensors.numpy
 
 from leafe_jax import config as config_lib
-from leafe_jax.policy import hf_export, huggingface, lora, model, sharding
+from leafe_jax.policy import hf_export, huggingface, lora, sharding
 from leafe_jax.policy.hf_files import UnsupportedCheckpoint
 from leafe_jax.sampler import Request, Rules, Sampler
 from tests.drawn import draw_params
+from tests.policy.packing import SCORE, packed
 from tools import check_parity
 
 # Odd shapes: heads wider than the width, three value heads a key head, half a period.
@@ -158,20 +159,6 @@ def test_a_shared_expert_is_of_one_class_alone():
   for changes in ({'shared_expert_dim': 0}, {'renormalise_experts': False}):
     with pytest.raises(ValueError, match=f'{next(iter(changes))}='):
       hf_export.architecture(dataclasses.replace(POLICY, **changes))
-
-
-SCORE = jax.jit(model.token_scores, static_argnums=1)
-
-
-def packed(rows):
-  """Tokens, positions and segments of sequences that share a row of 40 places."""
-  tokens, places, segments = np.zeros((3, 1, 40), np.int32)
-  start = 0
-  for number, row in enumerate(rows, start=1):
-    own = np.s_[0, start : start + len(row)]
-    tokens[own], places[own], segments[own] = row, np.arange(len(row)), number
-    start += len(row)
-  return tokens, places, segments
 
 
 def test_sequences_of_a_row_do_not_see_each_other(params):

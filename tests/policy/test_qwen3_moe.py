@@ -13,6 +13,7 @@ from leafe_jax.policy import experts, hf_export, huggingface, lora, model, shard
 from leafe_jax.policy.hf_files import UnsupportedCheckpoint
 from leafe_jax.sampler import Request, Rules, Sampler
 from tests.drawn import draw_params
+from tests.policy.packing import SCORE, packed
 
 VOCAB = 33
 POLICY = config_lib.Policy(
@@ -126,20 +127,6 @@ def test_missing_fields_have_the_defaults_of_transformers():
   assert found.layer_kinds == ('full', 'experts')
   sizes = found.num_experts, found.experts_per_token, found.expert_dim
   assert sizes == (128, 8, 768) and not found.renormalise_experts
-
-
-SCORE = jax.jit(model.token_scores, static_argnums=1)
-
-
-def packed(rows):
-  """Tokens, positions and segments of sequences that share a row of 40 places."""
-  tokens, places, segments = np.zeros((3, 1, 40), np.int32)
-  start = 0
-  for number, row in enumerate(rows, start=1):
-    own = np.s_[0, start : start + len(row)]
-    tokens[own], places[own], segments[own] = row, np.arange(len(row)), number
-    start += len(row)
-  return tokens, places, segments
 
 
 def test_sequences_of_a_row_do_not_see_each_other(params):

@@ -36,7 +36,7 @@ from leafe_jax.planning import memory
 from leafe_jax.planning.jobs import Job
 from leafe_jax.planning.programs import Target
 from leafe_jax.policy import lora
-from leafe_jax.rundir import EarlyEnd, RunDirectory, RunStopped
+from leafe_jax.rundir import SHOWN, EarlyEnd, RunDirectory, RunStopped
 from leafe_jax.sampler import NonFiniteLogits
 from leafe_jax.tracking.choice import BOARD, Choice
 from leafe_jax.tracking.opening import opened
@@ -266,6 +266,7 @@ def _run_phase(context: Run, phase: Phase) -> None:
   result['wall_s'] = round(time.monotonic() - start, 1)
   result['resumed'] = resumed
   result['speed'] = meter.figures()
-  beside = [context.directory.path / name for name in phase.beside]
+  shown = f'{SHOWN}/{phase.name}'
+  beside = [context.directory.path / name for name in (*phase.beside, shown)]
   hosts.first(functools.partial(place.complete, result, beside))
   logging.info('phase %s: %.1f s', phase.name, time.monotonic() - start)

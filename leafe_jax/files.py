@@ -11,8 +11,11 @@ import json
 import os
 import pathlib
 import re
+import shutil
 from collections.abc import Callable
 from typing import Any, TypeVar
+
+from absl import logging
 
 T = TypeVar('T')
 
@@ -154,3 +157,22 @@ def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
   if not isinstance(value, dict):
     raise ValueError(f'{path.name} holds a {type(value).__name__}, not an object')
   return value
+
+
+def remove_partial(root: pathlib.Path) -> list[pathlib.Path]:
+  """Removes what was half-written when a run was killed; says what."""
+  leftovers = [
+      path for path in sorted(root.rglob(f'*{PARTIAL}')) if path.exists()
+  ]
+  for path in leftovers:
+    logging.info('removed %s, half-written by an earlier start', path)
+    remove(path)
+  return leftovers
+
+
+def remove(path: pathlib.Path) -> None:
+  """Removes a file, or a directory with all that is in it."""
+  if path.is_dir():
+    shutil.rmtree(path)
+  else:
+    path.unlink(missing_ok=True)

@@ -27,16 +27,16 @@ import fcntl
 import json
 import os
 import pathlib
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from absl import logging
 
 from leafe_jax import buckets, seals
-from leafe_jax.files import PARTIAL, read_object, write_atomic
+from leafe_jax.files import read_object, remove, remove_partial, write_atomic
 
 DONE = 'DONE.json'
+SHOWN = 'groups'  # the directory of episodes for readers alone, a part for each phase
 TRACKERS = 'trackers'  # the directory of what trackers keep, which makes no run
 WEIGHTS = 'params'  # the directory of a phase's weights, which is sealed by itself
 
@@ -283,7 +283,7 @@ class Phase:
     for path, what in damage.items():
       logging.warning('%s %s: it is made again, to the same bits', path, what)
       (self.dir / DONE).unlink(missing_ok=True)  # first: a kill leaves it undone
-      _remove(path)
+      remove(path)
     mended = [part.mend(weights) for part in self._tries()]
     if any(mended):
       (self.dir / DONE).unlink(missing_ok=True)
@@ -298,6 +298,9 @@ class Phase:
     found = {}
     for name, what in seals.compare(self.dir, self._sealed()).items():
       path = self.dir / name
+      if _is_shown(name):
+        _refuse_shown(pathlib.Path(os.path.normpath(path)), what)
+        continue
       # A part with a seal of its own is believed whole or not at all.
       nested = path.name == seals.SEAL
       found[path.parent if nested else path] = what
@@ -346,7 +349,22 @@ class Phase:
 
 def _is_data(name: str) -> bool:
   """Whether a phase that is made again writes the same bytes of this name."""
-  return name.endswith('.jsonl') or '.array_record-' in name
+  return (
+      name.endswith('.jsonl') and not _is_shown(name) or '.array_record-' in name
+  )
+
+
+def _is_shown(name: str) -> bool:
+  return SHOWN in pathlib.PurePath(name).parts
+
+
+def _refuse_shown(path: pathlib.Path, what: str) -> None:
+  """DamagedPhase, as training would have to be repeated; not for what was deleted."""
+  if path.parent.is_dir():
+    raise DamagedPhase(
+        f'{path} {what}; it is for readers alone, and is not made again: put it back, '
+        f'or delete all of {path.parent}'
+    )
 
 
 def _whole_damage(part: pathlib.Path, sizes_alone: bool) -> dict[pathlib.Path, str]:
@@ -357,24 +375,6 @@ def _whole_damage(part: pathlib.Path, sizes_alone: bool) -> dict[pathlib.Path, s
     return {part: f'has no seal to believe: {error}'}
   first = next(iter(wrong.items()), None)
   return {part: f'is damaged: {" ".join(first)}'} if first else {}
-
-
-def _remove(path: pathlib.Path) -> None:
-  if path.is_dir():
-    shutil.rmtree(path)
-  else:
-    path.unlink(missing_ok=True)
-
-
-def remove_partial(root: pathlib.Path) -> list[pathlib.Path]:
-  """Removes what was half-written when a run was killed; says what."""
-  leftovers = [
-      path for path in sorted(root.rglob(f'*{PARTIAL}')) if path.exists()
-  ]
-  for path in leftovers:
-    logging.info('removed %s, half-written by an earlier start', path)
-    _remove(path)
-  return leftovers
 
 
 def _read_json(path: pathlib.Path, remedy: str) -> dict[str, Any] | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import pathlib
+import shutil
 
 import pytest
 
 from leafe_jax import seals, standing
-from leafe_jax.rundir import WEIGHTS, DamagedPhase, RunDirectory
+from leafe_jax.rundir import SHOWN, WEIGHTS, DamagedPhase, RunDirectory
 from leafe_jax.standing import Inputs
 
 PHASES = {
@@ -161,6 +163,39 @@ def test_weights_that_nobody_reads_are_not_read_to_be_compared(weighty):
   change(weighty.path / 'distill/leafe' / WEIGHTS / 'tokens')
   assert standing.left(weighty, PHASES) == []
   assert weighty.phase('distill/leafe').faults(weights=True)
+
+
+@pytest.fixture(name='shown')
+def _shown(finished) -> pathlib.Path:
+  """One of two groups of a finished phase, which nothing of the run reads."""
+  place = finished.path / SHOWN / 'distill/leafe'
+  place.mkdir(parents=True)
+  for name in ('episodes_0001.jsonl', 'episodes_0002.jsonl'):
+    (place / name).write_text(f'x of {name}')
+  finished.phase('distill/leafe').complete({'wall_s': 1.0}, [place])
+  return place / 'episodes_0002.jsonl'
+
+
+@pytest.mark.parametrize('damage', [change, cut, lose])
+def test_of_what_is_shown_alone_a_damage_is_named_and_nothing_is_trained_again(
+    finished, shown, damage
+):
+  before = shown.read_text()
+  assert standing.left(finished, PHASES) == []
+  damage(shown)
+  with pytest.raises(DamagedPhase, match=r'/one/groups/distill/leafe/episodes_0002'):
+    standing.left(finished, PHASES)
+  shown.write_text(before)
+  assert standing.left(finished, PHASES) == []
+
+
+def test_what_is_shown_alone_may_be_deleted(finished, shown):
+  shutil.rmtree(shown.parent)
+  assert standing.left(finished, PHASES) == []
+  (finished.path / 'distill/leafe/data/x').unlink()
+  assert standing.left(finished, PHASES) == ['distill/leafe']
+  write(finished, 'distill/leafe')
+  assert standing.left(finished, PHASES) == []
 
 
 def test_a_changed_digit_of_a_result_is_found(finished):

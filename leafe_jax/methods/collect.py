@@ -26,6 +26,7 @@ from leafe_jax.rollout.explore import explore
 from leafe_jax.rollout.grow import Limits
 from leafe_jax.rollout.journal import discard, journaled
 from leafe_jax.rollout.ledger import total
+from leafe_jax.rundir import SHOWN
 from leafe_jax.tree import Tree
 
 T = TypeVar('T')
@@ -135,8 +136,8 @@ def show_group(
 ) -> None:
   """Writes one group of a step of online training, for whoever looks.
 
-  The first whose episodes came out differently, or the first. It belongs to no
-  phase: nothing of a run reads it, and a run that goes on keeps what is there.
+  The first whose episodes came out differently, or the first. It is sealed with its
+  phase, but nothing of a run reads it, and a run that goes on keeps what is there.
 
   Args:
     root: of the run.
@@ -147,7 +148,7 @@ def show_group(
   telling = (g for g in groups if len({node.score for node in g.nodes}) > 1)
   shown = next(telling, groups[0] if groups else None)
   if shown is not None and hosts.is_first():
-    place = root / 'groups' / name
+    place = root / SHOWN / name
     place.mkdir(parents=True, exist_ok=True)
     save_trees(place / f'episodes_{step:04d}.jsonl', [shown])
 

@@ -47,11 +47,6 @@ def checkpoint(tmp_path_factory):
   with torch.no_grad():
     for parameter in reference.parameters():
       parameter.add_(0.1 * torch.randn_like(parameter))
-    # Where fading is strong, torch subtracts large sums: its own gradient of A_log is
-    # up to 3e-5 from that of float64 in one layer, and ours 2e-7.
-    for name, parameter in reference.named_parameters():
-      if name.endswith('A_log'):
-        parameter.uniform_(-4, -1)
   directory = tmp_path_factory.mktemp('qwen3_5')
   reference.save_pretrained(directory)
   return directory
@@ -67,6 +62,7 @@ def load(directory):
 
 
 def test_logits_decoding_loss_and_gradients_equal_those_of_transformers(checkpoint):
+  """Also of heads that fade at once: A_log is as transformers draws it."""
   parity = check_parity.compare(str(checkpoint), length=33)
   assert parity.same_greedy
   assert parity.logits < 2e-4

@@ -67,10 +67,8 @@ def _checkpoint(tmp_path_factory):
   config = transformers.Qwen3_5MoeTextConfig(**SHAPE)
   reference = transformers.Qwen3_5MoeForCausalLM(config)
   with torch.no_grad():
-    for name, parameter in reference.named_parameters():
+    for parameter in reference.parameters():
       parameter.add_(0.1 * torch.randn_like(parameter))
-      if name.endswith('A_log'):  # mild fading, see test_qwen3_5
-        parameter.uniform_(-4, -1)
   root = tmp_path_factory.mktemp('qwen3_5_moe')
   reference.save_pretrained(root / 'apart')
   reference.save_pretrained(root / 'fused', save_original_format=False)
@@ -83,6 +81,7 @@ def load(directory, mesh):
 
 
 def test_logits_decoding_loss_and_gradients_equal_those_of_transformers(checkpoint):
+  """Also of heads that fade at once: A_log is as transformers draws it."""
   parity = check_parity.compare(str(checkpoint / 'apart'), length=33)
   assert parity.same_greedy
   assert parity.logits < 2e-4

@@ -26,9 +26,9 @@ from leafe_jax.policy.weights import weight_table
 
 # Beginnings of the names of tensors: of a text part, as transformers 5 and as older
 # versions have it, and of the same model without the rest.
-_HELD = 'model.language_model.'
+_WITHIN = ('model.language_model.', 'language_model.')
 _TEXT_PART: Mapping[str, str] = {
-    _HELD: 'model.',
+    'model.language_model.': 'model.',
     'language_model.model.': 'model.',
     'language_model.lm_head.': 'lm_head.',
     'lm_head.': 'lm_head.',
@@ -118,9 +118,10 @@ def _find(
   named = hf_config.value(fields, 'transformers_weights')
   found = hf_files.find(directory, named)
   family = FAMILIES[hf_config.architecture(hf_config.completed(fields))]
-  # A text part that was cut out may have kept its names.
-  cut_out = family.holders and any(name.startswith(_HELD) for name in found)
-  if cut_out or hf_config.is_part(fields):
+  # Names and config.json need not agree: a text part that was cut out may have kept
+  # its names, and one that was saved alone the config of the whole.
+  whole = family.holders or hf_config.is_part(fields)
+  if whole and any(name.startswith(_WITHIN) for name in found):
     return text_tensors(found)
   left_out = family.left_out
   return {name: x for name, x in found.items() if not name.startswith(left_out)}

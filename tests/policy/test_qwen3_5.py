@@ -132,6 +132,24 @@ def test_a_text_part_that_was_cut_out_may_keep_its_names(checkpoint, tmp_path):
     np.testing.assert_array_equal(weight, found[name])
 
 
+def test_a_text_part_that_was_saved_alone_may_keep_the_config_of_the_whole(
+    checkpoint, tmp_path
+):
+  """As tools that quantise or merge write it, and transformers reads it."""
+  shape, params = load(checkpoint)
+  fields = json.loads((checkpoint / 'config.json').read_text())
+  (tmp_path / 'config.json').write_text(json.dumps({
+      'architectures': ['Qwen3_5ForConditionalGeneration'], 'model_type': 'qwen3_5',
+      'text_config': fields, 'vision_config': {'model_type': 'qwen3_5_vision'},
+  }))
+  weights_file = (checkpoint / 'model.safetensors').read_bytes()
+  (tmp_path / 'model.safetensors').write_bytes(weights_file)
+  whole, found = load(tmp_path)
+  assert whole == shape
+  for name, weight in params.items():
+    np.testing.assert_array_equal(weight, found[name])
+
+
 @pytest.mark.parametrize(
     ('changes', 'named'),
     [

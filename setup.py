@@ -82,6 +82,7 @@ setuptools.setup(
         'numpy>=2.0',
         'optax>=0.2.5',
         'orbax-checkpoint>=0.11.30',
+        'packaging>=24',
         'pyyaml>=6',
         'rich>=13',
         'safetensors>=0.5',

@@ -25,7 +25,8 @@
       seed keeps what was taught. Hardware: 2 CPU cores with AVX512_BF16 or AMX,
       12 GiB; planned at the measured speeds for 45 minutes of teaching and 85 for
       the rest. Intel without AMX takes twice as long. Not run to its end yet.
-      :smollm2_debug teaches the same model for two updates and runs GRPO in chats of three turns; the figures mean nothing.
+      :smollm2_debug teaches the same model for two updates and runs GRPO in chats
+      of three turns; the figures mean nothing.
 
     XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 \\
     python -m leafe_jax.main --config=configs/webshop.py:qwen2_5_7b_qlora_gpu1 \\

@@ -15,6 +15,7 @@ No such program was timed. The compiler refuses what does not fit.
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import sys
@@ -23,8 +24,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from absl import flags
+from absl import flags, logging
 from jax.experimental import topologies
+from packaging.requirements import Requirement
 
 from leafe_jax import command_line
 from leafe_jax.planning import chips, flops, hlo, programs
@@ -132,6 +134,7 @@ def topology_devices(name: str) -> Sequence[Any]:
     import libtpu  # noqa: F401
   except ImportError as error:
     raise ImportError("no libtpu here; pip install 'leafe_jax[tpu]'") from error
+  _warn_of_release(importlib.metadata.version('libtpu'))
   # Before libtpu loads: there is no metadata server to ask, and its lock is
   # for processes that share a TPU.
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
@@ -140,6 +143,20 @@ def topology_devices(name: str) -> Sequence[Any]:
     return topologies.get_topology_desc(platform='tpu', topology_name=name).devices
   except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
     raise ValueError(f'topology {name!r}: {error}') from error
+
+
+def _warn_of_release(found: str) -> None:
+  """Says that libtpu is not of the releases that this jax was made for.
+
+  It may compile what jaxlib cannot read, and fail with INTERNAL for programs that fit.
+  """
+  for wanted in map(Requirement, importlib.metadata.requires('jax') or []):
+    if wanted.name == 'libtpu' and found not in wanted.specifier:
+      logging.warning(
+          'libtpu %s beside jax %s, which asks for libtpu%s: programs that fit may '
+          "be refused (pip install 'leafe_jax[tpu]')",
+          found, jax.__version__, wanted.specifier,
+      )
 
 
 def define_flags() -> None:

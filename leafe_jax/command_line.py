@@ -22,7 +22,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from leafe_jax import buckets, files, neighbours, open_options, settings
-from leafe_jax.rundir import RunStopped
+from leafe_jax.endings import RunStopped
 
 flags.disclaim_key_flags()  # flags that are defined here belong to who asks for them
 

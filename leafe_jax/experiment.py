@@ -21,6 +21,7 @@ from absl import logging
 
 from leafe_jax import heartbeat, hosts, standing, stops
 from leafe_jax.config import Experiment
+from leafe_jax.endings import EarlyEnd, RunStopped
 from leafe_jax.learner.update import NonFiniteLoss
 from leafe_jax.methods import outlook, phases
 from leafe_jax.methods.arms import TUNED_READS, Phase, phases_needed
@@ -36,7 +37,7 @@ from leafe_jax.planning import memory
 from leafe_jax.planning.jobs import Job
 from leafe_jax.planning.programs import Target
 from leafe_jax.policy import lora
-from leafe_jax.rundir import SHOWN, EarlyEnd, RunDirectory, RunStopped
+from leafe_jax.rundir import SHOWN, RunDirectory
 from leafe_jax.sampler import NonFiniteLogits
 from leafe_jax.tracking.choice import BOARD, Choice
 from leafe_jax.tracking.opening import opened

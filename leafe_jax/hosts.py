@@ -33,7 +33,7 @@ from jax._src import distributed
 from jax.experimental import multihost_utils
 
 from leafe_jax import buckets
-from leafe_jax.rundir import RunStopped
+from leafe_jax.endings import RunStopped
 
 T = TypeVar('T')
 

@@ -16,8 +16,9 @@ from ml_collections import config_flags
 from leafe_jax import buckets, claims, command_line, launch, settings, standing, usage
 from leafe_jax.command_line import EXIT_STOPPED, EXIT_USAGE, HELP, UsageError
 from leafe_jax.config import Experiment
+from leafe_jax.endings import RunStopped, WorkdirBusy
 from leafe_jax.files import DamagedFile
-from leafe_jax.rundir import RunDirectory, RunStopped, WorkdirBusy
+from leafe_jax.rundir import RunDirectory
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -33,33 +33,13 @@ from typing import Any, TextIO
 from absl import logging
 
 from leafe_jax import buckets, seals
+from leafe_jax.endings import RunStopped, WorkdirBusy
 from leafe_jax.files import read_object, remove, remove_partial, write_atomic
 
 DONE = 'DONE.json'
 SHOWN = 'groups'  # the directory of episodes for readers alone, a part for each phase
 TRACKERS = 'trackers'  # the directory of what trackers keep, which makes no run
 WEIGHTS = 'params'  # the directory of a phase's weights, which is sealed by itself
-
-
-class WorkdirBusy(RuntimeError):
-  """Another process works in the directory."""
-
-
-class RunStopped(RuntimeError):
-  """The run cannot go on; the message says why and what can be done.
-
-  Attributes:
-    exit_code: of the process.
-  """
-
-  exit_code = 1
-
-
-class EarlyEnd(RunStopped):
-  """A run found out that its later phases have nothing to work on.
-
-  That is a result, which its report tells; the run can go on after a change.
-  """
 
 
 class RunDirectory:

@@ -18,7 +18,7 @@ import time
 import jax
 
 from leafe_jax import hosts
-from leafe_jax.rundir import RunStopped
+from leafe_jax.endings import RunStopped
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 

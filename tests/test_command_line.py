@@ -16,8 +16,9 @@ import pytest
 from absl import flags, logging
 
 from leafe_jax import claims, command_line, files, hosts, launch, main, settings
+from leafe_jax.endings import RunStopped
 from leafe_jax.learner.checkpoints import DamagedCheckpoint
-from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.rundir import RunDirectory
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = '--config=configs/webshop.py:debug'

@@ -12,8 +12,9 @@ from configs import custom, pretrained
 from docs.examples import number_guess
 from envs import api, registry
 from leafe_jax import command_line, launch, settings
+from leafe_jax.endings import RunStopped
 from leafe_jax.methods.run import Run
-from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.rundir import RunDirectory
 from tools import targets
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from leafe_jax import hosts
+from leafe_jax.endings import RunStopped
 from leafe_jax.learner import checkpoints
-from leafe_jax.rundir import RunStopped
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Every phase with few programs: compiling is most of the time, and each process

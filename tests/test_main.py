@@ -14,7 +14,8 @@ from absl import flags, logging
 
 from configs import webshop
 from leafe_jax import claims, launch, settings
-from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.endings import RunStopped
+from leafe_jax.rundir import RunDirectory
 from leafe_jax.standing import WHOLE_RUN, Inputs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -36,6 +36,7 @@ from envs import api, registry
 from leafe_jax import buckets, command_line, settings
 from leafe_jax.command_line import printable
 from leafe_jax.config import Env, Experiment, Explore, Policy, Sampler
+from leafe_jax.endings import RunStopped
 from leafe_jax.methods.run import Run
 from leafe_jax.policy import huggingface
 from leafe_jax.rollout.crew import Crew
@@ -43,7 +44,7 @@ from leafe_jax.rollout.episode import Decision, Episode, Player, Start
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.play import open_episodes, take_actions, turn_request
 from leafe_jax.rollout.reflect import Question, reflect
-from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.rundir import RunDirectory
 from leafe_jax.sampler import NonFiniteLogits, Rules, Sample
 from leafe_jax.tree import Node, Reflection, Turn
 from tools import export_hf

@@ -23,12 +23,13 @@ from absl import flags
 
 from leafe_jax import buckets, command_line, settings
 from leafe_jax.config import Experiment, Mesh
+from leafe_jax.endings import RunStopped
 from leafe_jax.evaluation import model_card
 from leafe_jax.evaluation.model_card import BadCard
 from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.methods.run import Run, imported
 from leafe_jax.policy import hf_export, hf_files, huggingface, lora, model
-from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.rundir import RunDirectory
 from tools import cards
 
 

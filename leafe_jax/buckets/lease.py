@@ -25,7 +25,7 @@ from typing import Any
 from absl import logging
 
 from leafe_jax.buckets.store import BucketError, Conflict, Store
-from leafe_jax.rundir import WorkdirBusy
+from leafe_jax.endings import WorkdirBusy
 
 NAME = '.lock.json'
 SECONDS = 60.0

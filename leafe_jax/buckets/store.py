@@ -20,8 +20,8 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 from absl import logging
 
 from leafe_jax.buckets import SCHEME
+from leafe_jax.endings import RunStopped
 from leafe_jax.files import PARTIAL, replace
-from leafe_jax.rundir import RunStopped
 
 T = TypeVar('T')
 

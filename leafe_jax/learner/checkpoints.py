@@ -23,7 +23,7 @@ from absl import logging
 from jax.sharding import SingleDeviceSharding
 
 from leafe_jax import buckets, hosts, seals
-from leafe_jax.rundir import RunStopped
+from leafe_jax.endings import RunStopped
 
 
 class DamagedCheckpoint(RunStopped, ValueError):

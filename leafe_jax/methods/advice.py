@@ -13,13 +13,13 @@ import random
 from collections.abc import Iterator
 
 from leafe_jax import hosts
+from leafe_jax.endings import RunStopped
 from leafe_jax.experience import dataset, examples
 from leafe_jax.methods.arms import BASE, BETA, TRAIN_READS, WORLD_READS, Arm, Phase
 from leafe_jax.methods.demonstrations import Demonstrator, Writer
 from leafe_jax.methods.effort import distilling
 from leafe_jax.methods.leafe import distill_on
 from leafe_jax.methods.run import Run
-from leafe_jax.rundir import RunStopped
 
 
 def distill(run: Run, directory: pathlib.Path) -> dict:

@@ -19,9 +19,9 @@ from absl import logging
 from envs import api
 from leafe_jax import stops
 from leafe_jax.config import WarmStart
+from leafe_jax.endings import RunStopped
 from leafe_jax.experience import examples
 from leafe_jax.rollout.episode import attempt
-from leafe_jax.rundir import RunStopped
 from leafe_jax.text.transcript import Transcript, UnknownWords
 
 T = TypeVar('T')

@@ -18,6 +18,7 @@ import numpy as np
 
 from leafe_jax import hosts
 from leafe_jax.config import Dpo, Experiment
+from leafe_jax.endings import EarlyEnd
 from leafe_jax.experience import build, dataset, pipeline, preferences
 from leafe_jax.learner.dpo import preference_loss, reference_logprobs
 from leafe_jax.learner.scoring import Scorer
@@ -30,7 +31,6 @@ from leafe_jax.methods.run import Run
 from leafe_jax.methods.training import optimise
 from leafe_jax.methods.tuning import tuned
 from leafe_jax.planning import jobs
-from leafe_jax.rundir import EarlyEnd
 
 
 def settings(config: Experiment) -> Dpo:

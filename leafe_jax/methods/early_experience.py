@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 
 from leafe_jax import hosts, stops
 from leafe_jax.config import Experiment
+from leafe_jax.endings import EarlyEnd, RunStopped
 from leafe_jax.experience import dataset, foresight
 from leafe_jax.experience.examples import Example
 from leafe_jax.methods import lengths, stage1
@@ -46,7 +47,6 @@ from leafe_jax.progress import Progress
 from leafe_jax.rollout.alternatives import Expert, propose
 from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.ledger import total
-from leafe_jax.rundir import EarlyEnd, RunStopped
 from leafe_jax.sampler import Rules
 from leafe_jax.tree import Tree
 

@@ -20,13 +20,13 @@ from collections.abc import Sequence
 from envs import api
 from leafe_jax import hosts
 from leafe_jax.config import Experiment, Explore, Gate
+from leafe_jax.endings import EarlyEnd
 from leafe_jax.files import write_atomic
 from leafe_jax.learner.metrics import Nowhere
 from leafe_jax.methods import lengths
 from leafe_jax.methods.collect import collect
 from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.grow import Limits
-from leafe_jax.rundir import EarlyEnd
 from leafe_jax.tree import Node, Reflection, Tree, Turn
 
 ATTEMPTS = 2  # episodes of a task: the first, and the branch

@@ -17,6 +17,7 @@ import numpy as np
 from envs import api
 from leafe_jax import hosts
 from leafe_jax.config import Grpo, Retro
+from leafe_jax.endings import RunStopped
 from leafe_jax.files import write_atomic
 from leafe_jax.learner import policy_gradient
 from leafe_jax.learner.losses import Loss
@@ -29,7 +30,6 @@ from leafe_jax.methods.run import Run
 from leafe_jax.methods.words import vectors_of
 from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.ledger import Ledger
-from leafe_jax.rundir import RunStopped
 from leafe_jax.sampler import Rules
 from leafe_jax.text.chat import ChatTranscript
 from leafe_jax.tree import Node, Tree

@@ -15,6 +15,7 @@ from typing import Any
 
 from leafe_jax import hosts
 from leafe_jax.config import Distill, Experience
+from leafe_jax.endings import EarlyEnd
 from leafe_jax.experience import build, dataset
 from leafe_jax.experience.examples import Example
 from leafe_jax.methods import lengths, stage1
@@ -24,7 +25,6 @@ from leafe_jax.methods.effort import distilling
 from leafe_jax.methods.run import Run
 from leafe_jax.methods.training import train_on
 from leafe_jax.methods.tuning import tuned
-from leafe_jax.rundir import EarlyEnd
 from leafe_jax.tree import Tree
 
 

@@ -24,6 +24,7 @@ from absl import logging
 from envs import api
 from leafe_jax import stops
 from leafe_jax.config import Grpo
+from leafe_jax.endings import EarlyEnd, RunStopped
 from leafe_jax.experience import pipeline, trajectories
 from leafe_jax.learner import policy_gradient
 from leafe_jax.learner.checkpoints import Checkpoints, save_params
@@ -46,7 +47,6 @@ from leafe_jax.methods.run import Run
 from leafe_jax.progress import Progress
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.samples import play_groups
-from leafe_jax.rundir import EarlyEnd, RunStopped
 from leafe_jax.sampler import Rules
 from leafe_jax.tree import Node, Tree
 

@@ -25,6 +25,7 @@ from absl import logging
 
 from leafe_jax import stops
 from leafe_jax.config import Distill, Experiment
+from leafe_jax.endings import EarlyEnd
 from leafe_jax.experience import build, pipeline, states
 from leafe_jax.experience.examples import Example
 from leafe_jax.learner import optimizers
@@ -51,7 +52,6 @@ from leafe_jax.policy import model
 from leafe_jax.progress import Progress
 from leafe_jax.rollout.fresh import respond
 from leafe_jax.rollout.ledger import Ledger
-from leafe_jax.rundir import EarlyEnd
 from leafe_jax.sampler import Rules
 
 NAME = 'leafe_opd'

@@ -11,8 +11,8 @@ import pathlib
 from collections.abc import Iterator
 
 from leafe_jax import seals
+from leafe_jax.endings import RunStopped
 from leafe_jax.files import DamagedFile
-from leafe_jax.rundir import RunStopped
 
 FILE = 'checkpoint.json'
 _WEIGHTS = '.safetensors'

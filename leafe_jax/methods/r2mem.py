@@ -23,6 +23,7 @@ from absl import logging
 
 from envs import api
 from leafe_jax.config import Experiment
+from leafe_jax.endings import RunStopped
 from leafe_jax.evaluation.memories import Remembered
 from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.memory.banks import (
@@ -42,7 +43,6 @@ from leafe_jax.progress import Progress
 from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.samples import play_groups
-from leafe_jax.rundir import RunStopped
 from leafe_jax.sampler import Rules
 from leafe_jax.text.chat import ChatTranscript
 

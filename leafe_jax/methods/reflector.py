@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from envs import api
 from leafe_jax.config import Jerp
+from leafe_jax.endings import RunStopped
 from leafe_jax.memory import rules as rules_lib
 from leafe_jax.memory.rules import Edit, Rule
 from leafe_jax.rollout.answers import CutOff, read_answer
@@ -26,7 +27,6 @@ from leafe_jax.rollout.keys import row_key
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.play import ask
 from leafe_jax.rollout.reflect import OVERLONG
-from leafe_jax.rundir import RunStopped
 from leafe_jax.sampler import Request, Rules, Sample
 from leafe_jax.text import history
 from leafe_jax.text.chat import ChatTranscript

@@ -11,6 +11,7 @@ from typing import Any
 from absl import logging
 
 from leafe_jax import hosts, redaction
+from leafe_jax.endings import RunStopped
 from leafe_jax.evaluation import results as results_lib
 from leafe_jax.evaluation import stage1, tables, tasksets, tokens
 from leafe_jax.evaluation.memories import Remembered
@@ -28,7 +29,6 @@ from leafe_jax.methods.collect import load_trees
 from leafe_jax.methods.phases import discover_name, evaluate_name
 from leafe_jax.methods.run import Run
 from leafe_jax.rollout.ledger import total
-from leafe_jax.rundir import RunStopped
 from leafe_jax.tracking.api import Tracker
 from leafe_jax.tree import Tree
 

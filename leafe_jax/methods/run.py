@@ -18,6 +18,7 @@ from envs.remote.process import Process
 from envs.remote.world import RemoteWorld
 from leafe_jax import buckets, hosts, seals
 from leafe_jax.config import Experiment
+from leafe_jax.endings import RunStopped
 from leafe_jax.files import PARTIAL, replace
 from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.learner.metrics import Writer
@@ -30,7 +31,7 @@ from leafe_jax.policy.model import Params, abstract_params
 from leafe_jax.policy.sharding import make_mesh
 from leafe_jax.rollout.episode import Player, Window
 from leafe_jax.rollout.timing import Clock, Meter
-from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.rundir import RunDirectory
 from leafe_jax.sampler import Sampler, Stats
 from leafe_jax.sampler.state import MAX_STOP_IDS
 from leafe_jax.text import prompts, template

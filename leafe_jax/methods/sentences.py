@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from leafe_jax.endings import RunStopped
 from leafe_jax.files import read_object
-from leafe_jax.rundir import RunStopped
 
 _POOLING, _LENGTH = '1_Pooling/config.json', 'sentence_bert_config.json'
 _DIGITS = 5  # of a cosine: processors differ in the last ones

@@ -14,6 +14,7 @@ from absl import logging
 
 from leafe_jax import hosts
 from leafe_jax.config import Experiment
+from leafe_jax.endings import EarlyEnd
 from leafe_jax.experience import dataset, foresight, states
 from leafe_jax.experience.states import State
 from leafe_jax.methods import early_experience, effort, lengths, stage1
@@ -24,7 +25,6 @@ from leafe_jax.methods.leafe import distill_on
 from leafe_jax.methods.run import Run
 from leafe_jax.rollout.alternatives import propose
 from leafe_jax.rollout.ledger import Ledger
-from leafe_jax.rundir import EarlyEnd
 from leafe_jax.sampler import Rules
 from leafe_jax.tree import Tree
 

@@ -20,6 +20,7 @@ from absl import logging
 
 from leafe_jax import stops
 from leafe_jax.config import Experiment, Grpo
+from leafe_jax.endings import EarlyEnd
 from leafe_jax.experience import pipeline, states
 from leafe_jax.experience.states import State
 from leafe_jax.learner import discriminator as discriminator_lib
@@ -45,7 +46,6 @@ from leafe_jax.progress import Progress
 from leafe_jax.rollout.alternatives import proposed_action
 from leafe_jax.rollout.fresh import respond
 from leafe_jax.rollout.ledger import Ledger
-from leafe_jax.rundir import EarlyEnd
 from leafe_jax.sampler import Sample
 
 

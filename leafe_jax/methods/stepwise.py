@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from leafe_jax import buckets, hosts
+from leafe_jax.endings import RunStopped
 from leafe_jax.files import read_object, write_atomic
-from leafe_jax.rundir import RunStopped
 
 STATE = 'state.json'
 

@@ -17,6 +17,7 @@ from absl import logging
 
 from leafe_jax import hosts, redaction, settings
 from leafe_jax.config import Experiment, Study
+from leafe_jax.endings import EarlyEnd
 from leafe_jax.evaluation import markdown, pooling, strategies, tables
 from leafe_jax.evaluation import results as results_lib
 from leafe_jax.evaluation.report import write_report
@@ -36,7 +37,7 @@ from leafe_jax.methods.reporting import (
 )
 from leafe_jax.methods.run import BASE, IMPORT, Run, is_cold
 from leafe_jax.rollout.ledger import total
-from leafe_jax.rundir import DONE, EarlyEnd, RunDirectory
+from leafe_jax.rundir import DONE, RunDirectory
 from leafe_jax.standing import share
 
 OneRun = Callable[[Experiment, pathlib.Path, str], None]

@@ -13,11 +13,12 @@ import numpy as np
 from absl import logging
 
 from leafe_jax import buckets, hosts
+from leafe_jax.endings import RunStopped
 from leafe_jax.evaluation import results
 from leafe_jax.files import PARTIAL, replace
 from leafe_jax.methods.assess import assess
 from leafe_jax.methods.run import Run
-from leafe_jax.rundir import Phase, RunDirectory, RunStopped
+from leafe_jax.rundir import Phase, RunDirectory
 
 C = TypeVar('C', bound=Any)  # a config section with a learning_rate
 

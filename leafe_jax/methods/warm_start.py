@@ -16,6 +16,7 @@ import jax
 from absl import logging
 
 from leafe_jax import hosts, seals
+from leafe_jax.endings import RunStopped
 from leafe_jax.experience import conversations, dataset
 from leafe_jax.experience.examples import Example
 from leafe_jax.learner.checkpoints import save_params
@@ -25,7 +26,6 @@ from leafe_jax.methods.run import COLD_SEED, IMPORT, Run, is_cold
 from leafe_jax.methods.training import train_on
 from leafe_jax.policy import huggingface
 from leafe_jax.policy.model import init_params
-from leafe_jax.rundir import RunStopped
 from leafe_jax.text.chat import ChatTranscript
 from leafe_jax.text.conversation import Narrator
 from leafe_jax.text.transcript import Transcript

@@ -6,9 +6,9 @@ import functools
 import pathlib
 from collections.abc import Callable, Sequence
 
+from leafe_jax.endings import RunStopped
 from leafe_jax.memory.banks import Vectors
 from leafe_jax.methods.sentences import Encoder, SentenceVectors
-from leafe_jax.rundir import RunStopped
 
 
 def word_vectors() -> Callable[[Sequence[str]], Vectors]:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 from leafe_jax import hosts, redaction, settings
 from leafe_jax.config import Experiment
+from leafe_jax.endings import RunStopped
 from leafe_jax.files import read_object, write_atomic
-from leafe_jax.rundir import TRACKERS, RunStopped
+from leafe_jax.rundir import TRACKERS
 from leafe_jax.tracking.apart import Apart
 from leafe_jax.tracking.api import Everybody, Nobody, Subject, Tracker
 from leafe_jax.tracking.choice import TENSORBOARD, Choice

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from leafe_jax.rundir import WorkdirBusy
+from leafe_jax.endings import WorkdirBusy
 
 
 def _lease(url, lost=None, **options):

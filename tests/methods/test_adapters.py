@@ -9,12 +9,13 @@ import pytest
 from configs import webshop
 from leafe_jax import experiment, settings
 from leafe_jax.config import Policy
+from leafe_jax.endings import RunStopped
 from leafe_jax.experience.examples import Example
 from leafe_jax.learner import checkpoints
 from leafe_jax.methods.run import BASE, Run
 from leafe_jax.methods.training import train_on
 from leafe_jax.policy import lora, model
-from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.rundir import RunDirectory
 from tests import chat_checkpoint
 
 TINY = Policy(

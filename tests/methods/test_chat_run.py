@@ -8,8 +8,9 @@ import pytest
 
 from leafe_jax import settings
 from leafe_jax.config import Env, Experiment, Policy, Sampler
+from leafe_jax.endings import RunStopped
 from leafe_jax.methods.run import Run
-from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.rundir import RunDirectory
 from leafe_jax.tree import Turn
 from tests import chat_checkpoint
 from tests.methods import bandit

@@ -14,10 +14,11 @@ import pytest
 from configs import webshop
 from leafe_jax import command_line, experiment, launch, settings, standing
 from leafe_jax.config import Env, Evaluate, Experiment, Policy, Sampler, WarmStart
+from leafe_jax.endings import RunStopped
 from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.methods.run import BASE, IMPORT, Run
 from leafe_jax.policy import lora
-from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.rundir import RunDirectory
 from tests import chat_checkpoint
 
 SAMPLER = Sampler(

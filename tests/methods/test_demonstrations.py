@@ -8,8 +8,8 @@ import pytest
 
 from envs import registry
 from leafe_jax.config import WarmStart
+from leafe_jax.endings import RunStopped
 from leafe_jax.methods.demonstrations import demonstrate, warm_start_examples
-from leafe_jax.rundir import RunStopped
 from leafe_jax.text.tokenizers import build_word_tokenizer
 from leafe_jax.text.transcript import WordTranscript
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from leafe_jax import config as config_lib
+from leafe_jax.endings import RunStopped
 from leafe_jax.experience import preferences
 from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.learner.scoring import Scorer
 from leafe_jax.methods import collect, dpo, stage1
-from leafe_jax.rundir import RunStopped
 from leafe_jax.tree import Node, Tree, Turn
 from tests.methods import bandit
 

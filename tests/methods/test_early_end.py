@@ -10,12 +10,13 @@ import pytest
 from configs import webshop
 from leafe_jax import experiment, settings
 from leafe_jax.config import Study
+from leafe_jax.endings import EarlyEnd
 from leafe_jax.methods import lengths
 from leafe_jax.methods.arms import Phase
 from leafe_jax.methods.collect import save_trees
 from leafe_jax.methods.effort import Effort
 from leafe_jax.rollout.evaluate import TaskOutcome
-from leafe_jax.rundir import EarlyEnd, RunDirectory
+from leafe_jax.rundir import RunDirectory
 from leafe_jax.tree import Node, Reflection, Tree, Turn
 
 CONFIG = dataclasses.replace(

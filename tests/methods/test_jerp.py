@@ -9,6 +9,7 @@ import pytest
 
 from leafe_jax import stops
 from leafe_jax.config import Evaluate, Jerp
+from leafe_jax.endings import RunStopped
 from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.memory.book import read_book
 from leafe_jax.memory.rules import ADD, Edit, Pool, Rule
@@ -17,7 +18,6 @@ from leafe_jax.methods.phases import evaluations
 from leafe_jax.methods.reflector import Case, Proposal
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.samples import play_groups
-from leafe_jax.rundir import RunStopped
 from leafe_jax.sampler import Rules
 from leafe_jax.text.chat import ChatTranscript
 from leafe_jax.tree import Node, Tree, Turn

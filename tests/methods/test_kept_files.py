@@ -9,11 +9,12 @@ import pytest
 
 from configs import webshop
 from leafe_jax import settings
+from leafe_jax.endings import RunStopped
 from leafe_jax.experience import dataset
 from leafe_jax.experience.examples import Example
 from leafe_jax.methods import collect, origin, warm_start
 from leafe_jax.methods.run import Run
-from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.rundir import RunDirectory
 from leafe_jax.tree import Tree
 
 

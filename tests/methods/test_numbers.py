@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import pytest
 
 from leafe_jax import experiment
+from leafe_jax.endings import RunStopped
 from leafe_jax.learner.checkpoints import load_params, save_params
 from leafe_jax.learner.update import NonFiniteLoss
 from leafe_jax.methods import grpo, stage1
 from leafe_jax.methods.arms import Phase
 from leafe_jax.methods.collect import load_trees
 from leafe_jax.methods.effort import Effort
-from leafe_jax.rundir import RunStopped
 from leafe_jax.text.chat import ChatTranscript
 from leafe_jax.text.tokenizers import known_ids
 from tests.methods import bandit

@@ -12,11 +12,11 @@ import pytest
 from envs import api
 from leafe_jax import stops
 from leafe_jax.config import Grpo
+from leafe_jax.endings import RunStopped
 from leafe_jax.learner import policy_gradient
 from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.learner.policy_update import round_up
 from leafe_jax.methods import grpo, online
-from leafe_jax.rundir import RunStopped
 from leafe_jax.tree import Node, Tree, Turn
 from tests.methods import bandit
 

@@ -10,6 +10,7 @@ import pytest
 
 from envs import api
 from leafe_jax.config import Ace, Evaluate
+from leafe_jax.endings import RunStopped
 from leafe_jax.evaluation.tables import render_tables, trouble_notes
 from leafe_jax.memory.playbook import Playbook
 from leafe_jax.memory.rules import ADD, Edit
@@ -21,7 +22,6 @@ from leafe_jax.methods.reflector import Case
 from leafe_jax.methods.reporting import collect_results, report, transcripts_of
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.samples import play_groups
-from leafe_jax.rundir import RunStopped
 from leafe_jax.sampler import Rules
 from leafe_jax.tree import Tree
 from tests.methods import bandit

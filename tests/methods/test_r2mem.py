@@ -12,13 +12,14 @@ from envs import api
 from envs.vectors import WordVectors
 from leafe_jax import config as config_lib
 from leafe_jax.config import R2Mem
+from leafe_jax.endings import RunStopped
 from leafe_jax.memory.banks import PLANNING, REFLECTION, TURNS, Banks
 from leafe_jax.methods import r2mem, r2mem_judge
 from leafe_jax.methods.r2mem_judge import Court
 from leafe_jax.methods.run import Run
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.samples import play_groups
-from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.rundir import RunDirectory
 from leafe_jax.sampler import Rules
 from leafe_jax.text.chat import ChatTranscript
 from tests.methods import bandit

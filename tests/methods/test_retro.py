@@ -16,6 +16,7 @@ from envs import api
 from leafe_jax import config as config_lib
 from leafe_jax import stops
 from leafe_jax.config import Grpo, Retro
+from leafe_jax.endings import RunStopped
 from leafe_jax.experience import examples
 from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.methods import hindsight as hindsight_lib
@@ -25,7 +26,6 @@ from leafe_jax.methods.retro_reflect import Case, Hindsight, Judgement
 from leafe_jax.methods.run import BASE
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.samples import play_groups
-from leafe_jax.rundir import RunStopped
 from leafe_jax.text import tokenizers as tok
 from leafe_jax.tree import Tree
 from tests.methods import bandit, taught_bandit

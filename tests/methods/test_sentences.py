@@ -15,8 +15,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from leafe_jax.endings import RunStopped
 from leafe_jax.methods.sentences import Encoder, SentenceVectors
-from leafe_jax.rundir import RunStopped
 
 WORDS = ['[PAD]', '[UNK]', 'buy', 'a', 'red', 'blue', 'shirt', 'hose']
 

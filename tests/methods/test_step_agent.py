@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from leafe_jax import config as config_lib
+from leafe_jax.endings import EarlyEnd
 from leafe_jax.experience import dataset, states
 from leafe_jax.learner.checkpoints import load_params
 from leafe_jax.methods import collect, step_agent, step_experts, step_inverse
 from leafe_jax.methods.run import BASE
-from leafe_jax.rundir import EarlyEnd
 from leafe_jax.sampler import Sample
 from leafe_jax.tree import Tree
 from tests.methods import bandit, taught_bandit

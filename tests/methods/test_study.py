@@ -7,12 +7,13 @@ import pytest
 
 from configs import webshop
 from leafe_jax import settings
+from leafe_jax.endings import RunStopped
 from leafe_jax.methods import study
 from leafe_jax.methods.run import Run
 from leafe_jax.methods.tuning import tuned
 from leafe_jax.rollout.evaluate import TaskOutcome
 from leafe_jax.rollout.ledger import Ledger
-from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.rundir import RunDirectory
 
 TASKS = ('a', 'b', 'c')
 

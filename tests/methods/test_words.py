@@ -6,8 +6,8 @@ import sys
 import pytest
 
 import envs
+from leafe_jax.endings import RunStopped
 from leafe_jax.methods.words import word_vectors
-from leafe_jax.rundir import RunStopped
 
 
 def test_a_missing_package_is_named_when_a_memory_is_made(monkeypatch):

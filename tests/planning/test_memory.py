@@ -9,10 +9,11 @@ import pytest
 from configs import codecontests, pretrained, sokoban, webshop
 from leafe_jax import config as config_lib
 from leafe_jax import experiment, settings
+from leafe_jax.endings import RunStopped
 from leafe_jax.methods.run import Run
 from leafe_jax.planning import estimates, jobs, memory, programs
 from leafe_jax.policy import layers, sharding
-from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.rundir import RunDirectory
 from leafe_jax.sampler import windows
 from tools import targets
 

@@ -10,11 +10,12 @@ import pytest
 
 from envs import api
 from leafe_jax.config import Experiment
+from leafe_jax.endings import RunStopped
 from leafe_jax.methods.demonstrations import MAX_BROKEN, Demonstrator, demonstrate
 from leafe_jax.methods.run import Run
 from leafe_jax.rollout.explore import explore
 from leafe_jax.rollout.grow import Limits
-from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.rundir import RunDirectory
 from tests.rollout import corridor
 from tests.rollout.test_explore import CONFIG, opens_too_early
 

@@ -11,6 +11,7 @@ from envs import api
 from envs.remote.process import Process
 from envs.remote.world import RemoteWorld
 from leafe_jax.config import Env, Experiment, Explore
+from leafe_jax.endings import RunStopped
 from leafe_jax.experiment import phase_inputs
 from leafe_jax.methods.run import Run
 from leafe_jax.rollout import crew as crew_lib
@@ -19,7 +20,7 @@ from leafe_jax.rollout.evaluate import evaluate
 from leafe_jax.rollout.explore import explore
 from leafe_jax.rollout.grow import Limits
 from leafe_jax.rollout.timing import Clock
-from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.rundir import RunDirectory
 from leafe_jax.sampler import Rules
 from leafe_jax.settings import ConfigError, from_config_dict
 from tests.fragile_worlds import Fragile

@@ -15,7 +15,8 @@ from absl import logging
 
 from leafe_jax import hosts, redaction
 from leafe_jax.config import Env, Experiment
-from leafe_jax.rundir import RunDirectory, RunStopped
+from leafe_jax.endings import RunStopped
+from leafe_jax.rundir import RunDirectory
 from leafe_jax.stops import Stopped
 from leafe_jax.tracking import choice, opening
 from leafe_jax.tracking.apart import Apart

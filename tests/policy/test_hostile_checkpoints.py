@@ -12,17 +12,34 @@ import numpy as np
 import pytest
 
 from configs import webshop
-from leafe_jax import settings
+from leafe_jax import rundir, settings
 from leafe_jax.config import Experiment, Mesh, Policy
 from leafe_jax.endings import RunStopped
 from leafe_jax.methods.run import Run
 from leafe_jax.methods.warm_start import import_checkpoint
 from leafe_jax.policy import hf_files, huggingface, model, sharding
-from leafe_jax.rundir import RunDirectory
 from tests.policy.damage import (
-    FIRST, INDEX, LEADS_OUT, POINTER, SCALED, VOCAB, adapter, beside, both, content,
-    cut, drop, edit, head, links, make, old_shards, only, set_map, tensors,
-)  # fmt: skip
+  FIRST,
+  INDEX,
+  LEADS_OUT,
+  POINTER,
+  SCALED,
+  VOCAB,
+  adapter,
+  beside,
+  both,
+  content,
+  cut,
+  drop,
+  edit,
+  head,
+  links,
+  make,
+  old_shards,
+  only,
+  set_map,
+  tensors,
+)
 from tests.text.chat_tokenizers import CHATML, make_tokenizer
 from tools import check_parity, import_hf, targets
 
@@ -296,7 +313,7 @@ def _run(directory: pathlib.Path, checkpoint: pathlib.Path, **policy: object) ->
           base.policy, checkpoint=str(checkpoint), **{'max_length': 64, **policy}
       ),
   )
-  return Run(config, RunDirectory(directory), settings.sha256(config))
+  return Run(config, rundir.RunDirectory(directory), settings.sha256(config))
 
 
 def _with_tokenizer(directory: pathlib.Path, vocab_size: int) -> pathlib.Path:

@@ -41,7 +41,8 @@ ARROWS = {
     'tracking': (),
 }
 PLAIN = (
-    'buckets', 'config', 'files', 'hosts', 'progress', 'redaction', 'rundir', 'seals',
+    'buckets', 'config', 'endings', 'files', 'hosts', 'progress', 'redaction', 'rundir',
+    'seals',
     'settings',
     'stops', 'tree',
 )  # fmt: skip

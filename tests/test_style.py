@@ -43,7 +43,7 @@ ARROWS = {
 PLAIN = (
     'buckets', 'config', 'files', 'hosts', 'progress', 'redaction', 'rundir', 'seals',
     'settings',
-    'stops', 'tree',
+    'stops', 'token_ids', 'tree',
 )  # fmt: skip
 
 SOURCES = sorted(

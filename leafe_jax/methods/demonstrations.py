@@ -20,7 +20,7 @@ from envs import api
 from leafe_jax import stops
 from leafe_jax.config import WarmStart
 from leafe_jax.experience import examples
-from leafe_jax.rollout.episode import attempt
+from leafe_jax.rollout.outcome import attempt
 from leafe_jax.rundir import RunStopped
 from leafe_jax.text.transcript import Transcript, UnknownWords
 

@@ -69,6 +69,13 @@ def journal_path(directory: pathlib.Path, number: int) -> pathlib.Path:
   return directory / f'journal_{number:04d}.jsonl'
 
 
+def discard_before(directory: pathlib.Path, number: int) -> None:
+  """Removes the journals of the waves, or steps, before one."""
+  for path in directory.glob('journal_*.jsonl'):
+    if int(path.stem.partition('_')[2]) < number:
+      discard(path)
+
+
 def load_trees(directory: pathlib.Path, wave: str = '*') -> list[Tree]:
   """All trees of a finished phase, or of a wave, in the order of their tasks.
 

@@ -19,13 +19,12 @@ from typing import Any
 from absl import logging
 
 from envs import api
-from leafe_jax import hosts
 from leafe_jax.config import Ace, Experiment
 from leafe_jax.evaluation.memories import Remembered
 from leafe_jax.memory.playbook import Playbook
 from leafe_jax.methods import ace_roles, effort, stepwise
 from leafe_jax.methods.arms import ASK_READS, BASE, PLAY_READS, Arm, Phase
-from leafe_jax.methods.collect import discard_before, journal_path
+from leafe_jax.methods.collect import journal_path
 from leafe_jax.methods.effort import Effort
 from leafe_jax.methods.run import Run
 from leafe_jax.progress import Progress
@@ -105,8 +104,7 @@ class Adaptation:
         'step': self._step, 'applied': self._applied, 'shown': self.shown,
         'ledger': self._ledger.as_dict(), 'playbook': self.book.to_json(),
     }  # fmt: skip
-    stepwise.save(self._directory, state)
-    hosts.first(functools.partial(discard_before, self._directory, self._step + 1))
+    stepwise.save(self._directory, state, self._step)
 
   def _load(self, state: dict[str, Any]) -> None:
     logging.info('ace: going on after step %d', state['step'])

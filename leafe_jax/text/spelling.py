@@ -16,6 +16,7 @@ import transformers
 
 from leafe_jax.text import thoughts
 from leafe_jax.text.tokenizers import Tokenizer
+from leafe_jax.token_ids import shared
 
 # What may stand before a text that shall get no blank of its own; the last one is
 # nothing, behind which it gets one.

@@ -312,8 +312,7 @@ class Scheduler:
         self._requeue(job)
         continue
       drawn, logprobs, count, stopped, *routes = next(lists)
-      tokens = shared(drawn[:count])
-      decoded = count
+      tokens, decoded = shared(drawn[:count]), count
       if row.rules.stop_strings:
         end = self._end_of_text(job, tokens)
         count, stopped = (count, stopped) if end is None else (end, True)

@@ -5,6 +5,7 @@ CONFIG ?= configs/webshop.py
 WORKDIR ?= runs/webshop
 ARGS ?=
 PYTHONS ?= python3.11 python3.12 python3.13
+SEED ?= 0
 # Two test processes, each with one XLA thread (tests/conftest.py): best on 2 cores.
 TEST_WORKERS ?= 2
 
@@ -16,7 +17,7 @@ OPTIONAL := $(VENV)/.optional
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help run model test matrix docs lint format clean install
+.PHONY: help run model test soak matrix docs lint format clean install
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -34,6 +35,10 @@ models/smollm2/config.json: $(STAMP)
 
 test: $(STAMP) $(OPTIONAL) ## all tests; ARGS go to pytest
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(ARGS)
+
+soak: $(STAMP) ## a small run under each kind of fault once, some minutes; SEED chooses the draws
+	$(BIN)/python -m tools.soak --config=tools/soak/small.py --rounds=1 --seed=$(SEED) \
+		--out=runs/soak_$(SEED) $(ARGS)
 
 matrix: ## all tests with each Python of PYTHONS that is at hand; ARGS go to pytest
 	PYTHONS="$(PYTHONS)" .ci/matrix $(ARGS)

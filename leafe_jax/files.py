@@ -12,7 +12,7 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from absl import logging
@@ -39,24 +39,32 @@ def is_url(place: str | os.PathLike[str]) -> bool:
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
   """Writes a file so that a reader, or a restart, sees all of it or none."""
+  write_pieces(path, [content.encode() if isinstance(content, str) else content])
+
+
+def write_pieces(path: str | os.PathLike[str], pieces: Iterable[bytes]) -> None:
+  """As `write_atomic`, of a file that need not be in memory as a whole."""
   path = pathlib.Path(path)
   partial = path.with_name(f'{path.name}.{os.getpid()}{PARTIAL}')
-  data = content.encode() if isinstance(content, str) else content
   with open(partial, 'wb') as file:
-    file.write(data)
+    for piece in pieces:
+      file.write(piece)
     file.flush()
     os.fsync(file.fileno())
   replace(partial, path)
 
 
-def read_lines(path: str | os.PathLike[str]) -> list[str]:
-  """The lines of a JSON-lines file, without those that are empty.
+def read_lines(path: str | os.PathLike[str]) -> Iterator[str]:
+  """The lines of a JSON-lines file, one by one, without those that are empty.
 
   They end at a line feed alone: JSON may hold other characters that Python's
   splitlines takes for ends, and web pages do.
   """
-  text = pathlib.Path(path).read_bytes().decode('utf-8')
-  return [line for line in text.split('\n') if line.strip()]
+  with open(path, 'rb') as file:
+    for line in file:  # of bytes: cut at line feeds
+      text = line.decode('utf-8').removesuffix('\n')
+      if text.strip():
+        yield text
 
 
 class DamagedFile(ValueError):
@@ -72,17 +80,24 @@ def read_records(
     OSError: it cannot be opened.
     DamagedFile: names the first line that is not what was written.
   """
-  found = []
+  return list(stream_records(path, make))
+
+
+def stream_records(
+    path: str | os.PathLike[str], make: Callable[[Any], T]
+) -> Iterator[T]:
+  """As `read_records`, one by one."""
+  number = 1
   try:
     for line in read_lines(path):
-      found.append(make(json.loads(line)))
+      yield make(json.loads(line))
+      number += 1
   except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
     reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
     raise DamagedFile(
-        f'{path}, line {len(found) + 1}: not what was written, or cut short '
+        f'{path}, line {number}: not what was written, or cut short '
         f'({reason}); remove it, and the run of that directory makes it again'
     ) from error
-  return found
 
 
 def replace(partial: pathlib.Path, path: pathlib.Path) -> None:

@@ -1,9 +1,9 @@
 """Several processes, usually one a host, that make up one run.
 
-All of them run the same program over one mesh of all their devices: they keep
+All of them run the same program over one mesh of all their devices: they grow
 the same trees, ask for the same samples in the same order and take the same
-updates. What is divided is what happens on hosts: environments
-(`leafe_jax.rollout.crew`), files of experience, shards of checkpoints. What
+updates. What is divided is what happens on hosts: environments and what is kept of
+turns (`leafe_jax.rollout.crew`), files of experience, shards of checkpoints. What
 belongs to the run as a whole (its directory, progress, reports) is process 0's.
 
 One process alone is a run of one: every function here then does its work on

@@ -18,7 +18,10 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from leafe_jax.token_ids import shared
+
 SCHEMA_VERSION = 1
+_TOKENS = ('prompt_ids', 'opener_ids', 'hint_ids', 'response_ids')
 
 
 @dataclasses.dataclass
@@ -70,6 +73,17 @@ class Turn:
   def cut_off(self) -> bool:
     """Whether the token limit ended the response, so that it says nothing."""
     return (self.error or '').startswith('CutOff')
+
+
+class _Elsewhere:
+  """A turn that another process keeps: it counts, and holds nothing.
+
+  Whoever asks for more than how many there are gets an AttributeError, and `to_json`
+  a TypeError, so that no half of a tree is taken for a whole one.
+  """
+
+
+ELSEWHERE: Any = _Elsewhere()
 
 
 def segments(turns: Iterable[Turn]) -> list[list[Turn]]:
@@ -224,6 +238,13 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _node_from_dict(record: dict[str, Any]) -> Node:
-  record['turns'] = [Turn(**turn) for turn in record['turns']]
+  record['turns'] = [_turn_from_dict(turn) for turn in record['turns']]
   record['reflections'] = [Reflection(**r) for r in record['reflections']]
   return Node(**record)
+
+
+def _turn_from_dict(record: dict[str, Any]) -> Turn:
+  for name in _TOKENS:
+    if name in record:
+      record[name] = shared(record[name])
+  return Turn(**record)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import hypothesis
+import pytest
 from hypothesis import strategies as st
 
 from leafe_jax import files
@@ -40,3 +41,15 @@ def test_outcomes_come_back_whatever_their_tasks_are_called(name, tmp_path_facto
   line = json.dumps(dataclasses.asdict(outcome), ensure_ascii=False)
   files.write_atomic(directory / 'wave_0000.jsonl', line + '\n')
   assert load_outcomes(directory) == [outcome]
+
+
+def test_records_are_read_as_they_are_asked_for(tmp_path):
+  path = tmp_path / 'lines.jsonl'
+  files.write_pieces(path, (f'{number}\n\n'.encode() for number in range(3)))
+  with open(path, 'ab') as file:
+    file.write(b'{"cut": ')
+  found = files.stream_records(path, str)
+  assert [next(found) for _ in range(3)] == ['0', '1', '2']
+  with pytest.raises(files.DamagedFile, match='line 4: not what was written'):
+    next(found)
+  assert not list(tmp_path.glob('*.partial'))

@@ -13,7 +13,7 @@ import pytest
 
 from leafe_jax.config import Env, Experiment, Explore, Policy, Sampler
 from leafe_jax.learner.metrics import Nowhere
-from leafe_jax.methods.collect import collect
+from leafe_jax.methods.collect import collect, load_trees
 from leafe_jax.methods.run import Run
 from leafe_jax.policy import huggingface
 from leafe_jax.rollout.grow import Limits
@@ -63,10 +63,11 @@ def test_an_episode_of_a_text_view_is_played_and_reflected_on(
 ):
   config = dataclasses.replace(CONFIG, env=Env(name, options, horizon=1))
   run = Run(config, RunDirectory(tmp_path), 'hash')
-  [tree] = collect(
+  collect(
       'played', tmp_path, run.player(params, 0), run.tasks('train')[:1],
       config.explore, lambda task: Limits(2, 0), 1, Nowhere(),
   )  # fmt: skip
+  [tree] = load_trees(tmp_path)
   node = tree.nodes[0]
   [turn] = node.turns
   assert turn.response and node.ended_by == 'horizon'

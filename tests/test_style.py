@@ -44,7 +44,7 @@ PLAIN = (
     'buckets', 'config', 'endings', 'files', 'hosts', 'progress', 'redaction', 'rundir',
     'seals',
     'settings',
-    'stops', 'tree',
+    'stops', 'token_ids', 'tree',
 )  # fmt: skip
 
 SOURCES = sorted(

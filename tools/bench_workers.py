@@ -20,7 +20,7 @@ from envs.remote.cluster import Actor, Cluster
 from envs.remote.process import Process
 from envs.remote.world import RemoteWorld
 from leafe_jax.rollout.crew import Crew
-from leafe_jax.rollout.episode import Outcome
+from leafe_jax.rollout.outcome import Outcome
 from leafe_jax.rollout.timing import Clock
 from tools import bench_cases
 from tools.bench_cases import Case

@@ -39,6 +39,7 @@ from leafe_jax.experience import build
 from leafe_jax.methods.collect import collect, load_trees
 from leafe_jax.policy import runtime
 from leafe_jax.rollout.grow import Limits
+from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.tracking import opening
 from leafe_jax.tracking.api import PartWriter
 from leafe_jax.tree import Tree
@@ -119,7 +120,7 @@ def measure(config: Experiment, root: pathlib.Path) -> list[str]:
   tasks = player.world.tasks('train')
   before = peak_gb()
 
-  def grow() -> list[Tree]:
+  def grow() -> Ledger:
     limits = Limits(explore.attempts, explore.max_env_steps)
     told = PartWriter(opening.board(root, config), 'explore')
     with contextlib.closing(told) as writer:
@@ -129,16 +130,15 @@ def measure(config: Experiment, root: pathlib.Path) -> list[str]:
       )
 
   start = time.process_time()
-  trees = grow()
+  bill = grow()
   seconds = time.process_time() - start
-  account.turns = sum(len(node.turns) for tree in trees for node in tree.nodes)
+  account.turns = bill.model_calls
   grown = peak_gb()
   account.note('explore', seconds)
   account.note('  of it the world', player.clock.environment)
   account.note('  of it filling batches', player.sampler.stats.host_seconds)
   account.note('  device, were it there', _device_seconds(player))
   files = sum(path.stat().st_size for path in root.glob('*.jsonl'))
-  del trees
   account.take('resume: read the waves', grow)
   trees = account.take('load the trees', lambda: load_trees(root))
   account.take('describe Stage 1', lambda: stage1.describe(trees))

@@ -24,6 +24,7 @@ from leafe_jax.evaluation.memories import Remembered
 from leafe_jax.memory.playbook import Playbook
 from leafe_jax.methods import ace_roles, effort, stepwise
 from leafe_jax.methods.arms import ASK_READS, BASE, PLAY_READS, Arm, Phase
+from leafe_jax.methods.collect import journal_path
 from leafe_jax.methods.effort import Effort
 from leafe_jax.methods.run import Run
 from leafe_jax.progress import Progress
@@ -87,6 +88,7 @@ class Adaptation:
     groups = play_groups(
         player, batch, 1, Rules(1.0, explore.max_response_tokens, stop_ids),
         run.config.sampler.max_rows, f'ace {self._step}', lambda task: memory,
+        journal=journal_path(self._directory, self._step),
     )
     for group in groups:
       self._ledger.add(group.budget)
@@ -102,7 +104,7 @@ class Adaptation:
         'step': self._step, 'applied': self._applied, 'shown': self.shown,
         'ledger': self._ledger.as_dict(), 'playbook': self.book.to_json(),
     }  # fmt: skip
-    stepwise.save(self._directory, state)
+    stepwise.save(self._directory, state, self._step)
 
   def _load(self, state: dict[str, Any]) -> None:
     logging.info('ace: going on after step %d', state['step'])

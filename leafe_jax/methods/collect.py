@@ -4,28 +4,32 @@ Both write the trees of each wave of tasks, atomically, one file per process of
 the run; the files of a wave are read as one set, by any number of processes. A
 wave that was interrupted is explored again, or goes on from its journal
 (`rollout.journal`), and comes out the same.
+
+No more trees are in memory than those of the present wave, and of what their turns
+hold a process has that of the tasks which it plays: what comes later reads the files.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from absl import logging
 
 from envs import api
 from leafe_jax import buckets, hosts
 from leafe_jax.config import Explore
-from leafe_jax.files import DamagedFile, read_records, write_atomic
+from leafe_jax.files import DamagedFile, stream_records, write_pieces
 from leafe_jax.learner.metrics import Writer
 from leafe_jax.progress import Progress
 from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.explore import explore
 from leafe_jax.rollout.grow import Limits
 from leafe_jax.rollout.journal import discard, journaled
-from leafe_jax.rollout.ledger import total
+from leafe_jax.rollout.ledger import Ledger, total
 from leafe_jax.rundir import SHOWN
 from leafe_jax.tree import Tree
 
@@ -46,16 +50,31 @@ def waves(
 
 
 def wave_path(
-    directory: pathlib.Path, number: int, host: int | None = None
+    directory: pathlib.Path, number: int, host: int | None = None, kind: str = 'wave'
 ) -> pathlib.Path:
-  """A wave's file, or the part of it that process `host` of a run writes."""
+  """A wave's file, or the part of it that process `host` of a run writes.
+
+  `kind` is 'growing' for what it has before it is whole.
+  """
   part = '' if host is None else f'.host{host}'
-  return directory / f'wave_{number:04d}{part}.jsonl'
+  return directory / f'{kind}_{number:04d}{part}.jsonl'
+
+
+def _host() -> int | None:
+  """This process's number, where there are several."""
+  return hosts.index() if hosts.count() > 1 else None
 
 
 def journal_path(directory: pathlib.Path, number: int) -> pathlib.Path:
   """Where the responses of a wave are kept until it is written."""
   return directory / f'journal_{number:04d}.jsonl'
+
+
+def discard_before(directory: pathlib.Path, number: int) -> None:
+  """Removes the journals of the waves, or steps, before one."""
+  for path in directory.glob('journal_*.jsonl'):
+    if int(path.stem.partition('_')[2]) < number:
+      discard(path)
 
 
 def load_trees(directory: pathlib.Path, wave: str = '*') -> list[Tree]:
@@ -64,11 +83,13 @@ def load_trees(directory: pathlib.Path, wave: str = '*') -> list[Tree]:
   Raises:
     DamagedFile: names the file and the line.
   """
-  return [
-      tree
-      for path in _files(directory, wave)
-      for tree in read_records(path, Tree.from_record)
-  ]
+  return list(stream_trees(directory, wave))
+
+
+def stream_trees(directory: pathlib.Path, wave: str = '*') -> Iterator[Tree]:
+  """As `load_trees`, one by one."""
+  for path in _files(directory, wave):
+    yield from stream_records(path, Tree.from_record)
 
 
 def _files(directory: pathlib.Path, wave: str) -> list[pathlib.Path]:
@@ -82,22 +103,58 @@ def _files(directory: pathlib.Path, wave: str) -> list[pathlib.Path]:
   return sorted(found | set(directory.glob(f'wave_{wave}.host*.jsonl')), key=order)
 
 
-def _is_explored(
+@dataclasses.dataclass
+class _Yield:
+  """What the trees of a wave came to.
+
+  Attributes:
+    task_ids: of the trees.
+    solved: how many are.
+    successes: episodes that solved their tasks.
+    budget: what all cost.
+  """
+
+  task_ids: list[str] = dataclasses.field(default_factory=list)
+  solved: int = 0
+  successes: int = 0
+  budget: dict[str, int] = dataclasses.field(default_factory=dict)
+
+  @classmethod
+  def of(cls, trees: Iterable[Tree]) -> _Yield:
+    found, bill = cls(), Ledger()
+    for tree in trees:
+      found.task_ids.append(tree.task_id)
+      found.solved += tree.solved()
+      found.successes += sum(node.success for node in tree.nodes)
+      bill.add(tree.budget)
+    found.budget = bill.as_dict()
+    return found
+
+  def figures(self) -> dict[str, float]:
+    """Scalars for the writer."""
+    return {
+        'solved': self.solved / len(self.task_ids),
+        'success_rate': self.successes / max(1, self.budget['episodes']),
+        **{name: float(count) for name, count in self.budget.items()},
+    }
+
+
+def _explored(
     directory: pathlib.Path, number: int, tasks: Sequence[api.Task]
-) -> bool:
-  """Whether all trees of a wave are there; removes a part of them."""
+) -> dict[str, Any] | None:
+  """The `_Yield` of a wave whose trees are all there; removes a part of them."""
   try:
-    trees = load_trees(directory, f'{number:04d}')
+    found = _Yield.of(stream_trees(directory, f'{number:04d}'))
   except DamagedFile as error:
     logging.warning('%s', error)
-    trees = []
-  if [tree.task_id for tree in trees] == [task.id for task in tasks]:
+    found = _Yield()
+  if found.task_ids == [task.id for task in tasks]:
     discard(journal_path(directory, number))
-    return True
+    return vars(found)
   for path in _files(directory, f'{number:04d}'):
     logging.warning('removed %s: not the whole wave, which is explored again', path)
     path.unlink()
-  return False
+  return None
 
 
 class _Growing:
@@ -107,8 +164,8 @@ class _Growing:
   resumed run explores the wave again, to the same bits.
   """
 
-  def __init__(self, path: pathlib.Path, progress: Progress):
-    self.path = path
+  def __init__(self, directory: pathlib.Path, number: int, progress: Progress):
+    self._path = wave_path(directory, number, _host(), 'growing')
     self._progress = progress
     self._rounds = 0
     self._saved_calls = 0
@@ -120,15 +177,15 @@ class _Growing:
         'episodes': budget.episodes, 'env_steps': budget.env_steps, 'solved': solved
     })
     grown = budget.model_calls >= _GROWTH * self._saved_calls
-    if self._rounds % ROUNDS_PER_SAVE == 0 and grown and hosts.is_first():
-      save_trees(self.path, trees)
+    if self._rounds % ROUNDS_PER_SAVE == 0 and grown:
+      save_trees(self._path, trees[hosts.share(len(trees))])
       self._saved_calls = budget.model_calls
     self._rounds += 1
 
 
 def save_trees(path: pathlib.Path, trees: Sequence[Tree]) -> None:
   """Writes a wave, all of it or nothing."""
-  write_atomic(path, ''.join(tree.to_json() + '\n' for tree in trees))
+  write_pieces(path, (f'{tree.to_json()}\n'.encode() for tree in trees))
 
 
 def show_group(
@@ -155,20 +212,17 @@ def show_group(
 
 def _save_wave(directory: pathlib.Path, number: int, trees: Sequence[Tree]) -> None:
   """Every process writes the trees of the tasks that it played."""
-  host = hosts.index() if hosts.count() > 1 else None
-  save_trees(wave_path(directory, number, host), trees[hosts.share(len(trees))])
-  hosts.first(functools.partial(discard, journal_path(directory, number)))
+  path = wave_path(directory, number, _host())
+  save_trees(path, trees[hosts.share(len(trees))])
+  wave_path(directory, number, _host(), 'growing').unlink(missing_ok=True)
+  hosts.first(functools.partial(_tidy, directory, number))
 
 
-def _figures(trees: Sequence[Tree]) -> dict[str, float]:
-  """Scalars of a wave: what was solved, what it cost."""
-  budget = total(tree.budget for tree in trees)
-  return {
-      'solved': sum(tree.solved() for tree in trees) / len(trees),
-      'success_rate': sum(n.success for tree in trees for n in tree.nodes)
-      / max(1, budget.episodes),
-      **{name: float(count) for name, count in budget.as_dict().items()},
-  }
+def _tidy(directory: pathlib.Path, number: int) -> None:
+  """Removes what a wave that is written needs no more, also of other processes."""
+  discard(journal_path(directory, number))
+  for path in directory.glob(f'growing_{number:04d}*.jsonl'):
+    path.unlink()
 
 
 def collect(
@@ -180,29 +234,34 @@ def collect(
     limits: Callable[[api.Task], Limits],
     rows: int,
     writer: Writer,
-) -> list[Tree]:
-  """Explores all tasks wave by wave; finished waves are read, not repeated.
+) -> Ledger:
+  """Explores all tasks wave by wave; finished waves are not repeated.
 
   Args:
     name: of the progress bar.
     directory: where the waves are kept.
     player, tasks, config, limits, rows: as for `explore`.
     writer: gets the wave's figures.
+
+  Returns:
+    What all trees cost; they themselves are in the files (`load_trees`).
   """
-  trees: list[Tree] = []
+  bill = Ledger()
   with Progress(name, len(tasks), 'task') as progress:
     for number, wave in waves(tasks, config.wave_tasks):
-      if hosts.first(functools.partial(_is_explored, directory, number, wave)):
-        done = load_trees(directory, f'{number:04d}')
+      found = hosts.first(functools.partial(_explored, directory, number, wave))
+      if found is not None:
+        done = _Yield(**found)
         progress.skip(len(wave))
       else:
-        growing = _Growing(directory / f'growing_{number:04d}.jsonl', progress)
+        growing = _Growing(directory, number, progress)
         own = journaled(player, journal_path(directory, number), wave)
-        done = explore(own, wave, config, limits, rows, growing.see)
-        _save_wave(directory, number, done)
-        growing.path.unlink(missing_ok=True)
+        trees = explore(own, wave, config, limits, rows, growing.see)
+        _save_wave(directory, number, trees)
+        done = _Yield.of(trees)
+        del trees  # before the next ones grow
         buckets.commit(directory, f'wave {number} of {directory.name}')
         progress.advance(len(wave))
-      trees.extend(done)
-      writer.write(number, _figures(done))
-  return trees
+      bill.add(done.budget)
+      writer.write(number, done.figures())
+  return bill

@@ -21,7 +21,7 @@ from leafe_jax import stops
 from leafe_jax.config import WarmStart
 from leafe_jax.endings import RunStopped
 from leafe_jax.experience import examples
-from leafe_jax.rollout.episode import attempt
+from leafe_jax.rollout.outcome import attempt
 from leafe_jax.text.transcript import Transcript, UnknownWords
 
 T = TypeVar('T')

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from envs import api
 from leafe_jax.methods import stepwise
 from leafe_jax.methods.assess import rules_of
+from leafe_jax.methods.collect import journal_path
 from leafe_jax.methods.run import Run
 from leafe_jax.progress import Progress
 from leafe_jax.rollout.episode import Player, no_memory
@@ -114,6 +115,7 @@ class Discovery:
       groups = play_groups(
           self._player, left, 1, self._rules, self._rows,
           f'discover {name} {number}', memory,
+          journal=journal_path(self._directory, number),
       )
       ledger = dataclasses.replace(self._ledger)
       for group in groups:
@@ -126,4 +128,4 @@ class Discovery:
     stepwise.save(self._directory, {
         'sides': {name: dataclasses.asdict(side) for name, side in self._sides.items()},
         'ledger': self._ledger.as_dict(), 'pupil': self._pupil.save(self._directory),
-    })  # fmt: skip
+    }, number)  # fmt: skip

@@ -24,7 +24,7 @@ from leafe_jax.endings import EarlyEnd
 from leafe_jax.files import write_atomic
 from leafe_jax.learner.metrics import Nowhere
 from leafe_jax.methods import lengths
-from leafe_jax.methods.collect import collect
+from leafe_jax.methods.collect import collect, load_trees
 from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.grow import Limits
 from leafe_jax.tree import Node, Reflection, Tree, Turn
@@ -79,10 +79,11 @@ def run_gate(
     config: of the run.
     directory: where the trees and report.json stay.
   """
-  trees = collect(
+  collect(
       'gate', directory, player, tasks, probe(config), lambda task: Limits(ATTEMPTS, 0),
       config.sampler.max_rows, Nowhere(),
   )
+  trees = load_trees(directory)
   report = measure(trees, teacher)
   floors = dataclasses.asdict(config.gate)
   text = json.dumps({**dataclasses.asdict(report), 'floors': floors}, indent=2)

@@ -22,7 +22,7 @@ import numpy as np
 from absl import logging
 
 from envs import api
-from leafe_jax import stops
+from leafe_jax import hosts, stops
 from leafe_jax.config import Grpo
 from leafe_jax.endings import EarlyEnd, RunStopped
 from leafe_jax.experience import pipeline, trajectories
@@ -42,7 +42,7 @@ from leafe_jax.methods.beside import (
   Scene,
   Study,
 )
-from leafe_jax.methods.collect import show_group
+from leafe_jax.methods.collect import discard_before, journal_path, show_group
 from leafe_jax.methods.run import Run
 from leafe_jax.progress import Progress
 from leafe_jax.rollout.ledger import Ledger
@@ -147,6 +147,7 @@ class OnlineTraining:
         if step % self._config.checkpoint_every == 0:
           self._save(checkpoints, step, state, past)
     checkpoints.close()
+    hosts.first(functools.partial(discard_before, self._directory, step + 1))
     if step and not int(state.step):
       raise EarlyEnd(
           f'{self._name}: all episodes of {step} steps were too long to learn from; '
@@ -183,6 +184,7 @@ class OnlineTraining:
         'success': past.curve,
         'notebook': self._notebook.save(self._directory),
     })
+    hosts.first(functools.partial(discard_before, self._directory, step + 1))
 
   def _keep_before(
       self, checkpoints: Checkpoints, step: int, state: TrainState, past: _Progress
@@ -209,7 +211,7 @@ class OnlineTraining:
     bare = bare_episodes(self._notebook.bare_share, config)
     groups = play_groups(
         player, tasks, config.group_size, self._rules, run.config.sampler.max_rows,
-        self._name, self._notebook.recall, bare,
+        self._name, self._notebook.recall, bare, journal_path(self._directory, step),
     )
     show_group(run.directory.path, self._name, step, groups)
     for tree in groups:

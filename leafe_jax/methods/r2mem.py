@@ -36,6 +36,7 @@ from leafe_jax.memory.banks import (
 from leafe_jax.methods import effort, reflector, stepwise
 from leafe_jax.methods import r2mem_judge as judging
 from leafe_jax.methods.arms import ASK_READS, BASE, PLAY_READS, Arm, Phase
+from leafe_jax.methods.collect import journal_path
 from leafe_jax.methods.effort import Effort
 from leafe_jax.methods.run import Run
 from leafe_jax.methods.words import word_vectors
@@ -102,6 +103,7 @@ class Collection:
     groups = play_groups(
         player, batch, 1, Rules(1.0, explore.max_response_tokens, stop_ids),
         run.config.sampler.max_rows, f'r2mem {self._step}',
+        journal=journal_path(self._directory, self._step),
     )
     for group in groups:
       self._ledger.add(group.budget)
@@ -133,7 +135,7 @@ class Collection:
     stepwise.save(self._directory, {
         'step': self._step, 'judged': self._judged, 'ledger': self._ledger.as_dict(),
         'banks': self.banks.to_json(),
-    })  # fmt: skip
+    }, self._step)  # fmt: skip
 
   def _load(self, state: dict[str, Any]) -> None:
     logging.info('r2mem: going on after step %d', state['step'])

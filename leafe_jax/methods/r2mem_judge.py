@@ -31,8 +31,9 @@ from leafe_jax.memory.banks import (
 from leafe_jax.methods import reflector
 from leafe_jax.methods.asking import ask_all, read_object
 from leafe_jax.rollout.answers import CutOff
-from leafe_jax.rollout.episode import Player, attempt
+from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.ledger import Ledger
+from leafe_jax.rollout.outcome import attempt
 from leafe_jax.sampler import Rules
 from leafe_jax.text.transcript import ReflectionError
 from leafe_jax.tree import Node, Turn

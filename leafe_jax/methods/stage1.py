@@ -16,11 +16,10 @@ from typing import Any
 from envs import api
 from leafe_jax.config import Experiment, Explore
 from leafe_jax.methods.arms import BASE, STAGE1_READS, Phase
-from leafe_jax.methods.collect import collect, load_trees
+from leafe_jax.methods.collect import collect, stream_trees
 from leafe_jax.methods.effort import Effort, exploring
 from leafe_jax.methods.run import Run
 from leafe_jax.rollout.grow import Limits
-from leafe_jax.rollout.ledger import total
 
 
 def exploration(name: str, start: str = BASE) -> Phase:
@@ -47,7 +46,7 @@ def matched(name: str, **changes: Any) -> Phase:
   def body(run: Run, directory: pathlib.Path) -> dict:
     spent = {
         tree.task_id: tree.budget['env_steps']
-        for tree in load_trees(run.directory.phase(EXPLORE.name).dir)
+        for tree in stream_trees(run.directory.phase(EXPLORE.name).dir)
     }
     config = dataclasses.replace(run.config.explore, **changes)
 
@@ -91,8 +90,8 @@ def _collect(
 ) -> dict:
   tasks = run.tasks('train', config.num_tasks)
   with contextlib.closing(run.writer(name)) as writer:
-    trees = collect(
+    bill = collect(
         name, directory, run.player_of(start), tasks, config, limits,
         run.config.sampler.max_rows, writer,
     )
-  return {'budget': total(tree.budget for tree in trees).as_dict()}
+  return {'budget': bill.as_dict()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 from leafe_jax import buckets, hosts
 from leafe_jax.endings import RunStopped
 from leafe_jax.files import read_object, write_atomic
+from leafe_jax.methods.collect import discard_before
 
 STATE = 'state.json'
 
@@ -20,9 +22,10 @@ def write(directory: pathlib.Path, name: str, text: str) -> None:
   buckets.commit(directory, f'a batch of {directory.name}')
 
 
-def save(directory: pathlib.Path, state: Mapping[str, Any]) -> None:
-  """Writes the state, to be read by people too."""
+def save(directory: pathlib.Path, state: Mapping[str, Any], step: int) -> None:
+  """Writes the state after a step, to be read by people too; ends its journal."""
   write(directory, STATE, json.dumps(state, indent=1, ensure_ascii=False) + '\n')
+  hosts.first(functools.partial(discard_before, directory, step + 1))
 
 
 def load(directory: pathlib.Path) -> dict[str, Any] | None:

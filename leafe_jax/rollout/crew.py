@@ -1,8 +1,9 @@
 """Which process plays which task of a wave.
 
-All processes of a run (`leafe_jax.hosts`) keep the same trees and ask for the
-same samples. Only environments are divided: an episode's session lives on the
-process that plays its task, which tells the others what came out. The actions
+All processes of a run (`leafe_jax.hosts`) grow the same trees and ask for the
+same samples. Environments are divided, and what turns hold: an episode's session
+lives on the process that plays its task, which tells the others what came out and
+alone keeps it. The actions
 of all rows that come from the sampler together cost one exchange. Sessions of a
 world with several places (`envs.remote`) move side by side.
 """
@@ -22,7 +23,7 @@ from absl import logging
 
 from envs import api
 from leafe_jax import hosts
-from leafe_jax.rollout.episode import Outcome, attempt
+from leafe_jax.rollout.outcome import Outcome, attempt
 from leafe_jax.rollout.timing import Clock
 
 Work = tuple[str, Callable[[Outcome], None]]
@@ -44,6 +45,10 @@ class Crew:
     self._world = world
     self._doing: dict[int, str] = {}  # place in the work to task, while it is done
     self._own = {task.id for task in tasks[hosts.share(len(tasks))]}
+
+  def plays(self, task_id: str) -> bool:
+    """Whether this process plays a task of the wave."""
+    return task_id in self._own
 
   def run(self, work: Sequence[Work]) -> list[Outcome]:
     """What came out of every piece of work, in order, on all processes.

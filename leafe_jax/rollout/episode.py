@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
-
-from absl import logging
+from typing import TYPE_CHECKING
 
 from envs import api, boundary
 from leafe_jax.rollout.advisers import Adviser, Counsel
 from leafe_jax.rollout.answers import read_action, read_answer
 from leafe_jax.rollout.ledger import Ledger
+from leafe_jax.rollout.outcome import Outcome, attempt
 from leafe_jax.rollout.timing import Clock
 from leafe_jax.sampler import Sample, Sampler, State
 from leafe_jax.text import history
@@ -28,8 +27,6 @@ from leafe_jax.tree import Node, Turn
 
 if TYPE_CHECKING:
   from leafe_jax.rollout.journal import Journal
-
-T = TypeVar('T')
 
 # (rules, instruction, memory, turns so far, observation) -> a prompt that begins anew
 Window = Callable[[str, str, str, Sequence[Turn], str], list[int]]
@@ -67,6 +64,11 @@ class Player:
   journal: Journal | None = None
   adviser: Adviser | None = None
 
+  @property
+  def looks_back(self) -> bool:
+    """Whether what is asked later is made of earlier turns, not of a state alone."""
+    return self.window is not None or self.adviser is not None
+
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
@@ -74,43 +76,24 @@ class Decision:
 
   Attributes:
     turn: index of the action to be taken, from 1.
-    observation: o_turn.
-    prompt_ids: tokens that o_turn added, or all where the prompt begins anew.
+    observation: o_turn; '' where nobody reads it any more (see `Growth`).
+    num_prompt: how many of the state's tokens o_turn added, all where the prompt
+      begins anew.
     state: the policy after h_turn, without the response opener.
     snapshot: the environment before the action; None where nobody can go back,
       and on the processes that do not play the task.
     start: where the episode, or the one that it left, began.
-    past: the turns before, from turn 1.
+    past: the turns before, from turn 1; none where nobody reads them (see
+      `Player.looks_back`).
   """
 
   turn: int
   observation: str
-  prompt_ids: list[int]
+  num_prompt: int
   state: State
   snapshot: api.Snapshot | None
   start: Start
   past: tuple[Turn, ...] = ()
-
-
-@dataclasses.dataclass
-class Outcome:
-  """What environment work came to; filled in as far as it got.
-
-  Attributes:
-    step: the environment's answer.
-    action: the action in the response, None when it held none.
-    invalid: why it held none ('InvalidAction: ...', 'CutOff: ...').
-    replayed_steps: steps replayed to restore a state.
-    error: what the environment raised, None if nothing.
-    closing: what its session raised when it was closed at the end.
-  """
-
-  step: api.Step | None = None
-  action: str | None = None
-  invalid: str | None = None
-  replayed_steps: int = 0
-  error: str | None = None
-  closing: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +187,7 @@ class Episode:
     player = self._player
     ids = first_prompt(player, start.task, observation, start.memory)
     state = start.state or player.sampler.extend(player.sampler.empty(), ids)
-    return Decision(1, observation, ids, state, self._snapshot, start)
+    return Decision(1, observation, len(ids), state, self._snapshot, start)
 
   def _take_snapshot(self) -> api.Snapshot | None:
     assert self._session is not None
@@ -299,7 +282,7 @@ class Episode:
     turn = Turn(
         index=self.turn,
         observation=self._decision.observation,
-        prompt_ids=list(self._decision.prompt_ids),
+        prompt_ids=self._player.sampler.last(self.state, self._decision.num_prompt),
         opener_ids=list(transcript.opener_ids),
         response_ids=list(sample.tokens),
         logprobs=list(sample.logprobs),
@@ -345,7 +328,7 @@ class Episode:
 
   def _next_decision(self, turn: Turn, step: api.Step, sample: Sample) -> Decision:
     player, start, seen = self._player, self._decision.start, step.observation
-    past = (*self._decision.past, turn)
+    past = (*self._decision.past, turn) if player.looks_back else ()
     if player.window is None:
       before = self._state_after(turn, sample)
       ids = history.after(player.transcript, turn, seen)
@@ -353,7 +336,9 @@ class Episode:
       before, rules = player.sampler.empty(), player.world.instructions()
       ids = player.window(rules, start.task.instruction, start.memory, past, seen)
     state = player.sampler.extend(before, ids)
-    return Decision(turn.index + 1, seen, ids, state, self._snapshot, start, past)
+    return Decision(
+        turn.index + 1, seen, len(ids), state, self._snapshot, start, past
+    )
 
   def _state_after(self, turn: Turn, sample: Sample) -> State:
     if not turn.hinted:
@@ -376,14 +361,6 @@ class Episode:
   def stop(self) -> None:
     """Ends the episode where it is (a reflection asked for it)."""
     self._end('stopped')
-
-
-def attempt(work: Callable[[], T]) -> tuple[T | None, str | None]:
-  """As `envs.boundary.attempt`, with a line in the log: a failure becomes data."""
-  result, error = boundary.attempt(work)
-  if error is not None:
-    logging.warning('an episode broke: %s', error)
-  return result, error
 
 
 def first_prompt(

@@ -18,9 +18,10 @@ from absl import logging
 from envs import api
 from leafe_jax.config import Explore
 from leafe_jax.rollout.crew import Crew
-from leafe_jax.rollout.episode import Episode, Outcome, Player, first_prompt
+from leafe_jax.rollout.episode import Episode, Player, first_prompt
 from leafe_jax.rollout.grow import Growth, Limits
 from leafe_jax.rollout.ledger import warn_of_overlong
+from leafe_jax.rollout.outcome import Outcome
 from leafe_jax.rollout.play import Rows, open_episodes, take_actions, turn_request
 from leafe_jax.rollout.reflect import Question, question_request, read_answer
 from leafe_jax.rollout.timing import Meter
@@ -90,12 +91,16 @@ def explore(
     limits: what a task may spend.
     rows: most episodes that run at the same time.
     on_round: shown the trees every few turns, as far as they have grown.
+
+  Returns:
+    The trees. Of the tasks that another process plays they may lack the turns'
+    contents, see `Growth`.
   """
   meter = Meter(player.clock, lambda: player.sampler.stats)
   crew = Crew(tasks, player.clock, player.world)
   roots = prefill_roots(player, crew, tasks)
   growths = [
-      Growth(player, task, root.get(''), config, limits(task))
+      Growth(player, task, root.get(''), config, limits(task), crew.plays(task.id))
       for task, root in zip(tasks, roots, strict=True)
   ]
   course = _Course(player, crew, growths, config, rows)

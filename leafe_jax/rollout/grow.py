@@ -19,7 +19,7 @@ from leafe_jax.rollout.keys import row_key
 from leafe_jax.rollout.ledger import Ledger
 from leafe_jax.rollout.reflect import Question
 from leafe_jax.sampler import State
-from leafe_jax.tree import Node, Reflection, Tree
+from leafe_jax.tree import ELSEWHERE, Node, Reflection, Tree
 
 MAX_BROKEN = 3
 
@@ -51,6 +51,10 @@ class BranchRequest:
 class Growth:
   """A tree under construction.
 
+  A process that neither plays the task nor makes prompts of earlier turns does
+  without these once they are taken in: `tree.ELSEWHERE` stands in their places. All
+  processes have the same nodes, reflections, states and bills.
+
   Attributes:
     task: what the tree is about.
     tree: the episodes so far.
@@ -59,9 +63,11 @@ class Growth:
 
   def __init__(
       self, player: Player, task: api.Task, root: State | None, config: Explore,
-      limits: Limits,
+      limits: Limits, own: bool = True,
   ):
+    """`own`: whether this process plays the task; see `explore` for the others."""
     self._player = player
+    self._keeps = own or player.looks_back
     self._root = root
     self._config = config
     self._limits = limits
@@ -178,6 +184,8 @@ class Growth:
     """
     question = self._book(episode)
     self._running += question is not None
+    if not self._keeps and episode.node.turns:
+      episode.node.turns[-1] = ELSEWHERE
     return question
 
   def _book(self, episode: Episode) -> Question | None:
@@ -185,8 +193,7 @@ class Growth:
     if not episode.over:
       return self._ask_in_progress(episode)
     self._running -= 1
-    for turn, decision in episode.decisions.items():
-      self._decisions[node.id, turn] = decision
+    self._keep_decisions(episode)
     episode.decisions = {}
     if node.success or node.ended_by in ('error', 'overlong', 'stopped'):
       return None
@@ -237,6 +244,8 @@ class Growth:
 
   def _keep_decisions(self, episode: Episode) -> None:
     for turn, decision in episode.decisions.items():
+      if not self._keeps:
+        decision = dataclasses.replace(decision, observation='')
       self._decisions[episode.node.id, turn] = decision
 
   def _enqueue(self, node: Node, answer: Reflection) -> bool:

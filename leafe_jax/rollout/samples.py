@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from absl import logging
@@ -10,6 +11,7 @@ from envs import api
 from leafe_jax.rollout.crew import Crew
 from leafe_jax.rollout.episode import Episode, Player, Start, no_memory
 from leafe_jax.rollout.explore import prefill_roots
+from leafe_jax.rollout.journal import journaled
 from leafe_jax.rollout.ledger import Ledger, warn_of_overlong
 from leafe_jax.rollout.play import play
 from leafe_jax.rollout.timing import Meter
@@ -81,14 +83,22 @@ def play_groups(
     purpose: str,
     memory: Memory = no_memory,
     bare: int = 0,
+    journal: pathlib.Path | None = None,
 ) -> list[Tree]:
-  """As `play_samples`; one tree of `size` roots per task, its bill included."""
+  """As `play_samples`; one tree of `size` roots per task, its bill included.
+
+  `journal` is where the responses are kept if the player says so (`journaled`), for a
+  step that is made again after a stop; whoever made the step removes it.
+  """
+  own = journaled(player, journal, tasks) if journal else player
   trees = {task.id: Tree(task.id, task.instruction, task.split) for task in tasks}
   ledgers = {task.id: Ledger() for task in tasks}
   play_samples(
-      player, tasks, size, rules, rows, purpose, ledgers,
+      own, tasks, size, rules, rows, purpose, ledgers,
       lambda task_id, node: trees[task_id].nodes.append(node), memory, bare,
   )
+  if own.journal is not None:  # what is asked next finds the same pages either way
+    player.sampler.forget()
   for task_id, tree in trees.items():
     tree.nodes.sort(key=lambda node: node.id)
     tree.budget = ledgers[task_id].as_dict()

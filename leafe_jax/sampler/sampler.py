@@ -174,6 +174,12 @@ class Sampler:
     pending = state.pending + tokens
     return State(state.version, state.lease, state.cached, pending)
 
+  def last(self, state: State, count: int) -> list[int]:
+    """The last `count` tokens of a transcript."""
+    pending = state.pending
+    tokens = pending if count <= len(pending) else state.tokens
+    return list(tokens[len(tokens) - count :])
+
   def fits(self, state: State, room: int = 0) -> bool:
     """Whether `room` more tokens fit behind a transcript."""
     return state.length + room <= self._max_length

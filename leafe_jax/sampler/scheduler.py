@@ -36,6 +36,7 @@ from leafe_jax.sampler.radix import common_length
 from leafe_jax.sampler.shards import Shards
 from leafe_jax.sampler.state import NonFiniteLogits, Request, Rules, Sample, State
 from leafe_jax.sampler.turn import Response
+from leafe_jax.token_ids import shared
 
 # With `hold`, as many as keep the device busy: what waits meanwhile is sorted
 # into batches of like lengths.
@@ -310,10 +311,10 @@ class Scheduler:
         self._advance(job, row, (), fresh)
         self._requeue(job)
         continue
-      tokens, logprobs, count, stopped, *routes = next(lists)
-      decoded = count
+      drawn, logprobs, count, stopped, *routes = next(lists)
+      tokens, decoded = shared(drawn[:count]), count
       if row.rules.stop_strings:
-        end = self._end_of_text(job, tokens[:count])
+        end = self._end_of_text(job, tokens)
         count, stopped = (count, stopped) if end is None else (end, True)
       job.tokens += tokens[:count]
       job.logprobs += logprobs[:count]

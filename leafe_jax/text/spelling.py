@@ -16,6 +16,7 @@ import transformers
 
 from leafe_jax.text import thoughts
 from leafe_jax.text.tokenizers import Tokenizer
+from leafe_jax.token_ids import shared
 
 # What may stand before a text that shall get no blank of its own; the last one is
 # nothing, behind which it gets one.
@@ -70,7 +71,7 @@ class Speller:
 
   def template(self, text: str) -> list[int]:
     """Tokens of a template's own text."""
-    return self._full.encode(text, add_special_tokens=False).ids
+    return shared(self._full.encode(text, add_special_tokens=False).ids)
 
   def content(self, before: str, text: str) -> list[int]:
     """Tokens of a template's piece and of the content that follows it.
@@ -134,7 +135,7 @@ class Speller:
     return [i for i in ids if i in self.control_ids]
 
   def _defused(self, text: str) -> list[int]:
-    ids = self._plain.encode(text, add_special_tokens=False).ids
+    ids = shared(self._plain.encode(text, add_special_tokens=False).ids)
     if not self._forbidden(ids):
       return ids
     # A vocabulary that holds a control token's characters as an ordinary word:

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from leafe_jax.text import tokenizers as tok
+from leafe_jax.token_ids import shared
 
 
 class UnknownWords(ValueError):
@@ -135,13 +136,13 @@ class WordTranscript:
   def _id(self, token: str) -> int:
     return self._ids[token]
 
-  @functools.lru_cache(maxsize=200_000)  # noqa: B019 - lives as long as the run
+  @functools.lru_cache(maxsize=65_536)  # noqa: B019 - lives as long as the run
   def _encode(self, text: str) -> tuple[int, ...]:
     ids = self.tokenizer.encode(text, add_special_tokens=False)
     if self.tokenizer.unk_token_id in ids:
       unknown = [word for word in text.split() if word not in self._ids]
       raise UnknownWords(f'words outside the vocabulary: {unknown} in {text!r}')
-    return tuple(ids)
+    return tuple(shared(ids))
 
   def first(
       self, rules: str, instruction: str, observation: str, memory: str = ''

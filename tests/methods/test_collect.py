@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import gc
+import weakref
 
 import pytest
 
@@ -11,7 +13,7 @@ from leafe_jax.learner.metrics import Nowhere
 from leafe_jax.methods import collect
 from leafe_jax.progress import Progress
 from leafe_jax.rollout.grow import Limits
-from leafe_jax.rollout.ledger import Ledger
+from leafe_jax.rollout.ledger import Ledger, total
 from leafe_jax.tree import SCHEMA_VERSION, Tree, dump_json
 from tests.evaluation import runs as evaluated
 from tests.rollout import corridor
@@ -22,10 +24,14 @@ CONFIG = dataclasses.replace(Explore(), num_roots=1, reflect_every=0, wave_tasks
 def gather(directory, answer):
   player = corridor.player(answer)
   tasks = player.world.tasks('train')
-  return collect.collect(
+  bill = collect.collect(
       'explore', directory, player, tasks, CONFIG, lambda task: Limits(3, 0), 4,
       Nowhere(),
   )
+  trees = collect.load_trees(directory)
+  assert [tree.task_id for tree in trees] == [task.id for task in tasks]
+  assert bill == total(tree.budget for tree in trees) and bill.episodes > 0
+  return trees
 
 
 def right(text, request):
@@ -38,7 +44,7 @@ def test_finished_waves_are_read_and_not_repeated(tmp_path):
   def refuse(text, request):
     raise AssertionError('nothing is left to play')
 
-  assert gather(tmp_path, refuse) == first == collect.load_trees(tmp_path)
+  assert gather(tmp_path, refuse) == first
   assert sorted(p.name for p in tmp_path.iterdir()) == [
       'wave_0000.jsonl', 'wave_0001.jsonl'
   ]
@@ -69,7 +75,7 @@ def test_all_saves_of_a_growing_wave_write_a_few_times_the_wave(tmp_path, monkey
   monkeypatch.setattr(
       collect, 'save_trees', lambda path, trees: written.append(trees[0].budget)
   )
-  growing = collect._Growing(tmp_path / 'growing', Progress('explore', 1, 'task'))
+  growing = collect._Growing(tmp_path, 0, Progress('explore', 1, 'task'))
   tree = Tree('t', '', 'train')
   for calls in range(1, 20_000):
     tree.budget = Ledger(model_calls=calls).as_dict()
@@ -110,6 +116,29 @@ def test_the_files_of_several_processes_are_one_set(tmp_path):
     raise AssertionError('nothing is left to play')
 
   assert gather(tmp_path, refuse) == trees
+
+
+def test_a_wave_leaves_memory_when_it_is_written(tmp_path, monkeypatch):
+  living, seen = weakref.WeakSet(), []
+  grown = collect.explore
+
+  def explore(*args):
+    gc.collect()
+    seen.append(len(living))
+    trees = grown(*args)
+    living.update(trees)
+    return trees
+
+  monkeypatch.setattr(collect, 'explore', explore)
+  monkeypatch.setattr(Tree, '__hash__', object.__hash__)  # for the set
+  gather(tmp_path, right)
+  assert seen == [0, 0]
+
+
+def test_what_a_wave_of_other_processes_grew_from_is_removed_with_it(tmp_path):
+  (tmp_path / 'growing_0000.host3.jsonl').write_text('')
+  gather(tmp_path, right)
+  assert not list(tmp_path.glob('growing*'))
 
 
 def test_a_wave_of_which_a_part_is_missing_is_explored_again(tmp_path):

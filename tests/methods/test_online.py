@@ -87,6 +87,50 @@ def test_a_run_that_is_asked_to_stop_loses_no_step(trained, tmp_path, monkeypatc
   assert taken == [*range(1, 9), *range(8, 13)]
 
 
+def test_a_step_that_is_stopped_goes_on_after_what_was_said_in_it(
+    tmp_path, monkeypatch
+):
+  options = {
+      'sampler': dataclasses.replace(
+          bandit.SAMPLER, dispatch_rows=2, decode_chunk=2, checkpoint_every=8
+      ),
+      'grpo': dataclasses.replace(bandit.GRPO, steps=2),
+  }
+  polls, said = [], []  # of step 2; what was sampled before it
+  stepping = online.OnlineTraining._step
+
+  def step(self, state, number, *rest):
+    if number == 2:
+      polls.append(0)
+      said.append(self._run.sampler.stats.sampled_tokens)
+    return stepping(self, state, number, *rest)
+
+  def asked():
+    polls.append(0) if polls else None
+    return signal.SIGTERM if len(polls) > 7 else 0
+
+  def train(name):
+    run = bandit.make_run(tmp_path / name, **options)
+    return run, grpo.grpo(run, run.directory.phase('grpo').dir)
+
+  monkeypatch.setattr(online.OnlineTraining, '_step', step)
+  straight, whole = train('straight')
+  polls.clear()
+  with monkeypatch.context() as patch:
+    patch.setattr(stops, 'asked', asked)
+    with pytest.raises(stops.Stopped, match='after step 1 of 2'):
+      train('stopped')
+  place = tmp_path / 'stopped' / 'grpo'
+  assert (place / 'journal_0002.jsonl').read_text().count('kept')
+  again, result = train('stopped')
+  assert result == whole and not list(place.glob('journal*'))
+  in_step_2 = straight.sampler.stats.sampled_tokens - said[0]
+  assert said[-1] == 0 and again.sampler.stats.sampled_tokens <= in_step_2 - 8
+  expected = weights(straight)
+  for name, value in weights(again).items():
+    np.testing.assert_array_equal(value, expected[name])
+
+
 def test_gigpo_trains_within_its_limit_of_environment_steps(tmp_path):
   options = dataclasses.replace(
       bandit.GRPO, max_env_steps=80, old_logprobs='recomputed'

@@ -87,6 +87,9 @@ class ScriptedSampler:
   def extend(self, state, tokens):
     return (*state, *tokens)
 
+  def last(self, state, count):
+    return list(state[len(state) - count :])
+
   def fits(self, state, room=0):
     return len(state) + room <= self.max_length
 

@@ -17,6 +17,7 @@ from leafe_jax.rollout.explore import explore
 from leafe_jax.rollout.grow import Limits
 from leafe_jax.rollout.timing import Clock
 from leafe_jax.sampler import Rules
+from leafe_jax.tree import ELSEWHERE, Node, Tree, segments
 from tests.rollout import corridor
 
 CONFIG = dataclasses.replace(Explore(), num_roots=2, reflect_every=2, max_depth=3)
@@ -81,6 +82,46 @@ def grow(play=None):
   return explore(player, tasks, CONFIG, lambda task: Limits(9, 0), 5), opened
 
 
+def check_part(trees, alone, place, places):
+  """A process has its own tasks' trees; of all others all but what turns hold."""
+  own = hosts.part(len(alone), place, places)
+  assert trees[own] == alone[own]
+  for tree, whole in zip(trees, alone, strict=True):
+    assert [vars(n) | {'turns': len(n.turns)} for n in tree.nodes] == [
+        vars(n) | {'turns': len(n.turns)} for n in whole.nodes
+    ]
+    assert tree.budget == whole.budget
+  others = [tree for tree in trees if tree not in trees[own]]
+  turns = [turn for tree in others for node in tree.nodes for turn in node.turns]
+  assert turns and all(turn is ELSEWHERE for turn in turns)
+
+
+def test_half_a_tree_is_not_taken_for_a_whole_one():
+  tree = Tree('t', '', 'train', [Node(0, None, 1, None, 0, [ELSEWHERE])])
+  with pytest.raises(TypeError, match='Elsewhere'):
+    tree.to_json()
+  with pytest.raises(AttributeError):
+    segments(tree.path(tree.nodes[0]))
+
+
+def test_prompts_that_are_made_of_earlier_turns_keep_them_everywhere(together):
+
+  def play():
+    player, _ = watched(corridor.player(answer))
+    player = dataclasses.replace(
+        player, window=lambda rules, goal, memory, past, seen: [
+            token for turn in past for token in turn.response_ids
+        ] + player.transcript.next(len(past) + 1, seen)
+    )
+    tasks = player.world.tasks('train')
+    config = dataclasses.replace(CONFIG, reflect_every=0, max_depth=0)
+    return explore(player, tasks, config, lambda task: Limits(3, 0), 5)
+
+  alone = play()
+  assert any(turn.fresh for tree in alone for n in tree.nodes for turn in n.turns)
+  assert all(trees == alone for trees in together(play))
+
+
 @pytest.mark.parametrize('places', [2, 3])
 def test_all_processes_grow_the_trees_of_one_and_play_their_own_tasks(
     together, places
@@ -88,7 +129,8 @@ def test_all_processes_grow_the_trees_of_one_and_play_their_own_tasks(
   alone, opened = grow()
   found = together(grow, places)
   assert {node.ended_by for tree in alone for node in tree.nodes} > {'error'}
-  assert all(trees == alone for trees, _ in found)
+  for place, (trees, _) in enumerate(found):
+    check_part(trees, alone, place, places)
   assert set.union(*(own for _, own in found)) == opened
   assert sum(len(own) for _, own in found) == len(opened)
 
@@ -105,7 +147,8 @@ def test_a_state_that_cannot_be_restored_is_known_to_all(together):
   broken = [n for tree in alone for n in tree.nodes if 'Diverged' in (n.error or '')]
   assert broken
   assert any(tree.budget['replayed_steps'] for tree in alone)
-  assert all(trees == alone for trees, _ in together(lambda: grow(Drift)))
+  for place, (trees, _) in enumerate(together(lambda: grow(Drift))):
+    check_part(trees, alone, place, 2)
 
 
 def test_what_closing_raises_is_known_to_all(together):
@@ -118,7 +161,8 @@ def test_what_closing_raises_is_known_to_all(together):
   alone, _ = grow(Stuck)
   errors = [node.error or '' for tree in alone for node in tree.nodes]
   assert 'CloseError: OSError: stuck' in errors
-  assert all(trees == alone for trees, _ in together(lambda: grow(Stuck)))
+  for place, (trees, _) in enumerate(together(lambda: grow(Stuck))):
+    check_part(trees, alone, place, 2)
 
 
 def test_evaluation_is_the_same_for_all(together):

@@ -14,7 +14,7 @@ from envs import api
 from leafe_jax import heartbeat
 from leafe_jax.learner import checkpoints
 from tests.fragile_worlds import Fragile
-from tools.soak import faults, judge, play, report, troubled
+from tools.soak import faults, judge, play, report, small, troubled
 from tools.soak.__main__ import Soak
 
 RUN = '''
@@ -204,6 +204,25 @@ def test_a_soak_goes_on_with_the_next_draws_and_keeps_what_is_wrong(
   assert pathlib.Path(tmp_path / 'soak.json').exists()
   with pytest.raises(ValueError, match='give another --out'):
     Soak(['believes'], tmp_path, 1, 20, kinds)
+
+
+def test_a_round_draws_each_kind_once_and_ends_without_a_clock(tmp_path, monkeypatch):
+  monkeypatch.setattr(play.Player, 'command', Stand.command)
+  kinds = [faults.Damage(name, faults.delete) for name in 'abc']
+  soak = Soak(['mends'], tmp_path, 0, 20, kinds)
+  soak.draw(0)
+  for number in soak.numbers(0, 1):
+    soak.draw(number)
+  assert sorted(entry.fault for entry in soak.entries) == ['a', 'b', 'c']
+  assert not list(soak.numbers(0, 1)) and not list(soak.numbers(0, 0))
+  assert next(soak.numbers(0, 2)) == next(soak.numbers(60, 0)) == 3
+
+
+def test_the_small_run_is_what_it_says():
+  config = small.get_config()
+  assert config.arms == ('base',) and config.policy.num_layers == 1
+  with pytest.raises(ValueError, match='no variants'):
+    small.get_config('large')
 
 
 def test_an_undisturbed_run_that_fails_is_wrong_and_the_soak_goes_on(

@@ -15,19 +15,24 @@ again until the run is finished. Each draw comes out as one of
                 makes the same draw again is shown
 
 The same --seed gives the same draws. The same --out goes on where it stopped, with
-the next draws. For a five-minute look: --minutes=5 with few updates and tasks. The
-exit code is 1 if anything was wrong.
+the next draws. A look of some minutes draws every kind of fault once, on a run that
+is as small as a run can be (`make soak`):
+
+    python -m tools.soak --config=tools/soak/small.py --rounds=1 --out=/tmp/soak
+
+The exit code is 1 if anything was wrong.
 """
 
 from __future__ import annotations
 
+import math
 import pathlib
 import random
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from absl import flags
 
@@ -41,6 +46,10 @@ def define_flags() -> None:
   command_line.define_config()
   flags.DEFINE_float('hours', 0.0, 'Hours to go on.', lower_bound=0.0)
   flags.DEFINE_float('minutes', 0.0, 'Minutes to go on.', lower_bound=0.0)
+  flags.DEFINE_integer(
+      'rounds', 0, 'Draws of each kind of fault, if the time is not over before; 0: '
+      'as many as there is time for.', lower_bound=0,
+  )
   flags.DEFINE_integer('seed', 0, 'Of the draws.')
   flags.DEFINE_integer('draw', -1, 'Make this draw alone; -1: the next ones.')
   flags.DEFINE_list('faults', [], 'Names of the kinds of fault; empty: all.')
@@ -103,6 +112,18 @@ class Soak:
   def next_number(self) -> int:
     """The first draw that was not made."""
     return max((entry.number for entry in self.entries), default=-1) + 1
+
+  def numbers(self, seconds: float, rounds: int) -> Iterator[int]:
+    """The draws that are to be made next.
+
+    Args:
+      seconds: no draw begins later; 0: at any time if there are rounds, else none.
+      rounds: draws of each kind, those that were made before included; 0: any.
+    """
+    end = time.monotonic() + seconds if seconds or not rounds else math.inf
+    last = rounds * len(self._faults) or math.inf
+    while time.monotonic() < end and self.next_number() < last:
+      yield self.next_number()
 
   def _fault(self, number: int) -> Fault:
     """Each kind once in every round, in another order each time."""
@@ -206,8 +227,10 @@ def main(argv: Sequence[str]) -> int:
     raise command_line.UsageError(f'unexpected arguments {list(argv[1:])}')
   values = flags.FLAGS
   seconds = 3600 * values.hours + 60 * values.minutes
-  if not values.out or (not seconds and values.draw < 0):
-    raise command_line.UsageError('give --out=DIR, and --hours, --minutes or --draw')
+  if not values.out or not (seconds or values.rounds or values.draw >= 0):
+    raise command_line.UsageError(
+        'give --out=DIR, and --hours, --minutes, --rounds or --draw'
+    )
   try:
     soak = Soak(
         _options(sys.argv), pathlib.Path(values.out), values.seed, values.patience,
@@ -216,11 +239,10 @@ def main(argv: Sequence[str]) -> int:
   except ValueError as error:
     raise command_line.UsageError(str(error)) from error
   _heed_signals()
-  end = time.monotonic() + seconds
   if values.draw >= 0:
     _say(soak, soak.draw(values.draw))
-  while time.monotonic() < end:
-    _say(soak, soak.draw(soak.next_number()))
+  for number in soak.numbers(seconds, values.rounds):
+    _say(soak, soak.draw(number))
   sys.stdout.write(report.table(soak.entries))
   return int(any(entry.outcome == judge.WRONG for entry in soak.entries))
 

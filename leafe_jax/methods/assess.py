@@ -24,8 +24,9 @@ from leafe_jax.methods.collect import journal_path, save_trees, wave_path, waves
 from leafe_jax.progress import Progress
 from leafe_jax.rollout.episode import Player, no_memory
 from leafe_jax.rollout.evaluate import TaskOutcome, evaluate
-from leafe_jax.rollout.journal import discard, journaled
+from leafe_jax.rollout.journal import discard
 from leafe_jax.rollout.kept import Kept
+from leafe_jax.rollout.play import journaled
 from leafe_jax.rollout.samples import Memory
 from leafe_jax.sampler import Rules
 from leafe_jax.tree import Node, Tree

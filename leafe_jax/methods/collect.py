@@ -28,8 +28,9 @@ from leafe_jax.progress import Progress
 from leafe_jax.rollout.episode import Player
 from leafe_jax.rollout.explore import explore
 from leafe_jax.rollout.grow import Limits
-from leafe_jax.rollout.journal import discard, journaled
+from leafe_jax.rollout.journal import discard
 from leafe_jax.rollout.ledger import Ledger, total
+from leafe_jax.rollout.play import journaled
 from leafe_jax.rundir import SHOWN
 from leafe_jax.tree import Tree
 

@@ -19,7 +19,6 @@ last "kept" is dropped: it was torn, or no point to go on from.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -31,32 +30,12 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from envs import api
 from leafe_jax import buckets, hosts
 from leafe_jax.files import DamagedFile, sync, write_atomic
-from leafe_jax.rollout.episode import Player
 from leafe_jax.sampler import Request, Rules, Sample, Sampler
 
 SCHEMA = 1
 _KEPT = 'kept'
-
-
-def journaled(player: Player, path: pathlib.Path, tasks: Sequence[api.Task]) -> Player:
-  """The player for a wave, whose responses are kept if the player says so.
-
-  Args:
-    player: of the run.
-    path: of the journal; one of the same wave is gone on from.
-    tasks: of the wave.
-  """
-  if not player.keep_every:
-    return player
-  title = {
-      'schema': SCHEMA, 'tasks': [task.id for task in tasks], 'seed': player.seed,
-      'version': player.version, 'keep_every': player.keep_every,
-  }  # fmt: skip
-  journal = Journal(player.sampler, path, title, player.keep_every)
-  return dataclasses.replace(player, journal=journal)
 
 
 class Journal:

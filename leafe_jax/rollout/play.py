@@ -8,14 +8,18 @@ of what is submitted, never of time: all processes of a run take the same one.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
+import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
+from envs import api
 from leafe_jax import stops
 from leafe_jax.rollout.crew import Crew
 from leafe_jax.rollout.episode import Episode, Player
+from leafe_jax.rollout.journal import SCHEMA, Journal
 from leafe_jax.rollout.keys import row_key
 from leafe_jax.sampler import Request, Rules, Sample
 
@@ -143,3 +147,21 @@ def play(
     ]
     take_actions(crew, acting)
     go_on([entry for entry, _ in polled])
+
+
+def journaled(player: Player, path: pathlib.Path, tasks: Sequence[api.Task]) -> Player:
+  """The player for a wave, whose responses are kept if the player says so.
+
+  Args:
+    player: of the run.
+    path: of the journal; one of the same wave is gone on from.
+    tasks: of the wave.
+  """
+  if not player.keep_every:
+    return player
+  title = {
+      'schema': SCHEMA, 'tasks': [task.id for task in tasks], 'seed': player.seed,
+      'version': player.version, 'keep_every': player.keep_every,
+  }  # fmt: skip
+  journal = Journal(player.sampler, path, title, player.keep_every)
+  return dataclasses.replace(player, journal=journal)

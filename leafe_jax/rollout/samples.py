@@ -11,9 +11,8 @@ from envs import api
 from leafe_jax.rollout.crew import Crew
 from leafe_jax.rollout.episode import Episode, Player, Start, no_memory
 from leafe_jax.rollout.explore import prefill_roots
-from leafe_jax.rollout.journal import journaled
 from leafe_jax.rollout.ledger import Ledger, warn_of_overlong
-from leafe_jax.rollout.play import play
+from leafe_jax.rollout.play import journaled, play
 from leafe_jax.rollout.timing import Meter
 from leafe_jax.sampler import Rules
 from leafe_jax.tree import Node, Tree

@@ -79,6 +79,44 @@ def test_a_service_that_is_busy_is_asked_again(store, line, fault, monkeypatch):
   assert 'tried again' in said[0]
 
 
+def _refusing_to_renew(store, text, monkeypatch):
+  """The server that renews credentials answers once with a text."""
+  from google.auth import exceptions
+
+  ask, told = store._bucket.client.list_blobs, []
+
+  def once(*args, **kwargs):
+    if told:
+      return ask(*args, **kwargs)
+    told.append(text)
+    raise exceptions.RefreshError(text) from exceptions.TransportError(text)
+
+  monkeypatch.setattr(store._bucket.client, 'list_blobs', once)
+
+
+def test_credentials_that_cannot_be_renewed_now_are_asked_for_again(store, monkeypatch):
+  store.write('x', b'1', 0)
+  _refusing_to_renew(store, 'from the metadata service. Status: 503', monkeypatch)
+  assert set(store.list()) == {'x'}
+
+
+def test_credentials_that_are_refused_are_not(store, monkeypatch):
+  _refusing_to_renew(store, 'from the metadata service. Status: 404', monkeypatch)
+  with pytest.raises(_error(), match='no valid credentials.*Status: 404'):
+    store.list()
+
+
+def test_a_bucket_that_keeps_what_it_has_is_named(store, monkeypatch):
+  from google.api_core import exceptions
+
+  def refuse(*_, **__):
+    raise exceptions.Forbidden("Object 'x' is subject to bucket's retention policy")
+
+  monkeypatch.setattr(store._bucket.client, 'list_blobs', refuse)
+  with pytest.raises(_error(), match='take one without a retention policy'):
+    store.list()
+
+
 def test_a_service_that_stays_away_is_given_up(url, line):
   from leafe_jax.buckets.store import Store
 

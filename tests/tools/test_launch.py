@@ -255,7 +255,7 @@ def test_a_task_of_skypilot():
       'job_recovery': {'max_restarts_on_errors': 20},
   }
   assert found['secrets'] == {'WANDB_API_KEY': None}
-  assert found['file_mounts']['~/runs']['store'] == 'gcs'
+  assert found['file_mounts'] == {'~/runs': {'source': 'gs://b', 'mode': 'MOUNT'}}
   assert '--distributed=on' in found['run'] and 'jax[tpu]' in found['setup']
   check_shell(found['setup'])
   check_shell(found['run'])
@@ -264,7 +264,7 @@ def test_a_task_of_skypilot():
 def test_machines_of_skypilot_are_told_where_the_first_one_is():
   found = yaml.safe_load(sky.task(changed(GPUS, storage='s3://b')))
   assert found['num_nodes'] == 2 and found['resources']['accelerators'] == 'H100:8'
-  assert found['file_mounts']['~/runs']['store'] == 's3'
+  assert found['file_mounts']['~/runs']['source'] == 's3://b'
   check_shell(found['run'])
   words = subprocess.run(
       ['bash', '-c', found['run'].replace('exec ', 'printf "%s\\n" ')], text=True,

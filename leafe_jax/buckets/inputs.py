@@ -7,9 +7,11 @@ content is another copy, and what a run noted of its files still tells the two a
 from __future__ import annotations
 
 import functools
+import gzip
 import hashlib
 import json
 import pathlib
+import shutil
 
 from absl import logging
 
@@ -54,7 +56,16 @@ def _download(store: Store, found: dict[str, Object], target: pathlib.Path) -> N
       if not path.exists() or path.stat().st_size != each.entry.size:
         try:
           store.download(name, path, each.entry)
+          _unzip(path) if each.zipped else None
         except Conflict as error:
           raise BucketError(f'{error}; it was changed just now, try again') from error
       progress.advance(each.entry.size)
   replace(partial, target)
+
+
+def _unzip(path: pathlib.Path) -> None:
+  """Writes a file anew without gzip's form, in which programs may upload it."""
+  whole = path.with_name(f'{path.name}{PARTIAL}')
+  with gzip.open(path) as source, whole.open('wb') as target:
+    shutil.copyfileobj(source, target)
+  replace(whole, path)

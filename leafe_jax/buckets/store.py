@@ -59,10 +59,12 @@ class Object(NamedTuple):
   Attributes:
     entry: what it holds.
     generation: its number, which changes with every writing.
+    zipped: whether it is kept in gzip's form and meant to be read without.
   """
 
   entry: Entry
   generation: int
+  zipped: bool = False
 
 
 def split(url: str) -> tuple[str, str]:
@@ -315,7 +317,8 @@ class Store:
 
 def _object(blob: Any) -> Object:
   digest = base64.b64decode(blob.md5_hash or '').hex()
-  return Object(Entry(int(blob.size or 0), digest), int(blob.generation or 0))
+  entry = Entry(int(blob.size or 0), digest)
+  return Object(entry, int(blob.generation or 0), blob.content_encoding == 'gzip')
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from leafe_jax.files import read_object, write_atomic
 from leafe_jax.rundir import TRACKERS, RunStopped
 from leafe_jax.tracking.apart import Apart
 from leafe_jax.tracking.api import Everybody, Nobody, Subject, Tracker
-from leafe_jax.tracking.choice import TENSORBOARD, Choice
+from leafe_jax.tracking.choice import LONGEST, TENSORBOARD, Choice
 
 _ID = 'id.json'
 _FAILED = 1
@@ -59,9 +59,16 @@ def _subject(
     directory: pathlib.Path, config: Experiment, group: str, project: str
 ) -> Subject:
   known = _known_id(directory / TRACKERS / _ID)
-  name = '-'.join(part for part in (group, directory.name, known) if part)
+  group = _fitting(group)
+  name = _fitting('-'.join(part for part in (group, directory.name, known) if part))
   shown = redaction.hide(settings.to_dict(config))
   return Subject(known, name, group, project, directory / TRACKERS, shown)
+
+
+def _fitting(name: str) -> str:
+  """A name that trackers take, with its end, which tells runs apart."""
+  room = LONGEST // 2 - 1
+  return name if len(name) <= LONGEST else f'{name[:room]}..{name[-room:]}'
 
 
 def _known_id(path: pathlib.Path) -> str:

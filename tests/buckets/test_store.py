@@ -1,5 +1,6 @@
 """What a service may answer, and what a user is told."""
 
+import gzip
 import pathlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -164,6 +165,17 @@ def test_files_are_whole_or_not_there(store, tmp_path):
   with pytest.raises(Conflict, match='not as it was written'):
     store.download('big', tmp_path / 'b', entry_of(b'other'))
   assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ['file']
+
+
+def test_a_file_that_was_uploaded_compressed_is_read_as_it_was(url, store):
+  """As "gcloud storage cp --gzip-local-all" does it."""
+  blob = store._blob('data/a.jsonl')
+  blob.content_encoding = 'gzip'
+  blob.upload_from_string(gzip.compress(b'{"a": 1}\n'))
+  store.write('data/b.jsonl.gz', gzip.compress(b'b'), 0)  # its own form
+  copy = pathlib.Path(buckets.local(f'{url}/data'))
+  assert (copy / 'a.jsonl').read_bytes() == b'{"a": 1}\n'
+  assert gzip.decompress((copy / 'b.jsonl.gz').read_bytes()) == b'b'
 
 
 def test_files_of_others_are_read_through_a_copy(url, store, line):

@@ -217,6 +217,28 @@ def test_an_unknown_tracker_is_refused_by_name():
     choice.check(['wand'])
 
 
+@pytest.mark.parametrize(
+    ('project', 'message'),
+    [
+        ('team/leafe', "no '/'.*WANDB_ENTITY"), ('a:b', "no ':'"),
+        ('x' * 129, '129 characters, not above 128'),
+    ],
+)
+def test_a_project_that_no_tracker_takes_is_refused_at_once(project, message):
+  with pytest.raises(ValueError, match=f'--tracker_project=.*{message}'):
+    choice.check(['tensorboard'], project)
+
+
+def test_names_are_as_long_as_trackers_take_and_end_in_the_id(tmp_path):
+  place = tmp_path / ('long' * 50)
+  place.mkdir()
+  subject = opening._subject(place, Experiment(), 'group' * 40, '')
+  assert len(subject.name) <= 128 and len(subject.group) <= 128
+  assert subject.name.endswith(f'long-{subject.id}')
+  short = opening._subject(tmp_path, Experiment(), 'g', '')
+  assert short.name == f'g-{tmp_path.name}-{short.id}'
+
+
 def test_a_folder_of_the_name_is_no_package(tmp_path, monkeypatch):
   """wandb leaves one where it is used; the real package would be found before it."""
   (tmp_path / 'wandb').mkdir()

@@ -36,7 +36,11 @@ def opened(
     yield Nobody()
     return
   subject = _subject(directory, config, choice.group, choice.project)
-  tracker = Everybody([_open(name, directory, subject) for name in choice.names])
+  trackers = [_open(name, directory, subject) for name in choice.names]
+  for each in trackers:
+    if isinstance(each, Apart):
+      each.begin()
+  tracker = Everybody(trackers)
   code = _FAILED
   try:
     yield tracker

@@ -28,6 +28,7 @@ from leafe_jax.buckets import manifest as manifest_lib
 from leafe_jax.buckets.manifest import Manifest
 from leafe_jax.buckets.store import BucketError, Conflict, Entry, Store, measure
 from leafe_jax.files import PARTIAL, write_atomic
+from leafe_jax.rundir import DONE
 
 STATE = '.mirror.json'
 _KEPT_HERE = ('.lock', STATE)
@@ -72,6 +73,8 @@ class Mirror:
       there = self.store.list()
       self._generations = {name: found.generation for name, found in there.items()}
       places, wrong = manifest_lib.locate(base, there)
+      if self.writes and not base.generation:
+        self._check_free(there)
       if base.generation and self._is_descendant(base):
         logging.info(
             '%s: goes on with the copy on this machine, after %s', self.url,
@@ -91,6 +94,16 @@ class Mirror:
         self._tidy(places)
       return
     raise BucketError(f'{self.url}: the run commits faster than it can be read; again')
+
+  def _check_free(self, there: Iterable[str]) -> None:
+    """BucketError where somebody put a run here, which a start would write over."""
+    done = sorted(name for name in there if name.endswith(f'/{DONE}'))
+    if done:
+      raise BucketError(
+          f'{self.url} holds phases of a run ({done[0]}) and no {manifest_lib.NAME}: '
+          'no start made it here. Copy it to a disk; --fork_from=DIRECTORY with '
+          'another --workdir goes on from it'
+      )
 
   def _is_descendant(self, base: Manifest) -> bool:
     """Whether the copy is that commit, and what this machine did after it."""
@@ -134,7 +147,8 @@ class Mirror:
     moved = {name: place for name, place in places.items() if place != name}
     self._each(lambda name: self._settle(name, self._base.files[name]), moved)
     left = [n for n in self._generations if n.startswith(f'{manifest_lib.NEW}/')]
-    self._each(self._remove, left)
+    gone = [n for n in self._base.gone if n in self._generations]
+    self._each(self._remove, [*left, *gone])
 
   def _follow(self, generation: int) -> None:
     """Gets what process 0 committed."""

@@ -134,7 +134,7 @@ def test_a_kill_leaves_one_commit_or_the_other(url, tmp_path, monkeypatch, done)
   _put(there.root, CHANGE)  # and the next one goes on, to the same
   there.commit('two')
   assert _files(_mirror(url, tmp_path / 'third').root) == second
-  assert not [name for name in there.store.list() if name.startswith('.new/')]
+  assert set(there.store.list()) == {*second, '.manifest.json'}  # and nothing else
 
 
 def test_a_process_that_was_overtaken_cannot_commit(url, tmp_path):
@@ -231,6 +231,15 @@ def test_processes_see_what_the_others_wrote(url, tmp_path):
   _put(second.root, {'other.host1': 'd'})
   meet()
   assert _files(_mirror(url, tmp_path / 'later').root) == _files(first.root)
+
+
+def test_a_run_that_was_copied_into_a_bucket_is_not_written_over(url, tmp_path):
+  from leafe_jax.buckets.store import BucketError, Store
+
+  Store(url).write('warm_start/DONE.json', b'{}', 0)
+  with pytest.raises(BucketError, match='(?s)warm_start/DONE.json.*--fork_from=DIR'):
+    _mirror(url, tmp_path / 'here')
+  assert set(Store(url).list()) == {'warm_start/DONE.json'}
 
 
 def test_a_reader_changes_nothing(url, tmp_path):

@@ -18,6 +18,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -35,6 +36,7 @@ _KEPT_HERE = ('.lock', STATE)
 _TELLING = ('log', 'growing_')  # files that alone are no reason for a commit
 _WORKERS = 8
 _ATTEMPTS = 5
+_PAUSE_S = 0.3  # longer each time
 
 
 class Mirror:
@@ -81,6 +83,8 @@ class Mirror:
             base.describe(),
         )
       else:
+        if wrong and not self.writes and self._is_overtaken(base):
+          continue
         self._say_lost(base, wrong)
         try:
           self._fetch(base, places)
@@ -94,6 +98,9 @@ class Mirror:
         self._tidy(places)
       return
     raise BucketError(f'{self.url}: the run commits faster than it can be read; again')
+
+  def _is_overtaken(self, base: Manifest) -> bool:
+    return manifest_lib.read(self.store).generation != base.generation
 
   def _check_free(self, there: Iterable[str]) -> None:
     """BucketError where somebody put a run here, which a start would write over."""
@@ -151,13 +158,25 @@ class Mirror:
     self._each(self._remove, [*left, *gone])
 
   def _follow(self, generation: int) -> None:
-    """Gets what process 0 committed."""
+    """Gets what process 0 committed, which may commit more meanwhile."""
     if generation == self._base.generation:
       return
-    base = manifest_lib.read(self.store)
-    places, wrong = manifest_lib.locate(base, self.store.list())
-    for name, what in wrong.items():
-      raise BucketError(f'{self.url}/{name} {what}; start all processes again')
+    found = ''
+    for attempt in range(_ATTEMPTS):
+      time.sleep(_PAUSE_S * attempt)
+      base = manifest_lib.read(self.store)
+      places, wrong = manifest_lib.locate(base, self.store.list())
+      found = next((f'{self.url}/{n} {what}' for n, what in wrong.items()), '')
+      if not found:
+        try:
+          self._take_over(base, places)
+          return
+        except Conflict as error:
+          found = str(error)
+    raise BucketError(f'{found}; start all processes again')
+
+  def _take_over(self, base: Manifest, places: Mapping[str, str]) -> None:
+    """Makes the copy what process 0 committed, and what this process wrote."""
     here = self._scan()
     # At first, what an earlier start left; later, what process 0 removed.
     known = self._base.files if self._base.generation else here
@@ -271,7 +290,9 @@ class Mirror:
     if name not in self._base.files and self._sent.get(name) == entry:
       return  # by the process that wrote it
     place = manifest_lib.new(entry) if name in self._base.files else name
-    found = self.store.find(place) if place != name else None
+    # Process 0 has seen what lies under the names when it began.
+    look = place != name or not self.writes
+    found = self.store.find(place) if look else None
     if found is not None and found.entry == entry:
       self._generations[place] = found.generation
       return

@@ -235,6 +235,10 @@ class Store:
       if measure(partial) != entry:
         raise Conflict(f'{self.url}/{name} is not as it was written')
       replace(partial, path)
+    except BucketError as error:
+      if isinstance(error.__cause__, troubles.errors().NotFound):
+        raise Conflict(f'{self.url}/{name} is not there any more') from error
+      raise
     finally:
       partial.unlink(missing_ok=True)
 

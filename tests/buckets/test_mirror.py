@@ -233,6 +233,56 @@ def test_processes_see_what_the_others_wrote(url, tmp_path):
   assert _files(_mirror(url, tmp_path / 'later').root) == _files(first.root)
 
 
+def test_a_process_replaces_what_a_killed_start_left_uncommitted(url, tmp_path):
+  from leafe_jax.buckets.mirror import Mirror
+  from leafe_jax.buckets.store import Store
+
+  Store(url).write('log.host1.txt', b'of a start that was killed', 0)
+  first = _mirror(url, tmp_path / 'host0')
+  second = Mirror(Store(url), tmp_path / 'host1', writes=False)
+  second.root.mkdir()
+  _put(first.root, {'config.json': '{}'})
+  second.receive(first.share(lambda: 0, []))
+  _put(second.root, {'log.host1.txt': 'of this one', 'wave.host1': 'b'})
+  second.receive(first.share(lambda: 0, [second.offer()]))
+  assert _files(_mirror(url, tmp_path / 'later').root) == {
+      'config.json': '{}', 'log.host1.txt': 'of this one', 'wave.host1': 'b'
+  }
+
+
+def test_a_process_follows_one_that_is_committing(url, tmp_path, monkeypatch):
+  """Objects are replaced between its list of them and its reading."""
+  from leafe_jax.buckets.mirror import Mirror
+  from leafe_jax.buckets.store import Store
+
+  first = _mirror(url, tmp_path / 'host0')
+  second = Mirror(Store(url), tmp_path / 'host1', writes=False)
+  second.root.mkdir()
+  _put(first.root, {'shared': '1', 'kept': '1'})
+  second.receive(first.share(lambda: 0, []))
+  settle, waiting, listing = first._settle, [], second.store.list
+  monkeypatch.setattr(first, '_settle', lambda *found: waiting.append(found))
+
+  def listed(*below):
+    found = listing(*below)
+    while waiting:
+      settle(*waiting.pop())
+    return found
+
+  monkeypatch.setattr(second.store, 'list', listed)
+  _put(first.root, {'shared': '2'})
+  second.receive(first.share(lambda: 0, []))
+  assert _files(second.root) == {'shared': '2', 'kept': '1'}
+
+  reader = Mirror(Store(url), tmp_path / 'reader', writes=False)
+  reader.root.mkdir()
+  monkeypatch.setattr(reader.store, 'list', listed)
+  _put(first.root, {'shared': '3'})
+  first.commit('three')
+  reader.restore()
+  assert _files(reader.root) == {'shared': '3', 'kept': '1'}
+
+
 def test_a_run_that_was_copied_into_a_bucket_is_not_written_over(url, tmp_path):
   from leafe_jax.buckets.store import BucketError, Store
 

@@ -60,6 +60,17 @@ def test_every_tool_has_the_same_command_line():
     assert 'app.run' not in text, name
 
 
+def test_no_reader_is_advised_to_install_torch():
+  """As transformers does when it is imported and finds none."""
+  name = 'TRANSFORMERS_NO_ADVISORY_WARNINGS'
+  done = subprocess.run(
+      [sys.executable, '-c', f'import leafe_jax, os; print(os.environ["{name}"])'],
+      cwd=ROOT, capture_output=True, text=True, check=True,
+      env={key: value for key, value in os.environ.items() if key != name},
+  )
+  assert done.stdout == '1\n'
+
+
 def test_a_tool_refuses_in_one_line():
   found = call('merge_results')
   assert (found.returncode, found.stderr) == (

@@ -23,7 +23,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 import sys
 import tempfile
@@ -364,6 +363,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
   define_flags()
   command_line.run(main)

@@ -11,7 +11,6 @@ beside the weights are left out of both. Needs torch, which the library does not
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 import sys
 import tempfile
@@ -247,6 +246,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
   define_flags()
   command_line.run(main)

@@ -50,3 +50,19 @@ def test_copied_weights_are_read_where_they_come_to(place, source, target):
   assert found.keys() == WEIGHTS.keys()
   for name, weight in WEIGHTS.items():
     np.testing.assert_array_equal(found[name], weight)
+
+
+@pytest.mark.parametrize('fault', [500, 503, 429, 'cut'])
+def test_weights_are_written_and_read_though_the_service_is_busy(
+    place, line, fault, monkeypatch
+):
+  monkeypatch.setenv('TENSORSTORE_GCS_HTTP_URL', line.address)
+  params = place('here') / 'warm_start' / 'params'
+  line.faults = [None, fault, fault]
+  checkpoints.save_params(params, jax.tree.map(jax.numpy.asarray, WEIGHTS))
+  assert not line.faults
+  assert any('manifest.ocdbt' in path for _, path in line.seen)  # also by tensorstore
+  line.faults = [fault, None, fault]
+  found = checkpoints.load_params(params)
+  assert not line.faults
+  np.testing.assert_array_equal(found['c'], WEIGHTS['c'])

@@ -167,6 +167,15 @@ def test_files_are_whole_or_not_there(store, tmp_path):
   assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ['file']
 
 
+def test_folders_that_a_console_made_are_no_files(url, store):
+  store._blob('data/').upload_from_string(b'')
+  store._blob('data/empty/').upload_from_string(b'')
+  store.write('data/a.jsonl', b'1', 0)
+  copy = pathlib.Path(buckets.local(f'{url}/data'))
+  assert [path.name for path in copy.rglob('*')] == ['a.jsonl']
+  assert set(store.list()) == {'data/a.jsonl'}
+
+
 def test_a_file_that_was_uploaded_compressed_is_read_as_it_was(url, store):
   """As "gcloud storage cp --gzip-local-all" does it."""
   blob = store._blob('data/a.jsonl')

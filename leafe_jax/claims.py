@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -119,6 +120,8 @@ def _check_world(config: Experiment) -> None:
 
   A phase asks for them hours later: the gate for a teacher without mistakes.
   """
+  if config.env.fleet == 'ray' and importlib.util.find_spec('ray') is None:
+    raise UsageError("env.fleet='ray' needs the package ray: pip install -e '.[ray]'")
   try:
     options = buckets.local_options(config.env.options)
     world = registry.make(config.env.name, **options)

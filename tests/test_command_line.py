@@ -113,6 +113,10 @@ def test_a_bad_flag_of_a_tool_is_named(monkeypatch, arguments, message):
         (['--out=o', '--config=configs/webshop.py:x'], "'study', 'smollm2'"),
         (['--out=o', CONFIG, '--config.mesh.tensr=2'], 'did you mean mesh.tensor?'),
         (['--out=o', CONFIG, '--config.mesh.tensor=x'], '--config.mesh.tensor=x'),
+        (
+            ['--out=o', CONFIG, '--config.arms=base', '--config.arms=base,leafe'],
+            '--config.arms is given 2 times; give it once, as in --config.arms=A,B',
+        ),
     ],
 )
 def test_a_bad_config_of_a_tool_is_named(monkeypatch, arguments, message):
@@ -368,6 +372,15 @@ def test_a_teacher_that_cannot_be_is_refused(tmp_path):
   config.env.teacher.quality = 2.0
   directory = RunDirectory(tmp_path / 'run')
   with pytest.raises(command_line.UsageError, match='env.teacher: .*quality is 2.0'):
+    claims.claim(directory, settings.from_config_dict(config), '', {})
+
+
+def test_a_fleet_whose_package_is_missing_is_refused_at_once(tmp_path, monkeypatch):
+  monkeypatch.setattr('importlib.util.find_spec', lambda _: None)
+  config = importlib.import_module('configs.webshop').get_config('debug')
+  config.env.update(workers=1, fleet='ray')
+  directory = RunDirectory(tmp_path / 'run')
+  with pytest.raises(command_line.UsageError, match=r"pip install -e '.\[ray\]'"):
     claims.claim(directory, settings.from_config_dict(config), '', {})
 
 

@@ -1,4 +1,4 @@
-"""Two processes of a run in a bucket: stopped in every phase, gone on with elsewhere."""
+"""Two processes of a run in a bucket: stopped in every phase, resumed elsewhere."""
 
 import json
 import os

@@ -267,6 +267,7 @@ class Run:
     except (memory.DoesNotFit, ValueError) as error:
       raise RunStopped(str(error)) from error
     logging.info('memory:\n%s', memory.table(found, limit))
+    memory.say_if_slow(target)
     return found
 
   @contextlib.contextmanager

@@ -215,6 +215,11 @@ def test_a_pod_has_time_to_save_and_a_wrong_command_line_is_not_tried_again(job)
   assert policy['rules'][0]['onJobFailureReasons'] == ['PodFailurePolicy']
 
 
+def test_a_bucket_comes_with_the_role_that_pods_need_to_mount_it():
+  assert 'add-iam-policy-binding gs://b ' in gke.manifest(JOB)
+  assert 'add-iam-policy-binding' not in gke.manifest(changed(storage='claim'))
+
+
 def test_variables_come_from_a_secret():
   _, _, pod = jobset(JOB)
   [variable] = pod['containers'][0]['env']

@@ -375,15 +375,6 @@ def test_a_teacher_that_cannot_be_is_refused(tmp_path):
     claims.claim(directory, settings.from_config_dict(config), '', {})
 
 
-def test_a_fleet_whose_package_is_missing_is_refused_at_once(tmp_path, monkeypatch):
-  monkeypatch.setattr('importlib.util.find_spec', lambda _: None)
-  config = importlib.import_module('configs.webshop').get_config('debug')
-  config.env.update(workers=1, fleet='ray')
-  directory = RunDirectory(tmp_path / 'run')
-  with pytest.raises(command_line.UsageError, match=r"pip install -e '.\[ray\]'"):
-    claims.claim(directory, settings.from_config_dict(config), '', {})
-
-
 def test_a_budget_to_match_needs_an_exploration_first():
   from leafe_jax import experiment
 

@@ -264,7 +264,7 @@ def of_phase(rundir: str, values: Any) -> Run:
       raise ValueError(f'--{name} is for a checkpoint; the run has its own')
   run = export_hf.open_phase(buckets.open_run(rundir), values.phase)
   config = run.config
-  if values.env:
+  if values.env not in ('', config.env.name):  # its own comes with the run's options
     env = dataclasses.replace(config.env, name=values.env, options={})
     config = dataclasses.replace(config, env=env)
   if values.options:

@@ -161,9 +161,9 @@ class Mirror:
     """Gets what process 0 committed, which may commit more meanwhile."""
     if generation == self._base.generation:
       return
-    found = ''
-    for attempt in range(_ATTEMPTS):
-      time.sleep(_PAUSE_S * attempt)
+    seen, again = None, 0
+    while again < _ATTEMPTS:  # the same trouble with the same commit is a damage
+      time.sleep(_PAUSE_S * again)
       base = manifest_lib.read(self.store)
       places, wrong = manifest_lib.locate(base, self.store.list())
       found = next((f'{self.url}/{n} {what}' for n, what in wrong.items()), '')
@@ -173,7 +173,9 @@ class Mirror:
           return
         except Conflict as error:
           found = str(error)
-    raise BucketError(f'{found}; start all processes again')
+      again = again + 1 if seen == (found, base.generation) else 1
+      seen = found, base.generation
+    raise BucketError(f'{seen[0] if seen else ""}; start all processes again')
 
   def _take_over(self, base: Manifest, places: Mapping[str, str]) -> None:
     """Makes the copy what process 0 committed, and what this process wrote."""
@@ -190,6 +192,7 @@ class Mirror:
         [
             name for name, entry in base.files.items()
             if here.get(name) != entry and name not in self._offered
+            and not (_only_tells(name) and name in here)  # maybe open: its own log
         ],
     )
     self._base = base

@@ -38,8 +38,12 @@ def signal_when_committed(processes, url, part, signals):
   """Sends signals to processes once the bucket names a file; returns exit codes."""
   deadline = time.monotonic() + test_hosts.PATIENCE_S
   while not any(part in name for name in files_of(url)):
-    for process in processes:
-      assert process.poll() is None, process.communicate()[0][-3000:]
+    if any(process.poll() is not None for process in processes):
+      time.sleep(5)  # for the others to say why
+      for process in processes:
+        process.kill()
+      said = [process.communicate()[0][-3000:] for process in processes]
+      pytest.fail('\n\n'.join(said))
     assert time.monotonic() < deadline
     time.sleep(0.05)
   for number, sent in signals.items():

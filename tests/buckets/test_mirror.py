@@ -250,6 +250,27 @@ def test_a_process_replaces_what_a_killed_start_left_uncommitted(url, tmp_path):
   }
 
 
+def test_a_process_goes_on_with_its_own_log(url, tmp_path):
+  """It has the file open: one in its place would never get another line."""
+  from leafe_jax.buckets.mirror import Mirror
+  from leafe_jax.buckets.store import Store
+
+  first = _mirror(url, tmp_path / 'host0')
+  second = Mirror(Store(url), tmp_path / 'host1', writes=False)
+  second.root.mkdir()
+  _put(first.root, {'config.json': '{}', 'log.host1.txt': 'of an earlier start'})
+  second.receive(first.share(lambda: 0, []))
+  with (second.root / 'log.host1.txt').open('a') as log:
+    log.write(', then 1')
+    log.flush()
+    _put(first.root, {'config.json': '{1}'})
+    second.receive(first.share(lambda: 0, [second.offer()]))
+    log.write(', then 2')
+  assert _files(second.root) == {
+      'config.json': '{1}', 'log.host1.txt': 'of an earlier start, then 1, then 2'
+  }
+
+
 def test_a_process_follows_one_that_is_committing(url, tmp_path, monkeypatch):
   """Objects are replaced between its list of them and its reading."""
   from leafe_jax.buckets.mirror import Mirror

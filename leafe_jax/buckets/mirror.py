@@ -222,11 +222,11 @@ class Mirror:
           self.store, before.after(found, note), before.generation
       )
       self._settled(base)
-      self._each(
-          lambda name: self._settle(name, changed[name]),
-          [name for name in changed if name in before.files],
-      )
-      self._each(self._remove, removed)
+      moved = [name for name in changed if name in before.files]
+      self._each(lambda name: self._settle(name, changed[name]), moved)
+      # Afterwards: files of one content share the object.
+      waiting = {manifest_lib.new(changed[name]) for name in moved}
+      self._each(self._remove, [*waiting, *removed])
     except Conflict as error:
       raise BucketError(
           f'{error}, which must have taken the run over; what was committed before '
@@ -310,7 +310,6 @@ class Mirror:
     self._generations[name] = self.store.copy(
         name, self.store, waiting, entry, self._generations.get(name, 0)
     )
-    self._remove(waiting)
 
   def _remove(self, name: str) -> None:
     self.store.delete(name, self._generations.pop(name, None))

@@ -1,5 +1,6 @@
 """Whatever moment a commit is killed at, the bucket holds the files of one commit."""
 
+import functools
 import pathlib
 from collections.abc import Mapping
 
@@ -250,6 +251,17 @@ def test_a_process_replaces_what_a_killed_start_left_uncommitted(url, tmp_path):
   }
 
 
+def test_files_that_come_to_the_same_content_are_committed(url, tmp_path):
+  here = _mirror(url, tmp_path / 'here')
+  _put(here.root, {name: name for name in 'abcdef'})
+  here.commit('one')
+  _put(here.root, dict.fromkeys('abcdef', 'same'))
+  here.commit('two')
+  there = _mirror(url, tmp_path / 'there')
+  assert _files(there.root) == dict.fromkeys('abcdef', 'same')
+  assert set(here.store.list()) == {*'abcdef', '.manifest.json'}
+
+
 def test_a_process_goes_on_with_its_own_log(url, tmp_path):
   """It has the file open: one in its place would never get another line."""
   from leafe_jax.buckets.mirror import Mirror
@@ -281,13 +293,17 @@ def test_a_process_follows_one_that_is_committing(url, tmp_path, monkeypatch):
   second.root.mkdir()
   _put(first.root, {'shared': '1', 'kept': '1'})
   second.receive(first.share(lambda: 0, []))
-  settle, waiting, listing = first._settle, [], second.store.list
-  monkeypatch.setattr(first, '_settle', lambda *found: waiting.append(found))
+  waiting, listing = [], second.store.list
+  for name in ('_settle', '_remove'):
+    later = functools.partial(lambda work, *found: waiting.append((work, found)),
+                              getattr(first, name))  # fmt: skip
+    monkeypatch.setattr(first, name, later)
 
   def listed(*below):
     found = listing(*below)
     while waiting:
-      settle(*waiting.pop())
+      work, given = waiting.pop(0)
+      work(*given)
     return found
 
   monkeypatch.setattr(second.store, 'list', listed)

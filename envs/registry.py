@@ -71,16 +71,32 @@ def make(name: str, **options: Any) -> World:
     ValueError: the name is unknown (the choices are listed), or the world
       refuses an option.
     TypeError: your function returns no World, or one without a name.
+    ImportError: it needs a package that is not installed; says how to.
   """
   check(name)
-  function = find_function(_MAKERS.get(name, name))
-  _check_options(name, function, options)
-  world = function(**options)
+  try:
+    function = find_function(_MAKERS.get(name, name))
+    _check_options(name, function, options)
+    world = function(**options)
+  except ImportError as error:
+    if advice := _advice(name, error):
+      raise ModuleNotFoundError(advice) from error
+    raise
   if not isinstance(world, World):
     raise TypeError(f'{name} returned {type(world).__name__}, not an envs.api.World')
   if not isinstance(getattr(world, 'name', None), str):
     raise TypeError(f'{name}: its world has no name; set name = ... to a str')
   return world
+
+
+def _advice(name: str, error: ImportError) -> str:
+  """What to install for an environment of this package; '' where that is no help."""
+  missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
+  if not isinstance(missing, ModuleNotFoundError) or 'install' in str(error):
+    return ''
+  if name not in _MAKERS or str(missing.name).startswith('envs.'):
+    return ''
+  return f"{name} needs more packages ({missing}): pip install -e '.[{name}]'"
 
 
 def _check_options(

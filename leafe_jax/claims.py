@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
 from absl import logging
 
 from envs import api, registry
-from leafe_jax import buckets, rundir, settings, standing
+from leafe_jax import buckets, inputs, rundir, settings, standing
 from leafe_jax.command_line import UsageError
 from leafe_jax.config import Experiment
 from leafe_jax.files import write_atomic
@@ -119,8 +120,10 @@ def _check_world(config: Experiment) -> None:
 
   A phase asks for them hours later: the gate for a teacher without mistakes.
   """
+  if config.env.fleet == 'ray' and importlib.util.find_spec('ray') is None:
+    raise UsageError("env.fleet='ray' needs the package ray: pip install -e '.[ray]'")
   try:
-    options = buckets.local_options(config.env.options)
+    options = inputs.local_options(config.env.options)
     world = registry.make(config.env.name, **options)
   except (ValueError, TypeError, OSError, ImportError, api.EnvError) as error:
     raise UsageError(f'env.options: {_one_line(error)}') from error

@@ -10,6 +10,7 @@ it; so does what the machine lacks (a file, a package, room on the disk).
 from __future__ import annotations
 
 import errno
+import functools
 import logging as python_logging
 import pathlib
 import re
@@ -127,6 +128,7 @@ def _parse_with_config(values: flags.FlagValues, argv: list[str]) -> list[str]:
   for argument in argv[1:]:
     if found := _OVERRIDE.match(argument):
       _check_override(found[1], loaded)
+  _check_lists(argv, loaded)
   # Defined anew: only there it is told on which command line the overrides are.
   delattr(values, 'config')
   define_config(values, argv)
@@ -134,6 +136,17 @@ def _parse_with_config(values: flags.FlagValues, argv: list[str]) -> list[str]:
   open_options.put(options, values.config)
   _leave_alone(values.config, loaded, argv)
   return rest
+
+
+def _check_lists(argv: Sequence[str], loaded: Any) -> None:
+  """UsageError for a list that is given twice: both would be taken for its items."""
+  given = [found[1] for word in argv[1:] if (found := _OVERRIDE.match(word))]
+  for path in sorted({path for path in given if given.count(path) > 1}):
+    if isinstance(functools.reduce(getattr, path.split('.'), loaded), (tuple, list)):
+      raise UsageError(
+          f'--config.{path} is given {given.count(path)} times; give it once, as in '
+          f'--config.{path}=A,B'
+      )
 
 
 def _leave_alone(config: Any, loaded: Any, argv: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from absl import logging
 T = TypeVar('T')
 
 PARTIAL = '.partial'
+DONE = 'DONE.json'  # there if and only if a phase is complete, with its result
 _LFS = b'version https://git-lfs.github.com/spec/'
 _URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*://')
 NO_URL = (

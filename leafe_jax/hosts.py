@@ -270,9 +270,11 @@ def _check_numbers(
 def _several_named() -> bool:
   """Whether the environment names more than one process."""
   known = os.environ
+  # SLURM_NTASKS is the allocation's, also in the shell of "srun --pty bash" within it.
+  tasks = known.get('SLURM_STEP_NUM_TASKS') or known.get('SLURM_NTASKS', '1')
   return (
       'JAX_COORDINATOR_ADDRESS' in known
-      or ('SLURM_STEP_NODELIST' in known and int(known.get('SLURM_NTASKS', '1')) > 1)
+      or ('SLURM_STEP_NODELIST' in known and int(tasks) > 1)
       or ',' in known.get('TPU_WORKER_HOSTNAMES', '')
   )
 

@@ -62,7 +62,7 @@ def _define_tracker_flags(values: flags.FlagValues) -> None:
 def trackers(values: flags.FlagValues) -> choice.Choice:
   """Those that the flags name. Raises UsageError."""
   try:
-    choice.check(values.tracker)
+    choice.check(values.tracker, values.tracker_project)
   except ValueError as error:
     raise UsageError(str(error)) from error
   return choice.Choice(tuple(values.tracker), values.tracker_project)

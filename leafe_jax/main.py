@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 
@@ -135,8 +134,6 @@ def _joined(values: flags.FlagValues) -> contextlib.AbstractContextManager[None]
 
 
 def _plan(config: Experiment, until: str) -> standing.Phases:
-  # transformers advises to install torch, which nothing here uses.
-  os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
   from leafe_jax import experiment  # takes seconds: flags are checked before
 
   try:

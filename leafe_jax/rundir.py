@@ -34,9 +34,8 @@ from absl import logging
 
 from leafe_jax import buckets, seals
 from leafe_jax.endings import RunStopped, WorkdirBusy
-from leafe_jax.files import read_object, remove, remove_partial, write_atomic
+from leafe_jax.files import DONE, read_object, remove, remove_partial, write_atomic
 
-DONE = 'DONE.json'
 SHOWN = 'groups'  # the directory of episodes for readers alone, a part for each phase
 TRACKERS = 'trackers'  # the directory of what trackers keep, which makes no run
 WEIGHTS = 'params'  # the directory of a phase's weights, which is sealed by itself

@@ -15,10 +15,9 @@ import threading
 import pytest
 from absl import flags, logging
 
-from leafe_jax import claims, command_line, files, hosts, launch, main, settings
+from leafe_jax import claims, command_line, files, hosts, launch, main, rundir, settings
 from leafe_jax.endings import RunStopped
 from leafe_jax.learner.checkpoints import DamagedCheckpoint
-from leafe_jax.rundir import RunDirectory
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = '--config=configs/webshop.py:debug'
@@ -59,6 +58,17 @@ def test_every_tool_has_the_same_command_line():
     text = (ROOT / 'tools' / f'{name}.py').read_text(encoding='utf-8')
     assert '  command_line.run(main' in text, name
     assert 'app.run' not in text, name
+
+
+def test_no_reader_is_advised_to_install_torch():
+  """As transformers does when it is imported and finds none."""
+  name = 'TRANSFORMERS_NO_ADVISORY_WARNINGS'
+  done = subprocess.run(
+      [sys.executable, '-c', f'import leafe_jax, os; print(os.environ["{name}"])'],
+      cwd=ROOT, capture_output=True, text=True, check=True,
+      env={key: value for key, value in os.environ.items() if key != name},
+  )
+  assert done.stdout == '1\n'
 
 
 def test_a_tool_refuses_in_one_line():
@@ -103,6 +113,10 @@ def test_a_bad_flag_of_a_tool_is_named(monkeypatch, arguments, message):
         (['--out=o', '--config=configs/webshop.py:x'], "'study', 'smollm2'"),
         (['--out=o', CONFIG, '--config.mesh.tensr=2'], 'did you mean mesh.tensor?'),
         (['--out=o', CONFIG, '--config.mesh.tensor=x'], '--config.mesh.tensor=x'),
+        (
+            ['--out=o', CONFIG, '--config.arms=base', '--config.arms=base,leafe'],
+            '--config.arms is given 2 times; give it once, as in --config.arms=A,B',
+        ),
     ],
 )
 def test_a_bad_config_of_a_tool_is_named(monkeypatch, arguments, message):
@@ -253,7 +267,7 @@ def test_a_log_on_a_full_disk_is_cut_short_without_a_word(tmp_path, capsys):
 
 def test_tracebacks_of_libraries_are_in_the_file_alone(tmp_path, capsys, quiet):
   del quiet
-  launch.start_logging(RunDirectory(tmp_path))
+  launch.start_logging(rundir.RunDirectory(tmp_path))
   logging.get_absl_handler().python_handler.stream = sys.stderr
   try:
     raise RuntimeError('in a thread')
@@ -272,7 +286,7 @@ def test_what_a_librarys_thread_cannot_raise_is_in_the_file_alone(
       raise RuntimeError('nobody hears this')
 
   del quiet
-  launch.start_logging(RunDirectory(tmp_path))
+  launch.start_logging(rundir.RunDirectory(tmp_path))
   thread = threading.Thread(target=Broken)
   thread.start()
   thread.join()
@@ -300,7 +314,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_and_its_traceback_is_kept(
 ):
   del quiet
   monkeypatch.setattr(sys, 'excepthook', sys.excepthook)  # to have it back
-  launch.start_logging(RunDirectory(tmp_path))
+  launch.start_logging(rundir.RunDirectory(tmp_path))
   capsys.readouterr()
   try:
     raise KeyError('a\nb')
@@ -347,7 +361,7 @@ def test_a_missing_sandbox_is_named_and_nothing_saved(monkeypatch, tmp_path):
   (tmp_path / 'data.jsonl').write_text('')
   sandbox = importlib.import_module('envs.codecontests.sandbox')
   monkeypatch.setattr(sandbox.Sandbox, '_missing', lambda self: 'no bwrap')
-  directory = RunDirectory(tmp_path / 'run')
+  directory = rundir.RunDirectory(tmp_path / 'run')
   with pytest.raises(command_line.UsageError, match='cannot be isolated.*no bwrap'):
     claims.claim(directory, settings.from_config_dict(config), '', {})
   assert directory.config() is None
@@ -356,7 +370,7 @@ def test_a_missing_sandbox_is_named_and_nothing_saved(monkeypatch, tmp_path):
 def test_a_teacher_that_cannot_be_is_refused(tmp_path):
   config = importlib.import_module('configs.webshop').get_config('debug')
   config.env.teacher.quality = 2.0
-  directory = RunDirectory(tmp_path / 'run')
+  directory = rundir.RunDirectory(tmp_path / 'run')
   with pytest.raises(command_line.UsageError, match='env.teacher: .*quality is 2.0'):
     claims.claim(directory, settings.from_config_dict(config), '', {})
 
@@ -382,4 +396,4 @@ def test_a_mesh_that_does_not_fit_reaches_the_command_line(tmp_path):
 
   config = settings.from_config_dict({'mesh': {'data': 7}})
   with pytest.raises(MeshError, match='does not fit'):
-    _ = Run(config, RunDirectory(tmp_path), '').mesh
+    _ = Run(config, rundir.RunDirectory(tmp_path), '').mesh

@@ -259,13 +259,18 @@ def test_numbers_that_do_not_fit_are_refused(numbers, message):
     hosts.arguments(*numbers, 'auto')
 
 
+OF_FOUR = {'SLURM_NTASKS': '4', 'SLURM_STEP_NODELIST': 'n[1-4]'}
+
+
 @pytest.mark.parametrize(
     ('environment', 'joins'),
     [
         ({}, False),
-        ({'SLURM_NTASKS': '4', 'SLURM_STEP_NODELIST': 'n[1-4]'}, True),
+        (OF_FOUR, True),
         ({'SLURM_NTASKS': '1', 'SLURM_STEP_NODELIST': 'n1'}, False),
         ({'SLURM_NTASKS': '4'}, False),  # inside of an allocation, not of a step
+        ({**OF_FOUR, 'SLURM_STEP_NUM_TASKS': '1'}, False),  # a shell in it
+        ({**OF_FOUR, 'SLURM_STEP_NUM_TASKS': '4'}, True),
         ({'TPU_WORKER_HOSTNAMES': 'a,b'}, True),
         ({'TPU_WORKER_HOSTNAMES': 'a'}, False),
         ({'JAX_COORDINATOR_ADDRESS': 'a:1'}, True),
@@ -274,8 +279,8 @@ def test_numbers_that_do_not_fit_are_refused(numbers, message):
 def test_several_processes_are_found_in_the_environment(
     monkeypatch, environment, joins
 ):
-  for name in ('SLURM_NTASKS', 'SLURM_STEP_NODELIST', 'TPU_WORKER_HOSTNAMES',
-               'JAX_COORDINATOR_ADDRESS'):
+  for name in ('SLURM_NTASKS', 'SLURM_STEP_NODELIST', 'SLURM_STEP_NUM_TASKS',
+               'TPU_WORKER_HOSTNAMES', 'JAX_COORDINATOR_ADDRESS'):
     monkeypatch.delenv(name, raising=False)
   for name, value in environment.items():
     monkeypatch.setenv(name, value)

@@ -192,6 +192,7 @@ def test_the_command_finds_its_own_packages_first_and_worlds_of_the_folder(folde
 UNASKED = (
     'wandb', 'trackio', 'tensorboard', 'ray', 'gcsfs', 'google.cloud.storage',
     'openenv', 'verifiers', 'starlette', 'uvicorn', 'torch', 'gymnasium', 'textarena',
+    'sky', 'gradio', 'scienceworld', 'alfworld', 'textworld', 'gguf', 'qwix', 'mkdocs',
 )  # fmt: skip
 LOOK = '''
 import json, sys
@@ -210,3 +211,21 @@ def test_no_optional_package_is_imported_unless_it_is_asked_for(tmp_path):
   done = run(tmp_path, '-c', f'UNASKED = {UNASKED!r}\n{LOOK}')
   assert done.returncode == 0, done.stderr
   assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+HELP = """
+import sys
+from leafe_jax import main
+sys.argv = ['main', '--help']
+try:
+  main.program()
+except SystemExit as end:
+  assert not end.code, end.code
+print(sorted({'jax', 'numpy', 'transformers', 'orbax', *UNASKED} & set(sys.modules)))
+"""
+
+
+def test_help_imports_nothing_that_computes(tmp_path):
+  done = run(tmp_path, '-c', f'UNASKED = {UNASKED!r}\n{HELP}')
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[-1] == '[]'

@@ -44,10 +44,8 @@ ARROWS = {
     'tracking': (),
 }
 PLAIN = (
-    'buckets', 'config', 'endings', 'files', 'hosts', 'progress', 'redaction', 'rundir',
-    'seals',
-    'settings',
-    'stops', 'token_ids', 'tree',
+    'buckets', 'config', 'endings', 'files', 'hosts', 'inputs', 'progress', 'redaction',
+    'rundir', 'seals', 'settings', 'stops', 'token_ids', 'tree',
 )  # fmt: skip
 
 SOURCES = sorted(

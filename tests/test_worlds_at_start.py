@@ -39,3 +39,10 @@ def test_a_teacher_that_does_not_fit_is_refused_before_the_run(
 @pytest.mark.parametrize('name', ['Strict', 'Untaught'])
 def test_a_world_whose_teacher_fits_or_that_has_none_is_taken(tmp_path, name):
   assert claim(tmp_path, name, **({'quality': 0.5} if name == 'Strict' else {}))
+
+
+def test_a_fleet_whose_package_is_missing_is_refused_at_once(tmp_path, monkeypatch):
+  monkeypatch.setattr('importlib.util.find_spec', lambda _: None)
+  config = Experiment(env=Env(name='webshop', workers=1, fleet='ray'))
+  with pytest.raises(launch.UsageError, match=r"pip install -e '.\[ray\]'"):
+    claims.claim(RunDirectory(tmp_path), config, '', {})

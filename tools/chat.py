@@ -23,7 +23,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 import sys
 import tempfile
@@ -33,7 +32,7 @@ from typing import Any
 from absl import flags
 
 from envs import api, registry
-from leafe_jax import buckets, command_line, settings
+from leafe_jax import buckets, command_line, inputs, settings
 from leafe_jax.command_line import printable
 from leafe_jax.config import Env, Experiment, Explore, Policy, Sampler
 from leafe_jax.endings import RunStopped
@@ -240,7 +239,7 @@ def of_checkpoint(
     rows: episodes at a time.
     **policy_options: further options of the policy.
   """
-  fields = huggingface.read_fields(buckets.local(checkpoint))
+  fields = huggingface.read_fields(inputs.local(checkpoint))
   longest = values.max_length or min(
       LONGEST, fields.get('max_position_embeddings') or LONGEST
   )
@@ -266,7 +265,7 @@ def of_phase(rundir: str, values: Any) -> Run:
       raise ValueError(f'--{name} is for a checkpoint; the run has its own')
   run = export_hf.open_phase(buckets.open_run(rundir), values.phase)
   config = run.config
-  if values.env:
+  if values.env not in ('', config.env.name):  # its own comes with the run's options
     env = dataclasses.replace(config.env, name=values.env, options={})
     config = dataclasses.replace(config, env=env)
   if values.options:
@@ -365,6 +364,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
   define_flags()
   command_line.run(main)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import pathlib
 import sys
 import tempfile
@@ -266,6 +265,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
   define_flags()
   command_line.run(main)

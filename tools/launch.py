@@ -46,6 +46,7 @@ def define_flags() -> None:
   flags.DEFINE_string('zone', '', 'Its zone.')
   flags.DEFINE_string('cluster', '', 'Cluster of XPK.')
   flags.DEFINE_string('partition', '', 'Partition of SLURM.')
+  flags.DEFINE_integer('cpus', 8, 'SLURM: CPUs for each GPU.', lower_bound=1)
   flags.DEFINE_string('version', '', "gcloud: TPU runtime; by default the type's.")
   flags.DEFINE_bool('queued', True, 'gcloud: queue the request, or create at once.')
   flags.DEFINE_list(
@@ -93,7 +94,7 @@ def describe(values: flags.FlagValues, further: Sequence[str]) -> Job:
       grace_s=values.grace_s, restarts=values.restarts, hours=values.hours,
       variables=tuple(values.env), project=values.project, zone=values.zone,
       cluster=values.cluster, partition=values.partition, version=values.version,
-      queued=values.queued,
+      queued=values.queued, cpus=values.cpus,
   )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 
 from envs import registry
-from leafe_jax import buckets, launch, settings
+from leafe_jax import inputs, launch, settings
 from leafe_jax.config import Experiment, Policy
 from leafe_jax.planning.programs import Target
 from leafe_jax.policy import huggingface, sharding
@@ -73,7 +73,7 @@ def _shape(config: Experiment) -> huggingface.Shape:
     return _shape_of_checkpoint(policy)
   if policy.vocab_size:
     return huggingface.Shape(policy, policy.vocab_size)
-  options = buckets.local_options(config.env.options)
+  options = inputs.local_options(config.env.options)
   world = registry.make(config.env.name, **options)
   try:
     words = build_word_tokenizer(world.vocabulary(), config.env.horizon)
@@ -90,7 +90,7 @@ def _shape(config: Experiment) -> huggingface.Shape:
 def _shape_of_checkpoint(policy: Policy) -> huggingface.Shape:
   """As a run would read it. ValueError: it cannot."""
   try:
-    checkpoint = buckets.local(policy.checkpoint)
+    checkpoint = inputs.local(policy.checkpoint)
     huggingface.check_length(checkpoint, policy.max_length)
     return huggingface.read_shape(checkpoint, policy)
   except (OSError, huggingface.UnsupportedCheckpoint) as error:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import pathlib
 import resource
 import sys
@@ -270,6 +269,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
-  os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
   define_flags()
   command_line.run(main)

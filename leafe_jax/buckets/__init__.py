@@ -4,7 +4,7 @@ A run works in a copy on this machine's disk, which is committed to the bucket
 where a run on a disk makes its files last (`mirror`); weights and checkpoints go to
 the bucket directly, shard by shard from every host, by orbax's own driver
 (`arrays`). One process at a time holds the run (`lease`). Data and checkpoints of
-others are read through a cache (`inputs`).
+others are read through a cache (`leafe_jax.inputs`).
 
 This module knows which directories of this machine stand for a bucket's. The
 client library is imported where a URL is given, and nowhere else.
@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import os
 import pathlib
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -137,27 +136,6 @@ def spoken(text: str) -> str:
   for root, mirror in _mirrors.items():
     text = text.replace(str(root), mirror.url)
   return text
-
-
-def local(place: str) -> str:
-  """A file or directory of others on this machine: the path, or a copy of the URL's.
-
-  Raises:
-    BucketError: nothing is there, or it cannot be read.
-  """
-  if not is_bucket(place):
-    return place
-  from leafe_jax.buckets import inputs
-
-  return inputs.fetch(place)
-
-
-def local_options(options: Mapping[str, Any]) -> dict[str, Any]:
-  """Options of an environment, those that are URLs as `local` has them."""
-  return {
-      name: local(value) if isinstance(value, str) else value
-      for name, value in options.items()
-  }
 
 
 def open_run(place: str | os.PathLike[str]) -> pathlib.Path:

@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from leafe_jax.buckets.store import BucketError, Entry, Object, Store
 
@@ -37,6 +37,7 @@ class Manifest:
     note: what was done then.
     host: that made it.
     time: when, by that host's clock; for people.
+    gone: files of the commit before that are no more; a kill may leave their objects.
   """
 
   files: Mapping[str, Entry] = dataclasses.field(default_factory=dict)
@@ -45,11 +46,13 @@ class Manifest:
   note: str = ''
   host: str = ''
   time: str = ''
+  gone: Sequence[str] = ()
 
   def after(self, files: Mapping[str, Entry], note: str) -> Manifest:
     """The next one, not written yet."""
     now = time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())
-    return Manifest(files, 0, self.number + 1, note, os.uname().nodename, now)
+    gone = sorted(set(self.files) - set(files))
+    return Manifest(files, 0, self.number + 1, note, os.uname().nodename, now, gone)
 
   def describe(self) -> str:
     return f'commit {self.number} ({self.note}; {self.time}, by {self.host})'
@@ -92,8 +95,8 @@ def write(store: Store, found: Manifest, generation: int) -> Manifest:
   """
   record = {
       'schema': _SCHEMA, 'number': found.number, 'note': found.note,
-      'host': found.host, 'time': found.time, 'files': dict(found.files),
-      'seal': _seal(found.files),
+      'host': found.host, 'time': found.time, 'gone': list(found.gone),
+      'files': dict(found.files), 'seal': _seal(found.files),
   }  # fmt: skip
   text = json.dumps(record, separators=(',', ':'))
   return dataclasses.replace(

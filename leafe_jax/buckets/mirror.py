@@ -18,6 +18,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -27,13 +28,14 @@ from leafe_jax import buckets
 from leafe_jax.buckets import manifest as manifest_lib
 from leafe_jax.buckets.manifest import Manifest
 from leafe_jax.buckets.store import BucketError, Conflict, Entry, Store, measure
-from leafe_jax.files import PARTIAL, write_atomic
+from leafe_jax.files import DONE, PARTIAL, write_atomic
 
 STATE = '.mirror.json'
 _KEPT_HERE = ('.lock', STATE)
 _TELLING = ('log', 'growing_')  # files that alone are no reason for a commit
 _WORKERS = 8
 _ATTEMPTS = 5
+_PAUSE_S = 0.3  # longer each time
 
 
 class Mirror:
@@ -72,12 +74,16 @@ class Mirror:
       there = self.store.list()
       self._generations = {name: found.generation for name, found in there.items()}
       places, wrong = manifest_lib.locate(base, there)
+      if self.writes and not base.generation:
+        self._check_free(there)
       if base.generation and self._is_descendant(base):
         logging.info(
             '%s: goes on with the copy on this machine, after %s', self.url,
             base.describe(),
         )
       else:
+        if wrong and not self.writes and self._is_overtaken(base):
+          continue
         self._say_lost(base, wrong)
         try:
           self._fetch(base, places)
@@ -91,6 +97,19 @@ class Mirror:
         self._tidy(places)
       return
     raise BucketError(f'{self.url}: the run commits faster than it can be read; again')
+
+  def _is_overtaken(self, base: Manifest) -> bool:
+    return manifest_lib.read(self.store).generation != base.generation
+
+  def _check_free(self, there: Iterable[str]) -> None:
+    """BucketError where somebody put a run here, which a start would write over."""
+    done = sorted(name for name in there if name.endswith(f'/{DONE}'))
+    if done:
+      raise BucketError(
+          f'{self.url} holds phases of a run ({done[0]}) and no {manifest_lib.NAME}: '
+          'no start made it here. Copy it to a disk; --fork_from=DIRECTORY with '
+          'another --workdir goes on from it'
+      )
 
   def _is_descendant(self, base: Manifest) -> bool:
     """Whether the copy is that commit, and what this machine did after it."""
@@ -134,16 +153,31 @@ class Mirror:
     moved = {name: place for name, place in places.items() if place != name}
     self._each(lambda name: self._settle(name, self._base.files[name]), moved)
     left = [n for n in self._generations if n.startswith(f'{manifest_lib.NEW}/')]
-    self._each(self._remove, left)
+    gone = [n for n in self._base.gone if n in self._generations]
+    self._each(self._remove, [*left, *gone])
 
   def _follow(self, generation: int) -> None:
-    """Gets what process 0 committed."""
+    """Gets what process 0 committed, which may commit more meanwhile."""
     if generation == self._base.generation:
       return
-    base = manifest_lib.read(self.store)
-    places, wrong = manifest_lib.locate(base, self.store.list())
-    for name, what in wrong.items():
-      raise BucketError(f'{self.url}/{name} {what}; start all processes again')
+    seen, again = None, 0
+    while again < _ATTEMPTS:  # the same trouble with the same commit is a damage
+      time.sleep(_PAUSE_S * again)
+      base = manifest_lib.read(self.store)
+      places, wrong = manifest_lib.locate(base, self.store.list())
+      found = next((f'{self.url}/{n} {what}' for n, what in wrong.items()), '')
+      if not found:
+        try:
+          self._take_over(base, places)
+          return
+        except Conflict as error:
+          found = str(error)
+      again = again + 1 if seen == (found, base.generation) else 1
+      seen = found, base.generation
+    raise BucketError(f'{seen[0] if seen else ""}; start all processes again')
+
+  def _take_over(self, base: Manifest, places: Mapping[str, str]) -> None:
+    """Makes the copy what process 0 committed, and what this process wrote."""
     here = self._scan()
     # At first, what an earlier start left; later, what process 0 removed.
     known = self._base.files if self._base.generation else here
@@ -157,6 +191,7 @@ class Mirror:
         [
             name for name, entry in base.files.items()
             if here.get(name) != entry and name not in self._offered
+            and not (_only_tells(name) and name in here)  # maybe open: its own log
         ],
     )
     self._base = base
@@ -186,11 +221,11 @@ class Mirror:
           self.store, before.after(found, note), before.generation
       )
       self._settled(base)
-      self._each(
-          lambda name: self._settle(name, changed[name]),
-          [name for name in changed if name in before.files],
-      )
-      self._each(self._remove, removed)
+      moved = [name for name in changed if name in before.files]
+      self._each(lambda name: self._settle(name, changed[name]), moved)
+      # Afterwards: files of one content share the object.
+      waiting = {manifest_lib.new(changed[name]) for name in moved}
+      self._each(self._remove, [*waiting, *removed])
     except Conflict as error:
       raise BucketError(
           f'{error}, which must have taken the run over; what was committed before '
@@ -257,7 +292,9 @@ class Mirror:
     if name not in self._base.files and self._sent.get(name) == entry:
       return  # by the process that wrote it
     place = manifest_lib.new(entry) if name in self._base.files else name
-    found = self.store.find(place) if place != name else None
+    # Process 0 has seen what lies under the names when it began.
+    look = place != name or not self.writes
+    found = self.store.find(place) if look else None
     if found is not None and found.entry == entry:
       self._generations[place] = found.generation
       return
@@ -272,7 +309,6 @@ class Mirror:
     self._generations[name] = self.store.copy(
         name, self.store, waiting, entry, self._generations.get(name, 0)
     )
-    self._remove(waiting)
 
   def _remove(self, name: str) -> None:
     self.store.delete(name, self._generations.pop(name, None))

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from absl import logging
 
-from leafe_jax.buckets import SCHEME
+from leafe_jax.buckets import SCHEME, troubles
 from leafe_jax.endings import RunStopped
 from leafe_jax.files import PARTIAL, replace
 
@@ -59,10 +59,12 @@ class Object(NamedTuple):
   Attributes:
     entry: what it holds.
     generation: its number, which changes with every writing.
+    zipped: whether it is kept in gzip's form and meant to be read without.
   """
 
   entry: Entry
   generation: int
+  zipped: bool = False
 
 
 def split(url: str) -> tuple[str, str]:
@@ -149,8 +151,9 @@ class Store:
         content = blob.download_as_bytes(
             if_generation_match=blob.generation, retry=None, timeout=self._timeout
         )
-      except (_errors().NotFound, _errors().PreconditionFailed):
-        raise _errors().ServiceUnavailable('replaced while it was read') from None
+      except (troubles.errors().NotFound, troubles.errors().PreconditionFailed):
+        replaced = troubles.errors().ServiceUnavailable('replaced while it was read')
+        raise replaced from None
       return content, int(blob.generation)
 
     return self._attempt('read', name, work)
@@ -232,6 +235,10 @@ class Store:
       if measure(partial) != entry:
         raise Conflict(f'{self.url}/{name} is not as it was written')
       replace(partial, path)
+    except BucketError as error:
+      if isinstance(error.__cause__, troubles.errors().NotFound):
+        raise Conflict(f'{self.url}/{name} is not there any more') from error
+      raise
     finally:
       partial.unlink(missing_ok=True)
 
@@ -249,7 +256,7 @@ class Store:
         self._blob(name).delete(
             if_generation_match=generation, retry=None, timeout=self._timeout
         )
-      except (_errors().NotFound, _errors().PreconditionFailed):
+      except (troubles.errors().NotFound, troubles.errors().PreconditionFailed):
         pass
 
     self._attempt('delete', name, work)
@@ -290,30 +297,32 @@ class Store:
       if not said:
         logging.warning(
             '%s: cannot %s it now (%s); tried again for up to %g s', place, verb,
-            _reason(error), self._patience,
+            troubles.reason(error), self._patience,
         )
       said.append(error)
 
     again = retry.Retry(
-        _may_pass, initial=0.3, maximum=20.0, timeout=self._patience, on_error=note
+        troubles.may_pass, initial=0.3, maximum=20.0, timeout=self._patience,
+        on_error=note,
     )
     try:
       return again(work)()
     except exceptions.PreconditionFailed as error:
       raise Conflict(f'{place} was replaced by another process') from error
     except exceptions.RetryError as error:
-      cause = _reason(error.cause or error)
+      cause = troubles.reason(error.cause or error)
       raise BucketError(
           f'{place}: could not {verb} it for {self._patience:g} s ({cause}); look at '
           'the network and the service, then start the same command again'
       ) from error
-    except _refusals() as error:
-      raise BucketError(_explain(place, verb, error)) from error
+    except troubles.refusals() as error:
+      raise BucketError(troubles.explain(place, verb, error)) from error
 
 
 def _object(blob: Any) -> Object:
   digest = base64.b64decode(blob.md5_hash or '').hex()
-  return Object(Entry(int(blob.size or 0), digest), int(blob.generation or 0))
+  entry = Entry(int(blob.size or 0), digest)
+  return Object(entry, int(blob.generation or 0), blob.content_encoding == 'gzip')
 
 
 @functools.cache
@@ -330,65 +339,4 @@ def _client(url: str) -> Any:
     project = os.environ.get('GOOGLE_CLOUD_PROJECT') or 'any'
     return storage.Client(project=project)  # only new buckets have need of one
   except google.auth.exceptions.GoogleAuthError as error:
-    raise BucketError(_explain(url, 'read', error)) from error
-
-
-def _errors() -> Any:
-  from google.api_core import exceptions
-
-  return exceptions
-
-
-def _refusals() -> tuple[type[BaseException], ...]:
-  import google.auth.exceptions
-  import requests
-
-  return (
-      _errors().GoogleAPICallError, google.auth.exceptions.GoogleAuthError,
-      requests.RequestException, OSError,
-  )
-
-
-def _may_pass(error: BaseException) -> bool:
-  """Whether a call that failed may succeed a little later."""
-  import google.auth.exceptions
-  import requests
-  import urllib3
-  from google.cloud.storage import exceptions as transfer
-
-  kinds = (
-      _errors().ServerError, _errors().TooManyRequests, requests.ConnectionError,
-      requests.Timeout, requests.exceptions.ChunkedEncodingError,
-      urllib3.exceptions.ProtocolError, google.auth.exceptions.TransportError,
-      transfer.DataCorruption, ConnectionError,
-  )  # fmt: skip
-  return isinstance(error, kinds) or getattr(error, 'code', None) == 408
-
-
-def _reason(error: BaseException) -> str:
-  text = ' '.join(str(error).split())
-  return f'{type(error).__name__}: {text[:200]}'
-
-
-def _explain(place: str, verb: str, error: BaseException) -> str:
-  """One line for an error that no waiting mends."""
-  import google.auth.exceptions
-
-  bucket = place.removeprefix(SCHEME).partition('/')[0]
-  if isinstance(error, _errors().NotFound):
-    return (
-        f'{place}: there is no bucket {bucket}, or not this object; make the bucket '
-        f'(gcloud storage buckets create gs://{bucket}) or correct the name'
-    )
-  if isinstance(error, _errors().Forbidden):
-    return (
-        f'{place}: no permission to {verb} it ({_reason(error)}); give the account the '
-        f'role roles/storage.objectUser on gs://{bucket}'
-    )
-  unknown = (_errors().Unauthorized, google.auth.exceptions.GoogleAuthError)
-  if isinstance(error, unknown):
-    return (
-        f'{place}: no valid credentials ({_reason(error)}); sign in with gcloud auth '
-        'application-default login, or name a key in GOOGLE_APPLICATION_CREDENTIALS'
-    )
-  return f'{place}: cannot {verb} it ({_reason(error)})'
+    raise BucketError(troubles.explain(url, 'read', error)) from error

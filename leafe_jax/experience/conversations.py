@@ -26,7 +26,7 @@ from typing import Any
 
 from absl import logging
 
-from leafe_jax import buckets
+from leafe_jax import inputs
 from leafe_jax.experience import examples
 from leafe_jax.experience.examples import Example
 from leafe_jax.text.conversation import (
@@ -63,7 +63,7 @@ def files(places: Sequence[str]) -> list[pathlib.Path]:
     DataError: nothing is there.
   """
   found: list[pathlib.Path] = []
-  for place in map(pathlib.Path, map(buckets.local, places)):
+  for place in map(pathlib.Path, map(inputs.local, places)):
     inside = sorted(p for p in place.glob('*.json*') if p.suffix in ('.jsonl', '.json'))
     if not place.exists():
       raise DataError(f'warm_start.data={place}: there is no such file or directory')

@@ -16,7 +16,7 @@ from envs import api, registry
 from envs.remote.cluster import Actor, Cluster
 from envs.remote.process import Process
 from envs.remote.world import RemoteWorld
-from leafe_jax import buckets, hosts, seals
+from leafe_jax import hosts, inputs, seals
 from leafe_jax.config import Experiment
 from leafe_jax.endings import RunStopped
 from leafe_jax.files import PARTIAL, replace
@@ -88,7 +88,7 @@ class Run:
   def world(self) -> api.World:
     """The world; its sessions in workers, where there are any."""
     env = self.config.env
-    options = buckets.local_options(env.options)
+    options = inputs.local_options(env.options)
     world = registry.make(env.name, **options)
     if not env.workers:
       return world
@@ -101,7 +101,7 @@ class Run:
   @functools.cached_property
   def checkpoint(self) -> str:
     """Directory of the checkpoint on this machine; empty where there is none."""
-    return buckets.local(self.config.policy.checkpoint)
+    return inputs.local(self.config.policy.checkpoint)
 
   def _playable(self) -> api.World:
     """The world, whose sessions can be made. Raises RunStopped."""
@@ -179,7 +179,7 @@ class Run:
     """Template and prompts are the same at every start and on every host."""
     policy, root = self.config.policy, self.directory.path
     said, pieces = root / 'prompts.json', root / 'chat_template.json'
-    hosts.first(lambda: prompts.keep(said, buckets.local(policy.prompts)))
+    hosts.first(lambda: prompts.keep(said, inputs.local(policy.prompts)))
     words = prompts.kept(said)
     system, tokenizer = words.system_message, self.tokenizer
     hosts.first(lambda: template.keep(pieces, tokenizer, policy.template, system))
@@ -268,6 +268,7 @@ class Run:
     except (memory.DoesNotFit, ValueError) as error:
       raise RunStopped(str(error)) from error
     logging.info('memory:\n%s', memory.table(found, limit))
+    memory.say_if_slow(target)
     return found
 
   @contextlib.contextmanager

@@ -23,7 +23,7 @@ from leafe_jax.evaluation import results as results_lib
 from leafe_jax.evaluation.report import write_report
 from leafe_jax.evaluation.results import ArmCounts
 from leafe_jax.evaluation.tasksets import TaskSet
-from leafe_jax.files import write_atomic
+from leafe_jax.files import DONE, write_atomic
 from leafe_jax.methods.catalogue import arms_of
 from leafe_jax.methods.collect import load_trees
 from leafe_jax.methods.phases import evaluate_name
@@ -37,7 +37,7 @@ from leafe_jax.methods.reporting import (
 )
 from leafe_jax.methods.run import BASE, IMPORT, Run, is_cold
 from leafe_jax.rollout.ledger import total
-from leafe_jax.rundir import DONE, RunDirectory
+from leafe_jax.rundir import RunDirectory
 from leafe_jax.standing import share
 
 OneRun = Callable[[Experiment, pathlib.Path, str], None]

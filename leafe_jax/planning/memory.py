@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 import jax
+from absl import logging
 
 from leafe_jax.planning import estimates, jobs
 from leafe_jax.planning.estimates import Part
@@ -220,6 +221,18 @@ def check(
         f' {_gb(limit)}:\n{table(found, limit)}'
     )
   return found
+
+
+def say_if_slow(target: Target) -> None:
+  """Warns where a checkpoint that is meant for accelerators is to run on CPUs."""
+  policy = target.config.policy
+  meant = policy.checkpoint and policy.dtype == 'bfloat16'
+  if meant and sharding.platform_of(target.mesh) == 'cpu':
+    logging.warning(
+        'policy.dtype=bfloat16 is meant for TPUs and GPUs, and jax found none: all is '
+        "computed on CPUs, slowly. Install leafe_jax[cuda] or [tpu]; a container must "
+        'be given its GPUs (docker run --gpus=all)'
+    )
 
 
 def _check_pool(target: Target) -> None:

@@ -17,7 +17,7 @@ from leafe_jax.tracking.api import Cell, Tracker
 # these a tracker raises, it is left alone from then on.
 FAILURES = (
     OSError, RuntimeError, ValueError, TypeError, LookupError, ImportError,
-    AttributeError, AssertionError, EOFError, sqlite3.Error,
+    AttributeError, AssertionError, EOFError, SystemError, sqlite3.Error,
 )  # fmt: skip
 # The base of what a package raises besides, by the tracker that needs it.
 OWN_FAILURES: Mapping[str, Sequence[str]] = {
@@ -40,12 +40,14 @@ Task = Callable[[Tracker], None]
 class Apart:
   """Does what a tracker is told on another thread, in order.
 
-  Its first failure is one warning; nothing is told to it afterwards.
+  Its first failure is one warning; nothing is told to it afterwards. It hears what it
+  was told once it was let begin: Python 3.11 cannot parse sources on two threads at a
+  time, so all packages are imported before one of them works.
 
   Args:
     name: of the tracker, a key of `OWN_FAILURES` or another.
-    load: imports the package, on this thread, as Python 3.11 cannot parse sources on
-      two at a time; returns what makes the tracker, on the other one.
+    load: imports the package, on this thread; returns what makes the tracker, on the
+      other one.
     patience_s: seconds that `close` waits for what is under way.
   """
 
@@ -68,7 +70,11 @@ class Apart:
       self._give_up(error)
       return
     self._failures = (*FAILURES, *own_failures(name))
-    self._thread.start()
+
+  def begin(self) -> None:
+    """Connects and hears what is told; called once."""
+    if not self._failed.is_set():
+      self._thread.start()
 
   def scalars(self, part: str, step: int, values: Mapping[str, float]) -> None:
     kept = dict(values)

@@ -16,7 +16,7 @@ from leafe_jax.files import read_object, write_atomic
 from leafe_jax.rundir import TRACKERS
 from leafe_jax.tracking.apart import Apart
 from leafe_jax.tracking.api import Everybody, Nobody, Subject, Tracker
-from leafe_jax.tracking.choice import TENSORBOARD, Choice
+from leafe_jax.tracking.choice import LONGEST, TENSORBOARD, Choice
 
 _ID = 'id.json'
 _FAILED = 1
@@ -37,7 +37,11 @@ def opened(
     yield Nobody()
     return
   subject = _subject(directory, config, choice.group, choice.project)
-  tracker = Everybody([_open(name, directory, subject) for name in choice.names])
+  trackers = [_open(name, directory, subject) for name in choice.names]
+  for each in trackers:
+    if isinstance(each, Apart):
+      each.begin()
+  tracker = Everybody(trackers)
   code = _FAILED
   try:
     yield tracker
@@ -60,9 +64,16 @@ def _subject(
     directory: pathlib.Path, config: Experiment, group: str, project: str
 ) -> Subject:
   known = _known_id(directory / TRACKERS / _ID)
-  name = '-'.join(part for part in (group, directory.name, known) if part)
+  group = _fitting(group)
+  name = _fitting('-'.join(part for part in (group, directory.name, known) if part))
   shown = redaction.hide(settings.to_dict(config))
   return Subject(known, name, group, project, directory / TRACKERS, shown)
+
+
+def _fitting(name: str) -> str:
+  """A name that trackers take, with its end, which tells runs apart."""
+  room = LONGEST // 2 - 1
+  return name if len(name) <= LONGEST else f'{name[:room]}..{name[-room:]}'
 
 
 def _known_id(path: pathlib.Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import logging as python_logging
 import os
 import pathlib
 import sys
@@ -34,6 +35,10 @@ def _without(*names: str) -> Iterator[None]:
 with _without('torch', 'google.cloud.storage'):
   from tensorboardX import event_file_writer, summary
   from tensorboardX.proto import event_pb2
+
+# Says of every figure that is no number that "input" holds one, and not which. Those
+# are meant: a mean of nothing.
+python_logging.getLogger('tensorboardX.x2num').setLevel(python_logging.ERROR)
 
 
 class TensorBoard:

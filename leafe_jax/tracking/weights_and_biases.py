@@ -7,11 +7,12 @@ of the package count as always.
 
 from __future__ import annotations
 
+import contextlib
 import netrc
 import os
 import pathlib
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import wandb
@@ -25,6 +26,7 @@ _FINISH_S = 20.0
 _SIGNAL = 128
 _KEYS = ('WANDB_API_KEY', 'WANDB_IDENTITY_TOKEN_FILE')
 _PICTURES = ('.png',)
+_STAGE = 'WANDB_DATA_DIR'
 
 
 class WeightsAndBiases:
@@ -37,6 +39,7 @@ class WeightsAndBiases:
 
   def __init__(self, subject: Subject):
     subject.directory.mkdir(parents=True, exist_ok=True)
+    self._directory = subject.directory
     self._parts: set[str] = set()
     self._run = _connect(subject)
     if self._run.settings.mode == 'offline':
@@ -63,13 +66,15 @@ class WeightsAndBiases:
       self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]
   ) -> None:
     data = [list(row) for row in rows]
-    self._run.log({name: wandb.Table(columns=list(columns), data=data)})
+    with _staged(self._directory):
+      self._run.log({name: wandb.Table(columns=list(columns), data=data)})
 
   def files(self, name: str, paths: Sequence[pathlib.Path]) -> None:
     artifact = wandb.Artifact(f'{name}-{self._run.id}', type=name)
-    for path in paths:
-      artifact.add_file(str(path), name=path.name)
-    self._run.log_artifact(artifact)
+    with _staged(self._directory):
+      for path in paths:
+        artifact.add_file(str(path), name=path.name)
+      self._run.log_artifact(artifact)
     pictures = [path for path in paths if path.suffix in _PICTURES]
     self._run.log({path.stem: wandb.Image(str(path)) for path in pictures})
 
@@ -77,6 +82,22 @@ class WeightsAndBiases:
     if exit_code > _SIGNAL:
       self._run.mark_preempting()
     self._run.finish(exit_code=exit_code)
+
+
+@contextlib.contextmanager
+def _staged(directory: pathlib.Path) -> Iterator[None]:
+  """Keeps copies of files beside the run and not at home, which may be read-only.
+
+  Offline they wait there until `wandb sync`, maybe on a machine with another home.
+  """
+  if _STAGE in os.environ:
+    yield
+    return
+  os.environ[_STAGE] = str(directory / 'wandb')
+  try:
+    yield
+  finally:
+    del os.environ[_STAGE]
 
 
 def _connect(subject: Subject) -> Any:

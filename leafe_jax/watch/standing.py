@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leafe_jax import heartbeat
-from leafe_jax.rundir import DONE
+from leafe_jax.files import DONE
 from leafe_jax.watch import reading
 
 REPORT = 'report'

@@ -1,5 +1,6 @@
 """Whatever moment a commit is killed at, the bucket holds the files of one commit."""
 
+import functools
 import pathlib
 from collections.abc import Mapping
 
@@ -134,7 +135,7 @@ def test_a_kill_leaves_one_commit_or_the_other(url, tmp_path, monkeypatch, done)
   _put(there.root, CHANGE)  # and the next one goes on, to the same
   there.commit('two')
   assert _files(_mirror(url, tmp_path / 'third').root) == second
-  assert not [name for name in there.store.list() if name.startswith('.new/')]
+  assert set(there.store.list()) == {*second, '.manifest.json'}  # and nothing else
 
 
 def test_a_process_that_was_overtaken_cannot_commit(url, tmp_path):
@@ -231,6 +232,101 @@ def test_processes_see_what_the_others_wrote(url, tmp_path):
   _put(second.root, {'other.host1': 'd'})
   meet()
   assert _files(_mirror(url, tmp_path / 'later').root) == _files(first.root)
+
+
+def test_a_process_replaces_what_a_killed_start_left_uncommitted(url, tmp_path):
+  from leafe_jax.buckets.mirror import Mirror
+  from leafe_jax.buckets.store import Store
+
+  Store(url).write('log.host1.txt', b'of a start that was killed', 0)
+  first = _mirror(url, tmp_path / 'host0')
+  second = Mirror(Store(url), tmp_path / 'host1', writes=False)
+  second.root.mkdir()
+  _put(first.root, {'config.json': '{}'})
+  second.receive(first.share(lambda: 0, []))
+  _put(second.root, {'log.host1.txt': 'of this one', 'wave.host1': 'b'})
+  second.receive(first.share(lambda: 0, [second.offer()]))
+  assert _files(_mirror(url, tmp_path / 'later').root) == {
+      'config.json': '{}', 'log.host1.txt': 'of this one', 'wave.host1': 'b'
+  }
+
+
+def test_files_that_come_to_the_same_content_are_committed(url, tmp_path):
+  here = _mirror(url, tmp_path / 'here')
+  _put(here.root, {name: name for name in 'abcdef'})
+  here.commit('one')
+  _put(here.root, dict.fromkeys('abcdef', 'same'))
+  here.commit('two')
+  there = _mirror(url, tmp_path / 'there')
+  assert _files(there.root) == dict.fromkeys('abcdef', 'same')
+  assert set(here.store.list()) == {*'abcdef', '.manifest.json'}
+
+
+def test_a_process_goes_on_with_its_own_log(url, tmp_path):
+  """It has the file open: one in its place would never get another line."""
+  from leafe_jax.buckets.mirror import Mirror
+  from leafe_jax.buckets.store import Store
+
+  first = _mirror(url, tmp_path / 'host0')
+  second = Mirror(Store(url), tmp_path / 'host1', writes=False)
+  second.root.mkdir()
+  _put(first.root, {'config.json': '{}', 'log.host1.txt': 'of an earlier start'})
+  second.receive(first.share(lambda: 0, []))
+  with (second.root / 'log.host1.txt').open('a') as log:
+    log.write(', then 1')
+    log.flush()
+    _put(first.root, {'config.json': '{1}'})
+    second.receive(first.share(lambda: 0, [second.offer()]))
+    log.write(', then 2')
+  assert _files(second.root) == {
+      'config.json': '{1}', 'log.host1.txt': 'of an earlier start, then 1, then 2'
+  }
+
+
+def test_a_process_follows_one_that_is_committing(url, tmp_path, monkeypatch):
+  """Objects are replaced between its list of them and its reading."""
+  from leafe_jax.buckets.mirror import Mirror
+  from leafe_jax.buckets.store import Store
+
+  first = _mirror(url, tmp_path / 'host0')
+  second = Mirror(Store(url), tmp_path / 'host1', writes=False)
+  second.root.mkdir()
+  _put(first.root, {'shared': '1', 'kept': '1'})
+  second.receive(first.share(lambda: 0, []))
+  waiting, listing = [], second.store.list
+  for name in ('_settle', '_remove'):
+    later = functools.partial(lambda work, *found: waiting.append((work, found)),
+                              getattr(first, name))  # fmt: skip
+    monkeypatch.setattr(first, name, later)
+
+  def listed(*below):
+    found = listing(*below)
+    while waiting:
+      work, given = waiting.pop(0)
+      work(*given)
+    return found
+
+  monkeypatch.setattr(second.store, 'list', listed)
+  _put(first.root, {'shared': '2'})
+  second.receive(first.share(lambda: 0, []))
+  assert _files(second.root) == {'shared': '2', 'kept': '1'}
+
+  reader = Mirror(Store(url), tmp_path / 'reader', writes=False)
+  reader.root.mkdir()
+  monkeypatch.setattr(reader.store, 'list', listed)
+  _put(first.root, {'shared': '3'})
+  first.commit('three')
+  reader.restore()
+  assert _files(reader.root) == {'shared': '3', 'kept': '1'}
+
+
+def test_a_run_that_was_copied_into_a_bucket_is_not_written_over(url, tmp_path):
+  from leafe_jax.buckets.store import BucketError, Store
+
+  Store(url).write('warm_start/DONE.json', b'{}', 0)
+  with pytest.raises(BucketError, match='(?s)warm_start/DONE.json.*--fork_from=DIR'):
+    _mirror(url, tmp_path / 'here')
+  assert set(Store(url).list()) == {'warm_start/DONE.json'}
 
 
 def test_a_reader_changes_nothing(url, tmp_path):

@@ -1,12 +1,13 @@
 """What a service may answer, and what a user is told."""
 
+import gzip
 import pathlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from absl import logging
 
-from leafe_jax import buckets
+from leafe_jax import inputs
 
 ODD = ['a b', 'ä/ö ü', 'x%20y', "it's", 'plus+and&', '雪/o.txt', '.hidden', 'a=b,c;d@e']
 
@@ -79,6 +80,44 @@ def test_a_service_that_is_busy_is_asked_again(store, line, fault, monkeypatch):
   assert 'tried again' in said[0]
 
 
+def _refusing_to_renew(store, text, monkeypatch):
+  """The server that renews credentials answers once with a text."""
+  from google.auth import exceptions
+
+  ask, told = store._bucket.client.list_blobs, []
+
+  def once(*args, **kwargs):
+    if told:
+      return ask(*args, **kwargs)
+    told.append(text)
+    raise exceptions.RefreshError(text) from exceptions.TransportError(text)
+
+  monkeypatch.setattr(store._bucket.client, 'list_blobs', once)
+
+
+def test_credentials_that_cannot_be_renewed_now_are_asked_for_again(store, monkeypatch):
+  store.write('x', b'1', 0)
+  _refusing_to_renew(store, 'from the metadata service. Status: 503', monkeypatch)
+  assert set(store.list()) == {'x'}
+
+
+def test_credentials_that_are_refused_are_not(store, monkeypatch):
+  _refusing_to_renew(store, 'from the metadata service. Status: 404', monkeypatch)
+  with pytest.raises(_error(), match='no valid credentials.*Status: 404'):
+    store.list()
+
+
+def test_a_bucket_that_keeps_what_it_has_is_named(store, monkeypatch):
+  from google.api_core import exceptions
+
+  def refuse(*_, **__):
+    raise exceptions.Forbidden("Object 'x' is subject to bucket's retention policy")
+
+  monkeypatch.setattr(store._bucket.client, 'list_blobs', refuse)
+  with pytest.raises(_error(), match='take one without a retention policy'):
+    store.list()
+
+
 def test_a_service_that_stays_away_is_given_up(url, line):
   from leafe_jax.buckets.store import Store
 
@@ -128,27 +167,45 @@ def test_files_are_whole_or_not_there(store, tmp_path):
   assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ['file']
 
 
+def test_folders_that_a_console_made_are_no_files(url, store):
+  store._blob('data/').upload_from_string(b'')
+  store._blob('data/empty/').upload_from_string(b'')
+  store.write('data/a.jsonl', b'1', 0)
+  copy = pathlib.Path(inputs.local(f'{url}/data'))
+  assert [path.name for path in copy.rglob('*')] == ['a.jsonl']
+  assert set(store.list()) == {'data/a.jsonl'}
+
+
+def test_a_file_that_was_uploaded_compressed_is_read_as_it_was(url, store):
+  """As "gcloud storage cp --gzip-local-all" does it."""
+  blob = store._blob('data/a.jsonl')
+  blob.content_encoding = 'gzip'
+  blob.upload_from_string(gzip.compress(b'{"a": 1}\n'))
+  store.write('data/b.jsonl.gz', gzip.compress(b'b'), 0)  # its own form
+  copy = pathlib.Path(inputs.local(f'{url}/data'))
+  assert (copy / 'a.jsonl').read_bytes() == b'{"a": 1}\n'
+  assert gzip.decompress((copy / 'b.jsonl.gz').read_bytes()) == b'b'
+
+
 def test_files_of_others_are_read_through_a_copy(url, store, line):
   store.write('data/a.jsonl', b'1\n', 0)
   generation = store.write('one.jsonl', b'2\n', 0)
-  copy = buckets.local(f'{url}/data')
+  copy = inputs.local(f'{url}/data')
   assert pathlib.Path(copy, 'a.jsonl').read_bytes() == b'1\n'
-  alone = buckets.local(f'{url}/one.jsonl')
+  alone = inputs.local(f'{url}/one.jsonl')
   assert alone.endswith('/one.jsonl')
   assert pathlib.Path(alone).read_bytes() == b'2\n'
-  assert buckets.local_options({'data_dir': f'{url}/data', 'page_size': 4}) == {
+  assert inputs.local_options({'data_dir': f'{url}/data', 'page_size': 4}) == {
       'data_dir': copy, 'page_size': 4,
   }  # fmt: skip
-  assert buckets.local('some/path') == 'some/path'
-
-  from leafe_jax.buckets import inputs
+  assert inputs.local('some/path') == 'some/path'
 
   inputs.fetch.cache_clear()
   line.seen.clear()
-  assert buckets.local(f'{url}/one.jsonl') == alone  # nothing is fetched again
+  assert inputs.local(f'{url}/one.jsonl') == alone  # nothing is fetched again
   assert not [path for _, path in line.seen if 'alt=media' in path]
   store.write('one.jsonl', b'3\n', generation)
   inputs.fetch.cache_clear()
-  assert buckets.local(f'{url}/one.jsonl') != alone
+  assert inputs.local(f'{url}/one.jsonl') != alone
   with pytest.raises(_error(), match='nothing is there'):
-    buckets.local(f'{url}/two.jsonl')
+    inputs.local(f'{url}/two.jsonl')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 
 import pytest
 
@@ -54,3 +55,25 @@ def test_options_at_their_defaults_are_never_refused(env):
     skip_without('alfworld', 'textworld', 'fast_downward')
   make = registry.find_function(f'envs.{env}.env:make')
   registry.make(env, **{**options.defaults(make), **FEW[env]}).close()
+
+
+@pytest.mark.parametrize(
+    ('env', 'package', 'given'),
+    [
+        ('gymnasium', 'gymnasium', {'env_id': 'FrozenLake-v1'}),
+        ('textarena', 'textarena', {'env_id': 'Mastermind-v0'}),
+        ('openenv', 'websockets', {'url': 'http://127.0.0.1:8000'}),
+        ('verifiers', 'verifiers', {'taskset': 'mine'}),
+    ],
+)
+def test_a_missing_package_comes_with_the_command_that_installs_it(
+    env, package, given, monkeypatch
+):
+  for name in [n for n in sys.modules if n.startswith(f'envs.adapters.{env}')]:
+    monkeypatch.delitem(sys.modules, name)
+  monkeypatch.setitem(sys.modules, package, None)
+  with pytest.raises(ModuleNotFoundError) as raised:
+    registry.make(env, **given)
+  assert str(raised.value).startswith(f'{env} needs more packages (')
+  assert package in str(raised.value)
+  assert str(raised.value).endswith(f"pip install -e '.[{env}]'")

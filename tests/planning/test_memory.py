@@ -298,6 +298,17 @@ def test_the_defaults_fit_this_machine():
   assert plan.certain < 2**30
 
 
+@pytest.mark.parametrize(('dtype', 'said'), [('bfloat16', 1), ('float32', 0)])
+def test_a_model_for_accelerators_says_that_it_is_on_cpus(dtype, said, monkeypatch):
+  warnings = []
+  monkeypatch.setattr(memory.logging, 'warning', warnings.append)
+  for checkpoint in ('', '/data/model'):
+    policy = dataclasses.replace(CONFIG.policy, checkpoint=checkpoint, dtype=dtype)
+    memory.say_if_slow(make_target(dataclasses.replace(CONFIG, policy=policy)))
+  assert len(warnings) == said
+  assert all('docker run --gpus=all' in warning for warning in warnings)
+
+
 def test_a_run_checks_its_memory_at_the_start(tmp_path):
   config = settings.from_config_dict(sokoban.get_config('debug'))
   fits = Run(config, RunDirectory(tmp_path / 'a'), '')

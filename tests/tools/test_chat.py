@@ -7,10 +7,12 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
 import pytest
+from absl import flags
 
 from leafe_jax import settings
 from leafe_jax.config import Env, Experiment, Mesh, Policy
@@ -212,3 +214,19 @@ def test_weights_that_are_not_finite_are_named(checkpoint, tmp_path):
   values = parsed(f'--checkpoint={tmp_path / "out"}', CORRIDOR, '--max_tokens=8')
   with pytest.raises(huggingface.UnsupportedCheckpoint, match='norm.*holds NaN'):
     chat.open_watch(values, tmp_path / 'run')
+
+
+@pytest.mark.parametrize(('named', 'kept'), [('', 1), ('webshop', 1), ('sokoban', 0)])
+def test_a_run_acts_in_its_own_world_as_it_was(named, kept, monkeypatch):
+  """Named or not: another one would have words that its policy does not know."""
+  env = Env('webshop', {'view': 'compact'})
+  run = types.SimpleNamespace(config=Experiment(env=env))
+  monkeypatch.setattr(chat.export_hf, 'open_phase', lambda *_: run)
+  values = flags.FlagValues()
+  for name in ('env', 'options', 'phase', 'dtype'):
+    flags.DEFINE_string(name, '', 'x', flag_values=values)
+  flags.DEFINE_integer('max_length', 0, 'x', flag_values=values)
+  values(['chat', f'--env={named}'])
+  found = chat.of_phase('runs/x', values).config.env
+  assert found.name == (named or 'webshop')
+  assert found.options == (env.options if kept else {})

@@ -215,6 +215,11 @@ def test_a_pod_has_time_to_save_and_a_wrong_command_line_is_not_tried_again(job)
   assert policy['rules'][0]['onJobFailureReasons'] == ['PodFailurePolicy']
 
 
+def test_a_bucket_comes_with_the_role_that_pods_need_to_mount_it():
+  assert 'add-iam-policy-binding gs://b ' in gke.manifest(JOB)
+  assert 'add-iam-policy-binding' not in gke.manifest(changed(storage='claim'))
+
+
 def test_variables_come_from_a_secret():
   _, _, pod = jobset(JOB)
   [variable] = pod['containers'][0]['env']
@@ -255,7 +260,7 @@ def test_a_task_of_skypilot():
       'job_recovery': {'max_restarts_on_errors': 20},
   }
   assert found['secrets'] == {'WANDB_API_KEY': None}
-  assert found['file_mounts']['~/runs']['store'] == 'gcs'
+  assert found['file_mounts'] == {'~/runs': {'source': 'gs://b', 'mode': 'MOUNT'}}
   assert '--distributed=on' in found['run'] and 'jax[tpu]' in found['setup']
   check_shell(found['setup'])
   check_shell(found['run'])
@@ -264,7 +269,7 @@ def test_a_task_of_skypilot():
 def test_machines_of_skypilot_are_told_where_the_first_one_is():
   found = yaml.safe_load(sky.task(changed(GPUS, storage='s3://b')))
   assert found['num_nodes'] == 2 and found['resources']['accelerators'] == 'H100:8'
-  assert found['file_mounts']['~/runs']['store'] == 's3'
+  assert found['file_mounts']['~/runs']['source'] == 's3://b'
   check_shell(found['run'])
   words = subprocess.run(
       ['bash', '-c', found['run'].replace('exec ', 'printf "%s\\n" ')], text=True,

@@ -46,6 +46,21 @@ def test_a_script_for_slurm():
   assert "--distributed=on --workdir='/shared/my runs/w/7b' &" in text
 
 
+@pytest.mark.parametrize(
+    ('accelerator', 'told', 'told_again'),
+    [
+        ('h100:8', '--cpus-per-task=12', '12'),
+        ('cpu', '--exclusive', '"$SLURM_CPUS_ON_NODE"'),
+    ],
+)
+def test_processes_of_slurm_are_not_bound_to_one_cpu(accelerator, told, told_again):
+  """srun does not take over what sbatch was told (SLURM 22.05 to 23.02)."""
+  text = slurm.script(changed(accelerator=accelerator, cpus=12))
+  check_shell(text)
+  assert f'#SBATCH {told}\n' in text
+  assert f'srun --kill-on-bad-exit=1 --cpus-per-task={told_again} .venv' in text
+
+
 @pytest.mark.parametrize(('restarts', 'queued'), [(20, True), (3, False)])
 def test_a_stopped_run_is_queued_again(restarts, queued, tmp_path):
   """With srun and scontrol of our own: the shell outlives the signal."""

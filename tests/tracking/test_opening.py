@@ -52,9 +52,15 @@ def warnings(monkeypatch):
   return found
 
 
+def begun(*args, **kwargs):
+  tracker = Apart('x', *args, **kwargs)
+  tracker.begin()
+  return tracker
+
+
 def test_what_is_told_arrives_in_order():
   recorder = Recorder()
-  tracker = Apart('x', lambda: lambda: recorder)
+  tracker = begun(lambda: lambda: recorder)
   for step in range(50):
     tracker.scalars('explore', step, {'success': 0.5})
   tracker.close(0)
@@ -64,7 +70,7 @@ def test_what_is_told_arrives_in_order():
 
 def test_a_failure_is_one_warning_and_the_end_of_telling(warnings):
   recorder = Recorder(fails_at=1)
-  tracker = Apart('x', lambda: lambda: recorder)
+  tracker = begun(lambda: lambda: recorder)
   for step in range(4):
     tracker.scalars('explore', step, {'success': 0.5})
   tracker.close(0)
@@ -79,10 +85,29 @@ def test_a_tracker_that_cannot_be_opened_is_one_warning(place, warnings):
   def fail():
     raise ImportError('no libssl') if place == 'package' else OSError('no libssl')
 
-  tracker = Apart('x', fail if place == 'package' else lambda: fail)
+  tracker = begun(fail if place == 'package' else lambda: fail)
   tracker.scalars('explore', 1, {'success': 0.5})
   tracker.close(0)
   assert len(warnings) == 1 and 'no libssl' in warnings[0]
+
+
+def test_no_tracker_works_while_the_package_of_another_is_imported(
+    tmp_path, monkeypatch
+):
+  done = []
+
+  def loader(name):
+    def load(_):
+      time.sleep(0.05)
+      done.append(f'{name} imported')
+      return lambda subject: done.append(f'{name} connected') or Nobody()
+
+    return load
+
+  monkeypatch.setattr(opening, '_LOADERS', {name: loader(name) for name in 'abc'})
+  with opening.opened(choice.Choice('abc'), tmp_path, CONFIG):
+    pass
+  assert done[:3] == [f'{name} imported' for name in 'abc'] and len(done) == 6
 
 
 def test_a_tracker_that_hangs_is_left_behind(warnings):
@@ -92,7 +117,7 @@ def test_a_tracker_that_hangs_is_left_behind(warnings):
     def scalars(self, part, step, values):
       released.wait(WAIT_S)
 
-  tracker = Apart('x', lambda: Hanging, patience_s=0.2)
+  tracker = begun(lambda: Hanging, patience_s=0.2)
   start = time.monotonic()
   tracker.scalars('explore', 1, {})
   tracker.close(0)
@@ -161,6 +186,14 @@ def test_tensorboard_gets_scalars_the_table_the_config_and_pictures(tmp_path):
   assert b'abcdefgh' not in data  # a key
 
 
+def test_a_mean_of_nothing_is_kept_without_a_word(tmp_path, capfd, caplog):
+  with opening.opened(choice.BOARD, tmp_path, CONFIG) as tracker:
+    tracker.scalars('explore', 1, {'reflections': float('nan')})
+  (scalars,) = (tmp_path / 'tensorboard' / 'explore').iterdir()
+  assert b'reflections' in scalars.read_bytes()
+  assert not caplog.records and 'NaN' not in capfd.readouterr().err
+
+
 FULL = """
 import pathlib, resource, sys
 from leafe_jax.tracking import choice, opening
@@ -216,6 +249,28 @@ def test_secrets_are_hidden():
 def test_an_unknown_tracker_is_refused_by_name():
   with pytest.raises(ValueError, match='--tracker=wand: .*choose from tensorboard'):
     choice.check(['wand'])
+
+
+@pytest.mark.parametrize(
+    ('project', 'message'),
+    [
+        ('team/leafe', "no '/'.*WANDB_ENTITY"), ('a:b', "no ':'"),
+        ('x' * 129, '129 characters, not above 128'),
+    ],
+)
+def test_a_project_that_no_tracker_takes_is_refused_at_once(project, message):
+  with pytest.raises(ValueError, match=f'--tracker_project=.*{message}'):
+    choice.check(['tensorboard'], project)
+
+
+def test_names_are_as_long_as_trackers_take_and_end_in_the_id(tmp_path):
+  place = tmp_path / ('long' * 50)
+  place.mkdir()
+  subject = opening._subject(place, Experiment(), 'group' * 40, '')
+  assert len(subject.name) <= 128 and len(subject.group) <= 128
+  assert subject.name.endswith(f'long-{subject.id}')
+  short = opening._subject(tmp_path, Experiment(), 'g', '')
+  assert short.name == f'g-{tmp_path.name}-{short.id}'
 
 
 def test_a_folder_of_the_name_is_no_package(tmp_path, monkeypatch):

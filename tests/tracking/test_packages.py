@@ -52,7 +52,11 @@ def root(tmp_path_factory) -> pathlib.Path:
   found = tmp_path_factory.mktemp('run')
   left_out = ('TRACKIO_', 'WANDB_', 'HF_TOKEN')
   known = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
-  own = {'TRACKIO_DIR': str(found / 'store'), 'NETRC': str(found / 'no_netrc')}
+  (found / 'home').mkdir()
+  own = {
+      'TRACKIO_DIR': str(found / 'store'), 'NETRC': str(found / 'no_netrc'),
+      'HOME': str(found / 'home'), 'MPLCONFIGDIR': str(found / 'matplotlib'),
+  }  # fmt: skip
   for begin, end in ((1, 4), (3, 5)):
     run = subprocess.run(
         [sys.executable, '-c', _START, str(found), str(begin), str(end)],
@@ -83,6 +87,12 @@ def test_wandb_keeps_a_run_offline_and_goes_on_with_it(root):
   (place,) = (starts[0] / 'files').rglob('pass_at_k*.table.json')
   table = json.loads(place.read_text())
   assert (table['columns'], table['data']) == (COLUMNS, ROWS)
+
+
+def test_what_wandb_uploads_later_lies_with_the_run(root):
+  pytest.importorskip('wandb')
+  staged = [path for path in root.rglob('staging/*') if path.is_file()]
+  assert staged and all(root / 'trackers' in path.parents for path in staged)
 
 
 def test_wandb_has_no_command_line_and_no_packages_of_the_machine(root):

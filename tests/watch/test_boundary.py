@@ -14,7 +14,7 @@ from leafe_jax import command_line
 from leafe_jax.watch.server import encode
 from leafe_jax.watch.several import Runs
 from tests.evaluation import runs
-from tests.watch.live import LiveRun, serving
+from tests.watch.live import PHASES, LiveRun, serving
 from tools import watch
 
 HOSTILE = '</script><script>console.error("run")</script><img src=x onerror="run()">'
@@ -158,25 +158,44 @@ def hostile_run(path):
   return live.path
 
 
+def opened(reader, place, part):
+  """The page in a browser that shows a part, a class, and what was said of it."""
+  for attempt in range(3):  # a busy machine's browser may give up waiting
+    done = subprocess.run(
+        [
+            str(_CHROMIUM), '--headless', '--no-sandbox', '--disable-gpu',
+            '--no-first-run', '--disable-background-networking',
+            '--disable-component-update', '--disable-sync', '--disable-quic',
+            f'--user-data-dir={place}/profile{attempt}',
+            '--enable-logging=stderr', '--virtual-time-budget=5000', '--dump-dom',
+            reader.server.url,
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    )
+    if part in _Page(done.stdout).classes:
+      break
+  assert 'CONSOLE' not in done.stderr
+  return done.stdout
+
+
+@pytest.mark.skipif(_CHROMIUM is None, reason='chromium is not installed')
+@pytest.mark.parametrize('over', [False, True])
+def test_only_of_a_run_that_goes_on_figures_are_called_so_far(tmp_path, over):
+  live = LiveRun(tmp_path / 'run')
+  live.grow([runs.branching_tree()], 'wave_0000.jsonl')
+  for phase in PHASES if over else PHASES[:1]:
+    live.finish(phase)
+  live.beat(phase='' if over else 'explore')
+  with serving(live.path) as reader:
+    page = opened(reader, tmp_path, 'tiles')
+  card = page[page.index('id="runs"') :]
+  assert ('solved so far' in card) != over and 'solved' in card
+
+
 @pytest.mark.skipif(_CHROMIUM is None, reason='chromium is not installed')
 def test_it_opens_in_a_browser_with_hostile_texts_as_texts(tmp_path):
   with serving(hostile_run(tmp_path / HOSTILE.replace('/', '_')[:60])) as reader:
-    for attempt in range(3):  # a busy machine's browser may give up waiting
-      done = subprocess.run(
-          [
-              str(_CHROMIUM), '--headless', '--no-sandbox', '--disable-gpu',
-              '--no-first-run', '--disable-background-networking',
-              '--disable-component-update', '--disable-sync', '--disable-quic',
-              f'--user-data-dir={tmp_path}/profile{attempt}',
-              '--enable-logging=stderr', '--virtual-time-budget=5000', '--dump-dom',
-              reader.server.url,
-          ],
-          capture_output=True, text=True, timeout=120, check=True,
-      )
-      page = _Page(done.stdout)
-      if 'turns' in page.classes:
-        break
-  assert 'CONSOLE' not in done.stderr
+    page = _Page(opened(reader, tmp_path, 'turns'))
   assert page.tags.count('script') == 1 and 'img' not in page.tags
   for name in ('card', 'rail', 'row', 'turns', 'hint', 'tokens', 'fold'):
     assert name in page.classes, name

@@ -36,7 +36,22 @@ def manifest(job: Job) -> str:
         f'#   kubectl create secret generic {_secret(job)}'
         f'{"".join(f" --from-literal={v}=..." for v in job.variables)}\n'
     )
-  return note + documents.dump(_jobset(job))
+  return note + _grant(job) + documents.dump(_jobset(job))
+
+
+def _grant(job: Job) -> str:
+  """What a bucket asks of those who mount it; pods fail to start without."""
+  if not _bucket(job):
+    return ''
+  member = (
+      'principal://iam.googleapis.com/projects/NUMBER/locations/global/'
+      'workloadIdentityPools/PROJECT.svc.id.goog/subject/ns/NAMESPACE/sa/default'
+  )
+  return (
+      '# Pods mount the bucket as the service account "default", which needs a role:\n'
+      f'#   gcloud storage buckets add-iam-policy-binding gs://{_bucket(job)} '
+      f'--role=roles/storage.objectUser --member={member}\n'
+  )
 
 
 def xpk(job: Job) -> str:

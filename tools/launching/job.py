@@ -108,6 +108,7 @@ class Job:
     project, zone, cluster, partition: where, for targets that ask.
     version: of a TPU's runtime; '' takes the type's.
     queued: whether a request for TPUs waits in a queue.
+    cpus: of each process, one a GPU, for schedulers that bind processes to CPUs.
   """
 
   name: str
@@ -131,6 +132,7 @@ class Job:
   partition: str = ''
   version: str = ''
   queued: bool = True
+  cpus: int = 8
 
   def __post_init__(self) -> None:
     if not _NAME.fullmatch(self.name):

@@ -12,7 +12,6 @@ from tools.launching.job import GPUS, PORT, Job
 
 _MOUNT = '~/runs'
 _CODE = '~/leafe_jax'
-_STORES = {'gs': 'gcs', 's3': 's3', 'r2': 'r2'}
 
 
 def task(job: Job) -> str:
@@ -27,15 +26,14 @@ def task(job: Job) -> str:
 
 
 def _task(job: Job) -> dict[str, Any]:
-  scheme, _, bucket = job.storage.rpartition('://')
+  bucket = job.storage if '://' in job.storage else f'gs://{job.storage}'
   found: dict[str, Any] = {
       'name': job.name,
       'resources': _resources(job),
       'num_nodes': 1 if job.tpu else job.slices,
       'workdir': {'url': job.repository, 'ref': job.branch},
-      'file_mounts': {_MOUNT: {
-          'name': bucket, 'store': _STORES.get(scheme, 'gcs'), 'mode': 'MOUNT',
-      }},
+      # It is there already: SkyPilot makes those that are only named.
+      'file_mounts': {_MOUNT: {'source': bucket, 'mode': 'MOUNT'}},
       'setup': _setup(job),
       'run': _run(job),
   }  # fmt: skip

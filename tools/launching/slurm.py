@@ -34,12 +34,18 @@ def _header(job: Job) -> list[str]:
       f'--output={job.name}-%j.log',
   ]  # fmt: skip
   if gpus:
-    options.insert(3, f'--gpus-per-node={gpus}')
+    options[3:3] = [f'--gpus-per-node={gpus}', f'--cpus-per-task={job.cpus}']
   else:
     options.append('--exclusive')
   if job.partition:
     options.insert(1, f'--partition={job.partition}')
   return ['#!/bin/bash', *(f'#SBATCH {option}' for option in options)]
+
+
+def _cpus(job: Job) -> str:
+  """What srun has to be told again: by itself it may bind each process to one."""
+  count = job.cpus if job.gpu else '"$SLURM_CPUS_ON_NODE"'
+  return f'--cpus-per-task={count}'
 
 
 def _body(job: Job) -> list[str]:
@@ -54,7 +60,7 @@ def _body(job: Job) -> list[str]:
       *(f': "${{{name}:?set it before sbatch}}"' for name in job.variables),
       'cd "$SLURM_SUBMIT_DIR" || exit 1',
       "trap ':' TERM  # this shell outlives the run, to queue it again",
-      f'srun --kill-on-bad-exit=1 {given} --workdir={directory} &',
+      f'srun --kill-on-bad-exit=1 {_cpus(job)} {given} --workdir={directory} &',
       'step=$!',
       'wait "$step"',
       'status=$?',

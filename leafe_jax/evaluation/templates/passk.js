@@ -18,7 +18,9 @@ function drawPassk(place, arms) {
   const width = Math.max(place.clientWidth, 320);
   const narrow = width < 620;
   const height = narrow ? 320 : 440;
-  const pad = {left: 46, right: narrow ? 14 : 150, top: 14, bottom: 48};
+  // Names of arms stand there; those of several runs are long.
+  const named = 14 + 8.2 * Math.max(...arms.map((arm) => `${arm.name}  100.0%`.length));
+  const pad = {left: 46, right: narrow ? 14 : Math.min(Math.max(150, named), width / 2), top: 14, bottom: 48};
   const points = arms.flatMap((arm) => arm.points);
   const ks = [...new Set(points.map((p) => p.k))].sort((a, b) => a - b);
   const top = Math.min(1, Math.ceil(10 * Math.max(...points.map((p) => p.hi), 0.05)) / 10);

@@ -75,19 +75,25 @@ function leftLine({left, bar, status, phases}) {
     rest.length ? `${known || after > 0.5 ? '; not' : 'Time left: not'} known yet for ${names}` : '');
 }
 
-function tilesOf({sources, memory}) {
+function isOver({status}) {
+  return status.word === 'finished';
+}
+
+function tilesOf({sources, memory, status}) {
+  const over = isOver({status});
   const explored = sources.filter((source) => source.figures.tasks && !/^(evaluate|groups)\//.test(source.name));
   const sum = (name) => explored.reduce((total, source) => total + (source.figures[name] || 0), 0);
   const tiles = [];
   for (const source of explored.filter((source) => source.name !== 'gate').slice(0, 2)) {
     const {solved, tasks, ended, successes} = source.figures;
-    tiles.push(tile(percentage(solved, tasks), '%', `${source.name}: ${solved} of ${plural(tasks, 'task')} solved so far`),
+    tiles.push(tile(percentage(solved, tasks), '%', `${source.name}: ${solved} of ${plural(tasks, 'task')} solved${over ? '' : ' so far'}`),
       tile(percentage(successes, ended), '%', `${source.name}: of ${plural(ended, 'episode')} succeeded`));
   }
   if (sum('turns')) tiles.push(tile(percentage(sum('acted'), sum('turns')), '%', `of ${plural(sum('turns'), 'response')} held an action`),
     tile(percentage(sum('valid'), sum('turns')), '%', 'were valid actions'));
   if (sum('reflections')) tiles.push(tile(percentage(sum('usable'), sum('reflections')), '%', `of ${plural(sum('reflections'), 'reflection')} were usable`));
-  if (memory && memory.now) tiles.push(tile(...bytesOf(memory.now).split(' '), `memory of the process, ${bytesOf(memory.peak)} at most`));
+  if (memory && memory.now) tiles.push(over ? tile(...bytesOf(memory.peak).split(' '), 'memory of the process at most') :
+    tile(...bytesOf(memory.now).split(' '), `memory of the process, ${bytesOf(memory.peak)} at most`));
   for (const [i, device] of (memory && memory.devices || []).slice(0, 4).entries())
     tiles.push(tile(...bytesOf(device.now).split(' '), `device ${i}${device.limit ? ` of ${bytesOf(device.limit)}` : ''}`));
   return tiles.length ? html('dl', {class: 'tiles'}, tiles) : null;
@@ -136,8 +142,9 @@ function showDifferences({runs, differences}) {
     html('p', {class: 'note'}, 'The configs are the same.'));
 }
 
-function showArms(arms) {
+function showArms({arms, over}) {
   byId('arms').hidden = !arms.length;
+  byId('arms').querySelector('h2').textContent = `Solved by one of k samples${over ? '' : ', so far'}`;
   if (!arms.length) return;
   arms.forEach((arm, i) => document.documentElement.style.setProperty(`--arm-${i}`, `light-dark(${arm.ink[0]}, ${arm.ink[1]})`));
   byId('passk').hidden = arms.length > 12;
@@ -149,7 +156,7 @@ function showArms(arms) {
   byId('armtable').replaceChildren(html('table', {},
     html('thead', {}, html('tr', {}, ['arm', 'tasks', 'samples', 'Pass@1, %', 'Pass@all, %'].map((text, i) => html('th', {class: i ? 'num' : null}, text)))),
     html('tbody', {}, arms.map(row))),
-    html('p', {class: 'note'}, 'Of the waves that are complete; 95 % intervals over tasks for a normal mean. The report has the final figures.'));
+    html('p', {class: 'note'}, `${over ? '' : 'Of the waves that are complete; '}95 % intervals over tasks for a normal mean. The report has the final figures.`));
 }
 
 function showLines(runs) {
@@ -291,7 +298,7 @@ async function show(state) {
   runs.forEach((run, i) => document.documentElement.style.setProperty(`--run-${i}`, `light-dark(${run.ink[0]}, ${run.ink[1]})`));
   redraw('differences', {runs: runs.map((run) => run.name), differences: state.differences}, showDifferences);
   showCards(runs);
-  redraw('arms', state.arms, showArms);
+  redraw('arms', {arms: state.arms, over: runs.every(isOver)}, showArms);
   redraw('lines', [moreLines, runs.map((run) => run.scalars)], () => showLines(runs));
   redraw('recent', runs.map((run) => run.recent), () => showRecent(runs));
   if (whose === null || whose >= runs.length) whose = Math.max(0, runs.findIndex((run) => run.sources.length));

@@ -7,9 +7,13 @@ content is another copy, and what a run noted of its files still tells the two a
 from __future__ import annotations
 
 import functools
+import gzip
 import hashlib
 import json
 import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
 
 from absl import logging
 
@@ -17,6 +21,25 @@ from leafe_jax import buckets
 from leafe_jax.buckets.store import BucketError, Conflict, Object, Store
 from leafe_jax.files import PARTIAL, replace
 from leafe_jax.progress import Progress
+
+
+def local(place: str) -> str:
+  """A file or directory of others on this machine: the path, or a copy of the URL's.
+
+  Raises:
+    BucketError: nothing is there, or it cannot be read.
+  """
+  if not buckets.is_bucket(place):
+    return place
+  return fetch(place)
+
+
+def local_options(options: Mapping[str, Any]) -> dict[str, Any]:
+  """Options of an environment, those that are URLs as `local` has them."""
+  return {
+      name: local(value) if isinstance(value, str) else value
+      for name, value in options.items()
+  }
 
 
 @functools.cache
@@ -54,7 +77,16 @@ def _download(store: Store, found: dict[str, Object], target: pathlib.Path) -> N
       if not path.exists() or path.stat().st_size != each.entry.size:
         try:
           store.download(name, path, each.entry)
+          _unzip(path) if each.zipped else None
         except Conflict as error:
           raise BucketError(f'{error}; it was changed just now, try again') from error
       progress.advance(each.entry.size)
   replace(partial, target)
+
+
+def _unzip(path: pathlib.Path) -> None:
+  """Writes a file anew without gzip's form, in which programs may upload it."""
+  whole = path.with_name(f'{path.name}{PARTIAL}')
+  with gzip.open(path) as source, whole.open('wb') as target:
+    shutil.copyfileobj(source, target)
+  replace(whole, path)

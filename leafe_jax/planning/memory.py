@@ -12,6 +12,7 @@ XLA's own figure for the program on the shapes in tests/planning.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Sequence
 
@@ -23,10 +24,12 @@ from leafe_jax.planning.estimates import Part
 from leafe_jax.planning.jobs import Job
 from leafe_jax.planning.programs import Target
 from leafe_jax.policy import sharding
+from leafe_jax.policy.weights import weight_table
 from leafe_jax.sampler import engine, windows
 
 POOL, WINDOW_POOL, MEMORIES = 'KV pages', 'window pages', 'memories'
 SAMPLING, FREEZING = 'sampling', 'freezing'
+_LARGE = 5e8  # weights; smaller models are trained on CPUs by intention
 
 
 class DoesNotFit(ValueError):
@@ -226,7 +229,9 @@ def check(
 def say_if_slow(target: Target) -> None:
   """Warns where a checkpoint that is meant for accelerators is to run on CPUs."""
   policy = target.config.policy
-  meant = policy.checkpoint and policy.dtype == 'bfloat16'
+  table = weight_table(target.policy, target.vocab_size)
+  large = sum(math.prod(weight.shape) for weight in table.values()) > _LARGE
+  meant = large and policy.checkpoint and policy.dtype == 'bfloat16'
   if meant and sharding.platform_of(target.mesh) == 'cpu':
     logging.warning(
         'policy.dtype=bfloat16 is meant for TPUs and GPUs, and jax found none: all is '

@@ -298,12 +298,19 @@ def test_the_defaults_fit_this_machine():
   assert plan.certain < 2**30
 
 
-@pytest.mark.parametrize(('dtype', 'said'), [('bfloat16', 1), ('float32', 0)])
-def test_a_model_for_accelerators_says_that_it_is_on_cpus(dtype, said, monkeypatch):
+@pytest.mark.parametrize(
+    ('dtype', 'mlp_dim', 'said'),
+    [('bfloat16', 10**7, 1), ('float32', 10**7, 0), ('bfloat16', 64, 0)],
+)
+def test_a_model_for_accelerators_says_that_it_is_on_cpus(
+    dtype, mlp_dim, said, monkeypatch
+):
   warnings = []
   monkeypatch.setattr(memory.logging, 'warning', warnings.append)
   for checkpoint in ('', '/data/model'):
-    policy = dataclasses.replace(CONFIG.policy, checkpoint=checkpoint, dtype=dtype)
+    policy = dataclasses.replace(
+        CONFIG.policy, checkpoint=checkpoint, dtype=dtype, mlp_dim=mlp_dim
+    )
     memory.say_if_slow(make_target(dataclasses.replace(CONFIG, policy=policy)))
   assert len(warnings) == said
   assert all('docker run --gpus=all' in warning for warning in warnings)

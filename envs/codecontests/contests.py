@@ -101,15 +101,16 @@ def _solution(value: Any) -> str:
   They are of use to a scripted teacher alone, so that other forms are no error.
   """
   if isinstance(value, Mapping):
-    named, texts = value.get('language'), value.get('solution')
-    both = isinstance(named, (list, tuple)) and isinstance(texts, (list, tuple))
-    pairs = list(zip(named, texts)) if both else []
+    pairs = zip(_listed(value.get('language')), _listed(value.get('solution')))
   else:
-    rows = value if isinstance(value, (list, tuple)) else ()
-    pairs = [(r.get('language'), r.get('solution')) for r in rows
-             if isinstance(r, Mapping)]
+    rows = [row for row in _listed(value) if isinstance(row, Mapping)]
+    pairs = ((row.get('language'), row.get('solution')) for row in rows)
   found = [text for name, text in pairs if name in _PYTHON and isinstance(text, str)]
   return min(found, key=len, default='')
+
+
+def _listed(value: Any) -> list[Any]:
+  return list(value) if isinstance(value, (list, tuple)) else []
 
 
 def _seconds(value: Any) -> int:

@@ -120,7 +120,8 @@ def test_the_first_program_may_be_wrong_but_not_its_mending():
     assert found is not None and found.turn == turn
     assert '`print(a + b)`' in found.experience
   late = history((WRONG, FAILED), (ADD, FAILED), (WRONG, FAILED))
-  assert speaks.diagnose(late, True, rng).turn == 3
+  found = speaks.diagnose(late, True, rng)
+  assert found is not None and found.turn == 3
   assert speaks.diagnose(history((WRONG, FAILED)), False, rng) is None
 
 
@@ -137,6 +138,7 @@ def test_reflections_are_read_by_the_protocol_that_asks_for_them():
   speaks = teacher(reflection_quality=0.5)
   for seed in range(10):
     found = speaks.diagnose(history((WRONG, FAILED)), True, random.Random(seed))
+    assert found is not None
     text = spelt.reflection_response(found.turn, found.experience)
     read = spelt.parse_reflection(text, 1, True)
     assert (read.tau, read.experience) == (found.turn, found.experience)

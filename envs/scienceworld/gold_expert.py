@@ -176,7 +176,7 @@ class Notes:
     seen, _, around = look.partition('You also see')
     self.known.add(room)
     self.doors = tuple(_DOOR.findall(around))
-    names = _THING.findall(seen.partition('In it, you see')[2])
+    names = _THING.findall(seen.partition('you see')[2])
     self.things = tuple(dict.fromkeys(n for n in names if n not in _NO_THINGS))
 
   def choices(self) -> list[str]:
@@ -196,14 +196,18 @@ class Notes:
 
   def reason(self, action: str) -> str:
     """A sentence that leads to `action` here."""
+    return self._say(action).replace('in the outside', 'outside')
+
+  def _say(self, action: str) -> str:
     way = re.fullmatch(r'(?:go|teleport) to (?:the )?(.+)', action)
     if way:
       return self._why_go(way[1])
     if action == LOOK:
       seen = 'I look again at' if self.room in self.known else 'I do not know yet'
       return f'{seen} what is in the {self.room}.'
-    if action == WAIT and self.waiting and not self.asked:
-      return 'That is not possible yet, so I wait.'
+    if action == WAIT and not self.asked and self.step != WAIT:
+      late = 'That is not possible yet, so I wait.'
+      return late if self.waiting else 'I wait and see what happens.'
     if action.startswith('focus on ') and action != self.step:
       return f'Perhaps the {named(action[len("focus on ") :])} is what is asked for.'
     for pattern, sentence in _SENTENCES:

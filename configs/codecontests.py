@@ -10,6 +10,14 @@
       Every phase at toy size, to see that everything works. The figures mean
       nothing. Hardware: 2 CPU cores.
 
+    make model
+    python -m leafe_jax.main --config=configs/codecontests.py:smollm2 \\
+        --config.env.options.data_path=/data/mbpp.jsonl --workdir=runs/code_smollm2
+      SmolLM2-135M-Instruct writes the functions of MBPP: taught by a script that has
+      the data's solutions and speaks of the tests, then explored and trained.
+      Hardware: 2 CPU cores with AVX512_BF16 or AMX, 12 GiB, bubblewrap installed.
+      Planned, not run yet.
+
     XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 \\
     python -m leafe_jax.main --config=configs/codecontests.py:qwen2_5_7b_qlora_gpu1 \\
         --config.policy.checkpoint=/data/Qwen2.5-7B-Instruct \\
@@ -27,7 +35,7 @@ import functools
 import ml_collections
 
 from configs import base, pretrained
-from envs.codecontests import env, expert, generator
+from envs.codecontests import env, expert, generator, text_expert
 from leafe_jax import settings
 
 # Of `env.make`, without meaning for generated tasks.
@@ -66,6 +74,24 @@ def _debug() -> ml_collections.ConfigDict:
   return base.make_debug(config, num_demonstrations=1600)
 
 
+def _smollm2() -> ml_collections.ConfigDict:
+  """A pretrained model that writes short functions."""
+  config = base.default()
+  config.env.update(name='codecontests', horizon=4)
+  with config.unlocked():
+    config.env.options = base.arguments(
+        env.make, source='mbpp', data_path=settings.REQUIRED
+    )
+    config.env.teacher = base.arguments(text_expert.TextCodeTeacher)
+  pretrained.smollm2(config, length=2048)
+  config.warm_start.num_demonstrations = 360
+  config.explore.update(
+      num_tasks=16, attempts=6, reflect_every=0, max_response_tokens=192
+  )
+  config.evaluate.num_samples = 4
+  return config
+
+
 def _real(name: str) -> ml_collections.ConfigDict:
   """A real checkpoint, with a variant of `pretrained.GPUS`."""
   config = base.default()
@@ -82,7 +108,7 @@ def _real(name: str) -> ml_collections.ConfigDict:
   return config
 
 
-_VARIANTS = {'': _embedded, 'debug': _debug} | {
+_VARIANTS = {'': _embedded, 'debug': _debug, 'smollm2': _smollm2} | {
     name: functools.partial(_real, name) for name in pretrained.GPUS
 }
 # variant -> how many devices it is for

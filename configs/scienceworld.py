@@ -14,6 +14,15 @@
       Every phase at toy size, to see that everything works. The figures mean
       nothing. Hardware: 2 CPU cores.
 
+    make model
+    python -m leafe_jax.main --config=configs/scienceworld.py:smollm2 \\
+        --workdir=runs/scienceworld_smollm2
+      SmolLM2-135M-Instruct in the simulator's own words on seven short tasks: taught by
+      a script in sentences that has the simulator's solutions, then explored and
+      trained. Hardware: 2 CPU cores with AVX512_BF16 or AMX, 12 GiB. Planned, not run
+      yet. :smollm2_debug teaches it for two updates and runs GRPO in chats of three
+      turns; the figures mean nothing.
+
     XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 \\
     python -m leafe_jax.main --config=configs/scienceworld.py:qwen2_5_7b_qlora_gpu1 \\
         --config.policy.checkpoint=/data/Qwen2.5-7B-Instruct \\
@@ -31,7 +40,11 @@ import functools
 import ml_collections
 
 from configs import base, pretrained
-from envs.scienceworld import env, expert
+from envs.scienceworld import env, expert, gold_expert, tasks
+
+# Solutions of eight turns or fewer.
+_SHORT = (*tasks.FIND_TASKS, 'lifespan-longest-lived', 'lifespan-shortest-lived',
+          'lifespan-longest-lived-then-shortest-lived')  # fmt: skip
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
@@ -65,6 +78,31 @@ def _debug() -> ml_collections.ConfigDict:
   return base.make_debug(config, num_demonstrations=100)
 
 
+def _smollm2() -> ml_collections.ConfigDict:
+  """A pretrained model in the simulator's own words."""
+  config = base.default()
+  with config.unlocked():
+    config.env.name = 'scienceworld'
+    # A solution takes the simulator seconds, the first time that it is asked for.
+    config.env.options = base.arguments(
+        env.make, view='text', task_names=_SHORT, max_variations=24
+    )
+    config.env.teacher = base.arguments(gold_expert.GoldTeacher, quality=0.85)
+  config.env.horizon = 12
+  pretrained.smollm2(config, length=2560)
+  config.warm_start.num_demonstrations = 320
+  config.explore.update(num_tasks=16, attempts=6, reflect_every=4)
+  config.evaluate.num_samples = 4
+  return config
+
+
+def _smollm2_debug() -> ml_collections.ConfigDict:
+  config = _smollm2()
+  config.env.options.max_variations = 1
+  pretrained.smollm2_debug(config)
+  return config
+
+
 def _real(name: str) -> ml_collections.ConfigDict:
   """A real checkpoint, with a variant of `pretrained.GPUS`."""
   config = base.default()
@@ -80,7 +118,10 @@ def _real(name: str) -> ml_collections.ConfigDict:
   return config
 
 
-_VARIANTS = {'': _embedded, 'debug': _debug} | {
+_VARIANTS = {
+    '': _embedded, 'debug': _debug, 'smollm2': _smollm2,
+    'smollm2_debug': _smollm2_debug,
+} | {
     name: functools.partial(_real, name) for name in pretrained.GPUS
 }
 # variant -> how many devices it is for

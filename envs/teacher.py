@@ -36,7 +36,9 @@ class Teacher(abc.ABC):
   """Scripted demonstrations for policies that start from scratch.
 
   A teacher sees a `History`, never the task's payload or the world's hidden
-  data, so that whatever it teaches could be known by the agent itself.
+  data, so that whatever it teaches could be known by the agent itself. Where no
+  script can solve a task from that (ScienceWorld, real programs), it has a solution
+  of the data's own besides, and speaks of what the agent has seen.
   """
 
   @abc.abstractmethod
@@ -68,3 +70,7 @@ class Teacher(abc.ABC):
   def agrees(self, said: str, meant: str) -> bool:
     """Whether an experience text advises what another one, of its own, does."""
     return said == meant
+
+  def follows(self, experience: str, action: str) -> bool:
+    """Whether an action is what an experience text advises; it ends with it here."""
+    return experience.endswith(action)

@@ -19,6 +19,8 @@ _SPLITS = {
 }  # fmt: skip
 _SECONDS = re.compile(r'(\d+(?:\.\d+)?)\s*s?')
 _DEFAULT_MEMORY = 256 << 20
+# As the data set numbers Python 3, and as its schema names it.
+_PYTHON = (3, 'PYTHON3')
 _MIN_MEMORY_MB, _MAX_MEMORY_MB = 64, 1024
 _DEFAULT_SECONDS, _MAX_SECONDS = 2, 20
 
@@ -48,6 +50,7 @@ def read(row: Row, stem: str, public_tests: int) -> Problem | None:
       time_limit=_seconds(row.get('time_limit')),
       memory_mb=_memory(row.get('memory_limit_bytes')),
       difficulty=_difficulty(row.get('difficulty')),
+      reference=_solution(row.get('solutions')),
   )
 
 
@@ -90,6 +93,24 @@ def _tests(row: Row, name: str) -> list[Test]:
       raise BadRow(f'field {name!r} holds {fields.shown(item)}, not input and output')
     tests.append(Test(fields.text(item, 'input'), fields.text(item, 'output')))
   return tests
+
+
+def _solution(value: Any) -> str:
+  """The shortest of the solutions in Python 3; empty where there is none.
+
+  They are of use to a scripted teacher alone, so that other forms are no error.
+  """
+  if isinstance(value, Mapping):
+    pairs = zip(_listed(value.get('language')), _listed(value.get('solution')))
+  else:
+    rows = [row for row in _listed(value) if isinstance(row, Mapping)]
+    pairs = ((row.get('language'), row.get('solution')) for row in rows)
+  found = [text for name, text in pairs if name in _PYTHON and isinstance(text, str)]
+  return min(found, key=len, default='')
+
+
+def _listed(value: Any) -> list[Any]:
+  return list(value) if isinstance(value, (list, tuple)) else []
 
 
 def _seconds(value: Any) -> int:

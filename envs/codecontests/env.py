@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from envs import api
-from envs.codecontests import compact, examples, generator, loaders
+from envs.codecontests import compact, examples, generator, loaders, subtasks
 from envs.codecontests.judge import Grader, Judge, Report
 from envs.codecontests.problems import Problem
 from envs.codecontests.sandbox import Sandbox
@@ -88,9 +89,17 @@ class CodeWorld(api.World):
       grader: Grader,
       view: View,
       max_turns: int = 4,
+      references: Mapping[str, str] | None = None,
   ):
-    """ValueError if two problems share an id; names it."""
+    """ValueError if two problems share an id; names it.
+
+    Args:
+      name, problems, grader, view: see the class.
+      max_turns: submissions per episode.
+      references: solutions by problem id, for the scripted teacher alone.
+    """
     self.name = name
+    self._references = references or {}
     self.grader = grader
     self.view = view
     self._max_turns = max_turns
@@ -139,6 +148,14 @@ class CodeWorld(api.World):
     """The difficulty, of data sets that have one."""
     return self.problem(task.payload['problem']).difficulty or self.name
 
+  def subtasks(self) -> Mapping[str, str]:
+    return subtasks.SUBTASKS
+
+  def completed(self, task: api.Task, history: api.History) -> Sequence[str]:
+    problem = self.problem(task.payload['problem'])
+    programs = filter(None, history.actions)
+    return subtasks.completed(self.grader.grade(problem, text) for text in programs)
+
   def instructions(self) -> str:
     return self.view.instructions()
 
@@ -153,11 +170,28 @@ class CodeWorld(api.World):
     return compact.vocabulary()
 
   def teacher(self, **options: Any) -> api.Teacher:
-    if not isinstance(self.view, compact.CompactView):
-      return super().teacher(**options)
-    from envs.codecontests import expert
+    if isinstance(self.view, compact.CompactView):
+      from envs.codecontests import expert
 
-    return expert.CodeTeacher(**options)
+      return expert.CodeTeacher(**options)
+    if not self._references:
+      raise NotImplementedError(
+          f'{self.name} has no scripted teacher: its data has no solutions in Python 3'
+      )
+    from envs.codecontests import text_expert
+
+    return text_expert.TextCodeTeacher(self._solutions, **options)
+
+  @functools.cached_property
+  def _solutions(self) -> Mapping[str, str]:
+    """Solutions by statement, as `parse_response` gives programs."""
+    from envs.codecontests import text_expert
+
+    return text_expert.spelt({
+        problem.statement: self._references[problem.id]
+        for problem in self._problems.values()
+        if problem.id in self._references
+    }, self.parse_response)
 
   def close(self) -> None:
     self.grader.close()
@@ -213,15 +247,17 @@ def make(
     )
     _check_names(embedded, *inspect.signature(generator.build).parameters)
     problems = generator.build(public_tests=public_tests, **embedded)
+    references = None
     grader, view = compact.TinyJudge(), compact.CompactView()
   else:
     _check_names(embedded)
     problems = loaders.load(source, data_path, public_tests, max_tests)
+    references = {p.id: p.reference for p in problems if p.reference}
     grader = Judge(Sandbox(allow_unsafe_execution), workers)
     problems = examples.confirm(problems, grader)
     view = TextView()
   name = f'codecontests-{source}-{_fingerprint(problems, max_turns)}'
-  return CodeWorld(name, problems, grader, view, max_turns)
+  return CodeWorld(name, problems, grader, view, max_turns, references)
 
 
 def _fingerprint(problems: Sequence[Problem], max_turns: int) -> str:

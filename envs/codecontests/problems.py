@@ -42,7 +42,8 @@ class Problem:
     entry: the function that test code calls.
     examples: tests that stand in the statement and may be wrong; see
       `examples.confirm`, which makes public tests of them and leaves none.
-    reference: a solution of the data set, for that and nothing else; '' without.
+    reference: a solution of the data set in Python 3, for that and for scripted
+      teachers; '' without.
   """
 
   id: str

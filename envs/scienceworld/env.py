@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from envs import api
+from envs.scienceworld import subtasks
 from envs.scienceworld import tasks as task_lib
 from envs.scienceworld.simulator import Game, Outcome, Simulator
 
@@ -135,6 +136,10 @@ class ScienceWorldSession(api.ReplaySnapshots):
   def admissible(self) -> list[str]:
     return [] if self._over else self._world.view.admissible(self._game)
 
+  def goals(self) -> subtasks.Goals:
+    """The goals of the present task and which of them are reached."""
+    return subtasks.read(self._game.goals())
+
   def close(self) -> None:
     self._over = True
     self._game.close()
@@ -189,6 +194,7 @@ class ScienceWorldWorld(api.World):
     self.settles_ambiguity = not isinstance(view, TextView)
     self._task_names = tuple(task_names)
     self._max_variations = max_variations
+    self._paths: dict[str, Sequence[str]] = {}
     # A world that is dropped without `close` must not leave Java running.
     weakref.finalize(self, simulator.close)
 
@@ -207,11 +213,28 @@ class ScienceWorldWorld(api.World):
     return ScienceWorldSession(self)
 
   def gold_path(self, task: api.Task) -> list[str]:
-    """The simulator's own solution, for tests; agents never see it."""
+    """The simulator's own solution, for the teacher; agents never see it."""
     game = Game(self.simulator)
     path = game.gold_path(task_lib.level_of(task, self.simplification))
     game.close()
     return path
+
+  def subtasks(self) -> Mapping[str, str]:
+    return subtasks.SUBTASKS
+
+  def completed(self, task: api.Task, history: api.History) -> Sequence[str]:
+    """As `World.completed`: plays the episode again and asks the simulator."""
+    session = self.session()
+    session.reset(task)
+    start, over = session.goals(), False
+    for action in filter(None, history.actions):
+      if over:
+        break
+      step = session.step(action)
+      over = step.terminated or step.truncated
+    end = session.goals()
+    session.close()
+    return subtasks.completed(start, end)
 
   def instructions(self) -> str:
     return INSTRUCTIONS if isinstance(self.view, TextView) else ''
@@ -247,19 +270,28 @@ class ScienceWorldWorld(api.World):
       from envs.scienceworld import expert
 
       return expert.FindTeacher(**options)
-    if untaught := sorted({*self._task_names} - {*task_lib.FIND_TASKS}):
-      raise NotImplementedError(
-          f'scienceworld has a scripted teacher for {", ".join(task_lib.FIND_TASKS)} '
-          f'alone, not for {untaught[0]}; set env.options.task_names'
-      )
-    if not {'easy', 'teleportAction'} & {*self.simplification.split(',')}:
-      raise NotImplementedError(
-          'the scripted teacher of scienceworld teleports, which simplification '
-          f'{self.simplification!r} does not allow; add teleportAction'
-      )
-    from envs.scienceworld import text_expert
+    if {*self._task_names} <= {*task_lib.FIND_TASKS} and self._allows('teleportAction'):
+      from envs.scienceworld import text_expert
 
-    return text_expert.TextFindTeacher(**options)
+      return text_expert.TextFindTeacher(**options)
+    from envs.scienceworld import gold_expert
+
+    return gold_expert.GoldTeacher(self._path_of, **options)
+
+  def _allows(self, simplification: str) -> bool:
+    return bool({'easy', simplification} & {*self.simplification.split(',')})
+
+  def _path_of(self, instruction: str) -> Sequence[str]:
+    """The solution of a task by its text, which takes the simulator some seconds."""
+    if instruction not in self._paths:
+      from envs.scienceworld import gold_expert
+
+      level = task_lib.read_instruction(instruction)
+      task = task_lib.task_of(*level, split='')
+      self._paths[instruction] = gold_expert.shortened(
+          self.gold_path(task), self._allows('openDoors')
+      )
+    return self._paths[instruction]
 
   def close(self) -> None:
     self.simulator.close()

@@ -203,6 +203,10 @@ class Game:
         lambda: [*map(str, self._server().getValidActionObjectCombinations())]
     )
 
+  def goals(self) -> str:
+    """The simulator's own report on the goals of the task; costs no time."""
+    return self._survive(lambda: str(self._server().getGoalProgressStr()))
+
   def gold_path(self, level: Level) -> list[str]:
     """The simulator's own solution. Ends the game that was being played."""
     self._level, self._log = level, []

@@ -9,6 +9,7 @@ level has, opens the first observation.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ SIMPLIFICATIONS = (
 )  # fmt: skip
 # What it takes away, and what names of tasks that need it hold.
 _NOT_ELECTRICAL, _ELECTRICAL = 'noElectricalAction', ('power-component', 'conductivity')
+_INSTRUCTION = re.compile(r'(?P<name>[\w-]+), variation (?P<variation>\d+)')
 
 
 def known_names() -> tuple[str, ...]:
@@ -96,6 +98,14 @@ def task_of(name: str, variation: int, split: str) -> api.Task:
       instruction=f'{name}, variation {variation}',
       payload={'name': name, 'variation': variation},
   )
+
+
+def read_instruction(text: str) -> tuple[str, int]:
+  """(name, variation) of a task's text. ValueError on others."""
+  found = _INSTRUCTION.fullmatch(text)
+  if found is None:
+    raise ValueError(f'not a task of scienceworld: {text[:80]!r}')
+  return found['name'], int(found['variation'])
 
 
 def level_of(task: api.Task, simplification: str) -> Level:

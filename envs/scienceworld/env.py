@@ -10,13 +10,16 @@ from typing import Any, Protocol
 from envs import api
 from envs.scienceworld import subtasks
 from envs.scienceworld import tasks as task_lib
-from envs.scienceworld.simulator import Game, Outcome, Simulator
+from envs.scienceworld.simulator import (
+    AMBIGUOUS,
+    NO_NUMBER,
+    UNKNOWN,
+    Game,
+    Outcome,
+    Simulator,
+)
 
 VIEWS = ('text', 'compact')
-UNKNOWN = 'No known action matches that input.'
-AMBIGUOUS = 'Ambiguous request'
-# The answer to what is no number, where it asked for one.
-NO_NUMBER = 'Unknown action.'
 # No action is longer, and the names in this world are plain ASCII: what differs
 # is answered here, since the simulator takes long to find nothing in it.
 _MAX_LENGTH = 300

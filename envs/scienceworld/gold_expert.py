@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from envs import api, teaching
-from envs.scienceworld.env import AMBIGUOUS, UNKNOWN
+from envs.scienceworld.simulator import AMBIGUOUS, UNKNOWN
 
 LOOK, WAIT, ANY = 'look around', 'wait1', '0'
 _IDLE = (LOOK, 'inventory', WAIT)

@@ -29,6 +29,11 @@ from envs import api
 
 T = TypeVar('T')
 
+# How its answers begin where it does nothing.
+UNKNOWN = 'No known action matches that input.'
+AMBIGUOUS = 'Ambiguous request'
+NO_NUMBER = 'Unknown action.'  # to what is no number, where it asked for one
+
 _FLAGS = ('-XX:+UnlockExperimentalVMOptions', '-XX:hashCode=2', '-XX:+UseSerialGC')
 # A call that takes longer than this is taken for a dead process.
 _TIMEOUT_S = 120.0

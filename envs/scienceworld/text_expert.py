@@ -14,7 +14,7 @@ import re
 
 from envs import api, teaching
 from envs.scienceworld import compact, expert
-from envs.scienceworld.env import AMBIGUOUS
+from envs.scienceworld.simulator import AMBIGUOUS
 
 LOOK, ANY = 'look around', '0'
 

@@ -13,7 +13,7 @@ import pytest
 from envs import api, registry, teaching
 from envs.alfworld import text_expert as household
 from envs.scienceworld import gold_expert, tasks
-from envs.scienceworld.env import AMBIGUOUS, UNKNOWN
+from envs.scienceworld.simulator import AMBIGUOUS, UNKNOWN
 from envs.webshop import storefront
 from leafe_jax.methods.demonstrations import Demonstration, demonstrate
 from leafe_jax.text.chat import ChatTranscript

@@ -204,8 +204,8 @@ class TextCodeTeacher(teaching.SpokenTeacher[Notes]):
   def __init__(
       self,
       references: Mapping[str, str],
-      quality: float = 0.25,
-      care: float = 0.25,
+      quality: float = 0.2,
+      care: float = 0.15,
       reflection_quality: float = 0.9,
   ):
     """ValueError names an option that is not a probability.
@@ -231,7 +231,9 @@ class TextCodeTeacher(teaching.SpokenTeacher[Notes]):
   def act(self, history: api.History, rng: random.Random) -> str:
     """What the demonstrator does."""
     notes = self.read(history)
-    others = [text for text in mutants(notes.reference) if text != notes.program]
+    # One mistake on top of another: what failed does not come right by chance.
+    found = mutants(notes.program or notes.reference)
+    others = [text for text in found if text != notes.reference]
     if not others or rng.random() < (self.care if notes.program else self.quality):
       return notes.reference
     return rng.choice(others)

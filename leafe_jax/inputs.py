@@ -20,7 +20,6 @@ from absl import logging
 from leafe_jax import buckets
 from leafe_jax.buckets.store import BucketError, Conflict, Object, Store
 from leafe_jax.files import PARTIAL, replace
-from leafe_jax.progress import Progress
 
 
 def local(place: str) -> str:
@@ -68,6 +67,8 @@ def _cached(url: str, found: dict[str, Object]) -> pathlib.Path:
 
 def _download(store: Store, found: dict[str, Object], target: pathlib.Path) -> None:
   """Everything or nothing; what an earlier attempt got is not fetched again."""
+  from leafe_jax.progress import Progress  # needs jax, which --help does not
+
   partial = target.with_name(f'{target.name}{PARTIAL}')
   logging.info('%s: copied to %s', store.url, target)
   total = sum(each.entry.size for each in found.values())

@@ -69,7 +69,8 @@ def test_options_at_their_defaults_are_never_refused(env):
 def test_a_missing_package_comes_with_the_command_that_installs_it(
     env, package, given, monkeypatch
 ):
-  for name in [n for n in sys.modules if n.startswith(f'envs.adapters.{env}')]:
+  known = (f'envs.adapters.{env}', f'{package}.')
+  for name in [name for name in sys.modules if name.startswith(known)]:
     monkeypatch.delitem(sys.modules, name)
   monkeypatch.setitem(sys.modules, package, None)
   with pytest.raises(ModuleNotFoundError) as raised:

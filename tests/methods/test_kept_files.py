@@ -147,7 +147,7 @@ def test_a_wave_of_an_unfinished_phase_that_cannot_be_read_is_explored_again(
   path = collect.wave_path(tmp_path, 0)
   task = type('Task', (), {'id': 'a'})()
   collect.save_trees(path, [Tree('a', 'do', 'train')])
-  assert collect._is_explored(tmp_path, 0, [task])  # pyright: ignore
+  assert collect._explored(tmp_path, 0, [task])  # pyright: ignore
   path.write_text(content)
-  assert not collect._is_explored(tmp_path, 0, [task])  # pyright: ignore
+  assert not collect._explored(tmp_path, 0, [task])  # pyright: ignore
   assert not path.exists()

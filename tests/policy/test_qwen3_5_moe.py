@@ -68,7 +68,7 @@ def _checkpoint(tmp_path_factory):
   reference = transformers.Qwen3_5MoeForCausalLM(config)
   with torch.no_grad():
     for parameter in reference.parameters():
-      parameter.add_(0.1 * torch.randn_like(parameter))
+      parameter.add_(0.05 * torch.randn_like(parameter))
   root = tmp_path_factory.mktemp('qwen3_5_moe')
   reference.save_pretrained(root / 'apart')
   reference.save_pretrained(root / 'fused', save_original_format=False)

@@ -34,7 +34,7 @@ models/smollm2/config.json: $(STAMP)
 	test -e $@ || $(BIN)/python -m tools.fetch_model smollm2 --out=models/smollm2
 
 test: $(STAMP) $(OPTIONAL) ## all tests; ARGS go to pytest
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 soak: $(STAMP) ## a small run under each kind of fault once, some minutes; SEED chooses the draws
 	$(BIN)/python -m tools.soak --config=tools/soak/small.py --rounds=1 --seed=$(SEED) \

@@ -171,6 +171,8 @@ def run(
       _look_ahead(context, left)
       with opened(trackers, workdir, config) as context.tracker:
         _run_all(context, left, outlook.efforts(wanted, config))
+  elif not config.policy.checkpoint:
+    context.own_tokenizer()  # which no phase opens, so that a damage would stay
   if until and until != REPORT:
     logging.info(
         'stopped after %s, which is in %s; the same command without --until goes on',

@@ -129,13 +129,19 @@ class Run:
     if self.config.policy.checkpoint:
       with self.naming_the_checkpoint():
         return load_tokenizer(self.checkpoint)
+    return load_tokenizer(self.own_tokenizer())
+
+  def own_tokenizer(self) -> pathlib.Path:
+    """Directory of the word-level one; built, or made again where it was damaged."""
     directory = self.directory.path / 'tokenizer'
     hosts.first(lambda: self._build_tokenizer(directory))
-    return load_tokenizer(directory)
+    return directory
 
   def _build_tokenizer(self, directory: pathlib.Path) -> None:
     seal = directory / seals.SEAL
-    sealed = self._sealed_tokenizer(seal)
+    sealed = None
+    with contextlib.suppress(seals.BrokenSeal):
+      sealed = seals.read(seal)
     if sealed and not seals.compare(directory, sealed):
       return
     if sealed is not None or directory.exists():
@@ -152,12 +158,6 @@ class Run:
     shutil.rmtree(directory, ignore_errors=True)
     replace(partial, directory)
     logging.info('built a tokenizer of %d words', len(tokenizer))
-
-  def _sealed_tokenizer(self, seal: pathlib.Path) -> seals.Files | None:
-    try:
-      return seals.read(seal)
-    except seals.BrokenSeal:
-      return None
 
   def _words(self) -> Sequence[str]:
     try:

@@ -78,7 +78,8 @@ def _download(store: Store, found: dict[str, Object], target: pathlib.Path) -> N
       if not path.exists() or path.stat().st_size != each.entry.size:
         try:
           store.download(name, path, each.entry)
-          _unzip(path) if each.zipped else None
+          if each.zipped:
+            _unzip(path)
         except Conflict as error:
           raise BucketError(f'{error}; it was changed just now, try again') from error
       progress.advance(each.entry.size)

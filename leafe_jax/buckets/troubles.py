@@ -46,7 +46,7 @@ def may_pass(error: BaseException) -> bool:
       transfer.DataCorruption, ConnectionError,
   )  # fmt: skip
   if isinstance(error, google.auth.exceptions.RefreshError):
-    return error.retryable or _is_silence(error)
+    return getattr(error, 'retryable', False) or _is_silence(error)
   return isinstance(error, kinds) or getattr(error, 'code', None) == 408
 
 

@@ -114,7 +114,7 @@ class PolicyUpdate:
     self._update = make_update(
         policy_config, self._optimizer, wrap(make_loss(config)), mesh,
         grad_accumulation=config.grad_accumulation, forward=model.token_scores,
-        frozen=frozen,
+        forward_reads=('weights',), frozen=frozen,
     )
 
   def init_state(self, params: model.Params) -> TrainState:

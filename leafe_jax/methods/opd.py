@@ -230,7 +230,7 @@ class _Reverse:
 
   loss = staticmethod(losses.rehearsed)
   forward = staticmethod(model.token_scores)
-  forward_reads: tuple[str, ...] = ()
+  forward_reads = ('weights',)
 
   def __init__(self, run: Run, config: Distill, frozen: model.Params):
     self._score = Scorer(run.shape.policy, run.mesh, frozen)

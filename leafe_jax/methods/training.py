@@ -81,7 +81,7 @@ def optimise(
   update = make_update(
       run.shape.policy, optimizer, loss, run.mesh,
       grad_accumulation=config.grad_accumulation, forward=model.token_scores,
-      frozen=frozen,
+      forward_reads=('weights',), frozen=frozen,
   )
   checkpoints = Checkpoints(directory / 'checkpoints')
   with contextlib.closing(run.writer(label.replace(' ', '_'))) as writer:

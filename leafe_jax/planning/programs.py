@@ -146,7 +146,7 @@ def _trace_update(target: Target, job: Job) -> Any:
   update = make_update(
       target.policy, job.optimizer, job.loss, target.mesh,
       grad_accumulation=job.grad_accumulation, forward=model.token_scores,
-      frozen=target.frozen(job),
+      forward_reads=('weights',), frozen=target.frozen(job),
   )
   return update.trace(
       target.state(job), target.batch_rows(job), job.length, job.arrays

@@ -210,14 +210,20 @@ def token_scores(
     tokens: Int[Array, 'B T'],
     positions: Int[Array, 'B T'],
     segment_ids: Int[Array, 'B T'],
+    weights: Float[Array, 'B T'] | None = None,
 ) -> scores.Scores:
   """What losses need of every token; no array [B, T, V] when rows are long.
 
   Arguments as for `forward`, from whose logits `scores.of_logits` would give
   the same.
+
+  Args:
+    weights: of tokens in a loss; scores of those with 0 are not wanted, and cost
+      little with a large vocabulary. None: all are wanted.
   """
   x, noted = hidden(params, config, tokens, positions, segment_ids)
-  found = scores.of_hidden(params, config, x, scores.next_tokens(tokens))
+  asked = None if weights is None else scores.next_tokens(weights) != 0
+  found = scores.of_hidden(params, config, x, scores.next_tokens(tokens), asked)
   if noted is not None:
     noted = noted._replace(routes=scores.align(noted.routes, segment_ids))
   return scores.align(found, segment_ids)._replace(noted=noted)

@@ -3,7 +3,9 @@
 The logits of a batch, [B, T, V] in float32, are its largest array by far when
 the vocabulary is large: 5 GB for one row of 8192 tokens and 151k words. Here
 they exist for a few tokens at a time and are recomputed in the backward pass,
-unless those of the whole batch are small.
+unless those of the whole batch are small. In the rows of an agent two tokens of three
+are what the environment said: no loss reads their scores, and their logits are left
+out.
 """
 
 from __future__ import annotations
@@ -82,6 +84,7 @@ def of_hidden(
     config: config_lib.Policy,
     hidden: Float[Array, 'B T D'],
     targets: Int[Array, 'B T'],
+    asked: Bool[Array, 'B T'] | None = None,
 ) -> Scores:
   """Scores of the targets from the last layer's output, chunk by chunk.
 
@@ -90,8 +93,20 @@ def of_hidden(
     config: `logit_chunk` says how many tokens of a row make a chunk.
     hidden: output of the last layer.
     targets: the token that each place is to predict.
+    asked: places whose scores are wanted; other places may have scores of 0. None:
+      all of them.
   """
-  return _by_chunks(params, config, of_logits, hidden, targets)
+  rows, length = targets.shape
+  chunk = chunk_length(config, rows, length, params['embed_vd'].shape[0])
+  if asked is None or chunk == length:
+    return _by_chunks(params, config, of_logits, hidden, targets)
+  # Those that are asked for come first in their row, so that whole chunks have none.
+  order = jnp.argsort(~asked, axis=1, stable=True)
+  hidden = jnp.take_along_axis(hidden, order[..., None], axis=1)
+  targets, asked = (jnp.take_along_axis(x, order, axis=1) for x in (targets, asked))
+  found = _by_chunks(params, config, of_logits, hidden, targets, asked)
+  back = jnp.argsort(order, axis=1)
+  return jax.tree.map(lambda x: jnp.take_along_axis(x, back, axis=1), found)
 
 
 def of_candidates(
@@ -133,34 +148,46 @@ def _by_chunks(
     config: config_lib.Policy,
     of: Callable[[Array, Array], Any],
     hidden: Array,
-    asked: Array,
+    targets: Array,
+    asked: Array | None = None,
 ) -> Any:
-  """`of(logits, asked)`, arrays [B, T, ...], without the logits of all tokens."""
+  """`of(logits, targets)`, arrays [B, T, ...], without the logits of all tokens.
 
-  def score(hidden: Array, asked: Array) -> Any:
+  Where `asked` [B, T] is given, chunks in which it is nowhere true are left out: 0.
+  """
+
+  def score(hidden: Array, targets: Array) -> Any:
     if not sharding.is_alone():
-      return of(layers.unembed(params, hidden, config), asked)
+      return of(layers.unembed(params, hidden, config), targets)
     # As one list of tokens: XLA on CPU copies arrays of fewer axes faster.
-    lead = asked.shape[:2]
-    flat, asked = (x.reshape(-1, *x.shape[2:]) for x in (hidden, asked))
-    found = of(layers.unembed(params, flat, config), asked)
+    lead = targets.shape[:2]
+    flat, targets = (x.reshape(-1, *x.shape[2:]) for x in (hidden, targets))
+    found = of(layers.unembed(params, flat, config), targets)
     return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), found)
 
-  rows, length = asked.shape[:2]
+  rows, length = targets.shape[:2]
   size = chunk_length(config, rows, length, params['embed_vd'].shape[0])
   count = -(-length // size)
   if count == 1:
-    return score(hidden, asked)
+    return score(hidden, targets)
 
   def cut(x: Array) -> Array:
     full = jnp.pad(x, ((0, 0), (0, count * size - length)) + ((0, 0),) * (x.ndim - 2))
     return jnp.moveaxis(full.reshape(x.shape[0], count, size, *x.shape[2:]), 1, 0)
 
-  def step(carry: None, chunk: tuple[Array, Array]) -> tuple[None, Any]:
-    hidden = sharding.constrain(chunk[0], ('batch', 'length', None))
-    return carry, jax.checkpoint(score, prevent_cse=False)(hidden, chunk[1])
+  def leave_out(*chunk: Array) -> Any:
+    none = jax.eval_shape(score, *chunk)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), none)
 
-  _, chunks = jax.lax.scan(step, None, (cut(hidden), cut(asked)))
+  def step(carry: None, chunk: tuple[Array, Array, Any]) -> tuple[None, Any]:
+    hidden = sharding.constrain(chunk[0], ('batch', 'length', None))
+    run = jax.checkpoint(score, prevent_cse=False)
+    if chunk[2] is None:
+      return carry, run(hidden, chunk[1])
+    return carry, jax.lax.cond(chunk[2], run, leave_out, hidden, chunk[1])
+
+  needed = None if asked is None else jnp.any(cut(asked), axis=(1, 2))
+  _, chunks = jax.lax.scan(step, None, (cut(hidden), cut(targets), needed))
   return jax.tree.map(
       lambda x: jnp.moveaxis(x, 0, 1).reshape(rows, -1, *x.shape[3:])[:, :length],
       chunks,

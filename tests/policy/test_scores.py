@@ -96,6 +96,56 @@ def test_candidates_and_likeliest_tokens_are_those_of_the_logits(
     np.testing.assert_allclose(asked[row, place], before[ids[row, place]], rtol=1e-4)
 
 
+@pytest.mark.parametrize('share', [0.0, 0.2, 1.0])
+@pytest.mark.parametrize('chunk', [3, 7])
+def test_tokens_without_weight_are_left_out_and_nothing_else_changes(
+    params, share, chunk, monkeypatch
+):
+  """One row has more tokens in the loss than the other; both lose none of them."""
+  monkeypatch.setattr(scores, '_SMALL', 0)
+  config = dataclasses.replace(CONFIG, logit_chunk=chunk)
+  batch = make_batch(2, 26)
+  trained = jax.random.uniform(jax.random.key(3), (2, 26)) < share
+  batch['weights'] = batch['weights'] * trained.at[0, 13:].set(False)
+  grad = jax.jit(jax.grad(loss_of, has_aux=True), static_argnums=(2, 3))
+
+  def leaving_out(params, config, *rows):
+    return model.token_scores(params, config, *rows, batch['weights'])
+
+  expected = grad(params, batch, config, model.token_scores)
+  found = grad(params, batch, config, leaving_out)
+  jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+      found, expected,
+  )
+
+
+def test_what_nobody_asks_for_is_0_and_costs_no_product(params, monkeypatch):
+  """The scores of 6 tokens, in the first of four chunks; the others are not run."""
+  monkeypatch.setattr(scores, '_SMALL', 0)
+  config = dataclasses.replace(CONFIG, logit_chunk=7)
+  batch = make_batch(1, 26)
+  rows = [batch[name] for name in ('tokens', 'positions', 'segment_ids')]
+  weights = jnp.zeros((1, 26)).at[0, 3:24:4].set(0.5)
+  calls, of_all = [], scores.of_logits
+
+  def of_logits(logits, targets):
+    jax.debug.callback(lambda: calls.append(1))
+    return of_all(logits, targets)
+
+  whole = model.token_scores(params, config, *rows)
+  found = model.token_scores(params, config, *rows, weights)
+  asked = np.asarray(weights[0] > 0)
+  np.testing.assert_allclose(
+      found.logprobs[0, asked], whole.logprobs[0, asked], rtol=1e-5
+  )
+  assert np.count_nonzero(found.logprobs) <= 7 < np.count_nonzero(whole.logprobs)
+  monkeypatch.setattr(scores, 'of_logits', of_logits)
+  model.token_scores(params, config, *rows, weights)
+  jax.effects_barrier()
+  assert len(calls) == 1
+
+
 def test_scores_are_those_of_a_softmax():
   logits = jax.random.normal(jax.random.key(0), (3, 5)) * 2
   targets = jnp.array([0, 4, 2])

@@ -12,7 +12,6 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import stats
 
 LEVEL = 0.95
 
@@ -82,6 +81,8 @@ def mcnemar(first: Bool[np.ndarray, ' N'], second: Bool[np.ndarray, ' N']) -> fl
   Raises:
     ValueError: different numbers of tasks.
   """
+  from scipy import stats  # takes a second, and most starts compare nothing
+
   first, second = np.asarray(first, bool), np.asarray(second, bool)
   if first.shape != second.shape:
     raise ValueError(

@@ -16,7 +16,6 @@ from leafe_jax.evaluation import specimens
 from leafe_jax.evaluation.memories import Remembered, shelves
 from leafe_jax.evaluation.pages import templates
 from leafe_jax.evaluation.palette import inks_of
-from leafe_jax.evaluation.plots import save_passk
 from leafe_jax.evaluation.tables import (
   describe_tasks,
   end_ks,
@@ -75,6 +74,8 @@ def write_report(
   Returns:
     The path of the page.
   """
+  from leafe_jax.evaluation.plots import save_passk  # and matplotlib
+
   directory.mkdir(parents=True, exist_ok=True)
   if results['arms']:
     save_passk(directory / 'passk.png', results)

@@ -6,6 +6,7 @@ import os
 import pathlib
 
 import hypothesis
+import pytest
 
 # Before jax is imported. Tests run in two processes on two cores, so one thread
 # each; their programs run for milliseconds, so little optimisation pays.
@@ -27,3 +28,12 @@ hypothesis.settings.register_profile(
     'tests', deadline=None, derandomize=True, max_examples=30, database=None
 )
 hypothesis.settings.load_profile('tests')
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  """Leaves out what is marked as slow, unless LEAFE_SLOW is set."""
+  if os.environ.get('LEAFE_SLOW'):
+    return
+  for item in items:
+    if mark := item.get_closest_marker('slow'):
+      item.add_marker(pytest.mark.skip(reason=f'{mark.args[0]}: LEAFE_SLOW=1 runs it'))

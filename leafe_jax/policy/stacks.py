@@ -8,6 +8,7 @@ that spell every layer out.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -183,26 +184,53 @@ def _scan_span(
 
   def period(carry: Any, at: tuple[Array, Any]) -> tuple[Any, dict[State, Any]]:
     index, parts = at
-
-    def read(name: str | State, stack: _Stack, rank: int) -> Any:
-      if parts is None:
-        return stack.read(span, index, rank)
-      return jax.tree.map(lambda x: x[rank], parts[name])
+    if parts is not None:
+      return _scan_period(step, span.kinds, carry, parts)
 
     kept: dict[State, list[Any]] = {}
     for kind, ranks, rank in _of_period(span.kinds, own):
-      weights = {name: read(name, own[name], i) for name, i in ranks.items()}
+      weights = {name: own[name].read(span, index, i) for name, i in ranks.items()}
       state = held.get(kind.state)
-      state = None if state is None else read(kind.state, state, rank)
+      state = None if state is None else state.read(span, index, rank)
       carry, found = step(kind, carry, weights, state)
-      kept.setdefault(kind.state, []).append(found)
-    return carry, {
-        key: jax.tree.map(lambda *x: jnp.stack(x), *found)
-        for key, found in kept.items()
-    }
+      kept.setdefault(kind.state, []).append(jax.tree.map(lambda x: x[None], found))
+    return carry, {key: _join(found) for key, found in kept.items()}
 
   carry, kept = jax.lax.scan(period, carry, (jnp.arange(span.repeats), cuts))
   return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), kept)
+
+
+def _scan_period(
+    step: Step, period: tuple[kinds.Kind, ...], carry: Any, parts: Mapping[Any, Any]
+) -> tuple[Any, dict[State, Any]]:
+  """The layers of one period, neighbours of one kind in a loop of their own.
+
+  Spelt out, nothing would keep a compiler from computing again all layers of a period
+  at once in the backward pass, with the memory of all of them.
+
+  Args:
+    step, carry: as for `scan`.
+    period: kinds of its layers.
+    parts: weights and states of the period, with an axis of layers in front.
+  """
+  kept: dict[State, list[Any]] = {}
+  names = [name for name in parts if isinstance(name, str)]
+  layers = list(_of_period(period, names))
+  for kind, run in itertools.groupby(layers, key=lambda layer: layer[0]):
+    alike = list(run)
+    _, ranks, rank = alike[0]
+
+    def part(name: Any, first: int, count: int = len(alike)) -> Any:
+      return jax.tree.map(lambda x: x[first : first + count], parts[name])
+
+    weights = {name: part(name, first) for name, first in ranks.items()}
+    state = part(kind.state, rank) if kind.state in parts else None
+    carry, found = jax.lax.scan(
+        lambda carry, layer, kind=kind: step(kind, carry, *layer),
+        carry, (weights, state),
+    )
+    kept.setdefault(kind.state, []).append(found)
+  return carry, {key: _join(found) for key, found in kept.items()}
 
 
 def _of_period(

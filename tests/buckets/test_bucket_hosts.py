@@ -1,7 +1,6 @@
 """Two processes of a run in a bucket: stopped in every phase, resumed elsewhere."""
 
 import json
-import os
 import signal
 import time
 
@@ -14,9 +13,7 @@ from leafe_jax.learner.checkpoints import load_params
 from tests import test_hosts
 from tests.test_hosts import finish, results, start, start_two
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get('LEAFE_SLOW'), reason='takes many minutes: LEAFE_SLOW=1 runs it'
-)
+pytestmark = pytest.mark.slow('many runs of two processes in a bucket')
 # What is in the bucket when processes get a signal: in the warm start, in a wave of
 # exploring, in reinforcement learning.
 STOPS = [

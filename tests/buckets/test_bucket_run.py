@@ -54,9 +54,7 @@ def _kill_when_committed(process, store):
   pytest.fail(f'not killed in time: {process.communicate()[0][-3000:]}')
 
 
-@pytest.mark.skipif(
-    not os.environ.get('LEAFE_SLOW'), reason='takes minutes: LEAFE_SLOW=1 runs it'
-)
+@pytest.mark.slow('two runs in a bucket')
 def test_a_killed_run_goes_on_elsewhere_with_the_same_bits(
     url, address, tmp_path, monkeypatch
 ):

@@ -72,7 +72,8 @@ pairs = dict(
     positions=np.int32([[0, 1, 2, 0, 1, 2, 0, 1, 0, 1, 2, 0]]).repeat(8, 0))
 prefer = functools.partial(dpo.preference_loss, beta=0.5, sft_weight=0.1)
 found = []
-for shape, reads in [((1, 1, 1), ()), ((2, 2, 2), ('weights',)), ((1, 8, 1), ('weights',))]:
+skip = ('weights',)
+for shape, reads in [((1, 1, 1), ()), ((2, 2, 2), skip), ((1, 8, 1), skip)]:
   mesh = mesh_of(*shape)
   apply = update.make_update(
       cut, optimizer, prefer, mesh, forward=model.token_scores, forward_reads=reads)

@@ -196,7 +196,9 @@ for sizes in (Mesh(fsdp=8), Mesh(data=2, fsdp=2, tensor=2))[form != 'none':]:
 """
 
 
-@pytest.mark.parametrize('form', ['none', 'nf4'])
+@pytest.mark.parametrize('form', [
+    pytest.param('none', marks=pytest.mark.slow('as nf4')), 'nf4',
+])
 def test_eight_devices_train_what_one_does(form):
   _skip_without_qwix(form)
   flags = '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'

@@ -249,6 +249,7 @@ for ours, theirs in zip(one, eight):
 """
 
 
+@pytest.mark.slow('as with experts, in test_qwen3_5_moe')
 def test_eight_devices_compute_and_sample_what_one_does():
   flags = '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
   environment = {**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}

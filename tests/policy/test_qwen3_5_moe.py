@@ -173,7 +173,9 @@ def test_sequences_of_a_row_do_not_see_each_other(params):
   assert whole.noted.load.tokens.sum(1).tolist() == [2 * 16] * 4  # without padding
 
 
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('dtype', [
+    'float32', pytest.param('bfloat16', marks=pytest.mark.slow('as float32')),
+])
 def test_sampling_and_its_branches_go_where_training_goes(mesh, params, dtype):
   """A branch is read from the memory at its point, not from the beginning."""
   policy = dataclasses.replace(POLICY, dtype=dtype)

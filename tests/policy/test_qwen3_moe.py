@@ -153,7 +153,7 @@ def scored(policy, params, prompt, tokens):
     ('form', 'scan', 'dtype'),
     [
         ('dense', True, 'float32'), ('paged', True, 'float32'),
-        ('dense', True, 'bfloat16'),
+        pytest.param('dense', True, 'bfloat16', marks=pytest.mark.slow('as float32')),
     ],
 )
 def test_sampling_and_its_branches_go_where_training_goes(
@@ -181,7 +181,9 @@ def test_sampling_and_its_branches_go_where_training_goes(
       assert np.mean(np.array(sample.routes) == routes) > 0.5
 
 
-@pytest.mark.parametrize('form', ['int8', 'nf4'])
+@pytest.mark.parametrize('form', [
+    'int8', pytest.param('nf4', marks=pytest.mark.slow('as int8')),
+])
 def test_adapters_go_on_attention_over_experts_of_few_bits(mesh, params, form):
   pytest.importorskip('qwix', reason='quantised weights need qwix')
   policy = dataclasses.replace(

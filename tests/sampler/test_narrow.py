@@ -55,7 +55,9 @@ def play_one(sampler):
   return sampler.sample([Request(state, (9, 9))], Rules(max_tokens=5))
 
 
-@pytest.mark.parametrize('scan', [False, True])
+@pytest.mark.parametrize('scan', [
+    pytest.param(False, marks=pytest.mark.slow('as scanned layers')), True,
+])
 def test_halves_are_sampled_as_they_are_trained(scan, params, mesh, scored):
   policy = dataclasses.replace(POLICY, dtype='bfloat16', scan_layers=scan)
   sampler = Sampler(policy, SAMPLER, mesh)

@@ -64,7 +64,9 @@ class Case:
     return update.init_state(self.adapters(), optax.sgd(RATE), self.mesh)
 
 
-@pytest.fixture(scope='module', params=[DELTA, EXPERTS], ids=['delta', 'experts'])
+@pytest.fixture(scope='module', params=[
+    DELTA, pytest.param(EXPERTS, marks=pytest.mark.slow('as beside recurrent layers')),
+], ids=['delta', 'experts'])
 def case(request, mesh):
   policy = request.param
   base = draw_params(policy, VOCAB, mesh, seed=4)

@@ -72,6 +72,7 @@ def test_leafe_opd_says_without_the_hint_what_it_would_say_with_it(distilled):
   assert json.dumps(result)
 
 
+@pytest.mark.slow('as with the likeliest tokens')
 def test_on_sampled_tokens_it_learns_as_well(base, tmp_path):
   options = dataclasses.replace(OPTIONS, divergence='reverse')
   run = make_run(tmp_path, base, self_distill=options)

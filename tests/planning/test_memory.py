@@ -88,7 +88,9 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize('name', ['all weights', 'adapters', 'nf4'])
+@pytest.mark.parametrize('name', [
+    'all weights', pytest.param('adapters', marks=pytest.mark.slow('as nf4')), 'nf4',
+])
 def test_the_train_step_takes_what_was_planned(name):
   target = make_target(SHAPES[name]())
   job = jobs.distillation(target.config)

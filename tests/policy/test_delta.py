@@ -236,6 +236,7 @@ def _assert_near(found, wanted):
   assert np.linalg.norm(found - wanted) <= 1e-4 * np.linalg.norm(wanted) + 1e-7
 
 
+@pytest.mark.slow('two programs for one tolerance')
 def test_half_precision_stays_near_the_whole():
   weights, x = draw_weights(), draw_inputs(2, 40)
   half = dataclasses.replace(POLICY, dtype='bfloat16')

@@ -109,18 +109,22 @@ def _save_reference(directory, family, **options):
   reference.save_pretrained(directory, max_shard_size='60KB')
 
 
+def _slow(*case):
+  return pytest.param(*case, marks=pytest.mark.slow('as its neighbours'))
+
+
 @pytest.mark.parametrize(
     ('family', 'options'),
     [
-        ('Qwen2', {'num_key_value_heads': 6}),
+        _slow('Qwen2', {'num_key_value_heads': 6}),
         ('Qwen2', {'tie_word_embeddings': True}),
         ('Qwen2', SEVEN_GROUPS),
         ('Qwen3', {'tie_word_embeddings': True}),
-        ('Qwen3', {'num_key_value_heads': 6, 'head_dim': 8}),
-        ('Llama', {}),
+        _slow('Qwen3', {'num_key_value_heads': 6, 'head_dim': 8}),
+        _slow('Llama', {}),
         ('Llama', {**SEVEN_GROUPS, 'tie_word_embeddings': True}),
         ('Llama', {'rope_parameters': LLAMA3}),
-        ('Llama', {'rope_parameters': LLAMA3, 'tie_word_embeddings': True}),
+        _slow('Llama', {'rope_parameters': LLAMA3, 'tie_word_embeddings': True}),
     ],
 )
 def test_logits_decoding_loss_and_gradients_equal_those_of_transformers(

@@ -150,6 +150,7 @@ def test_adapters_of_layers_that_differ_merge():
   np.testing.assert_allclose(beside, merged, atol=2e-3)
 
 
+@pytest.mark.slow('the parity of Gemma 3 shows it')
 def test_a_fresh_norm_changes_nothing_whatever_it_adds_to_its_weight():
   mesh = sharding.make_mesh(config_lib.Mesh())
   plain = dataclasses.replace(MIXED, norm_plus_one=False)

@@ -114,14 +114,18 @@ def training_step(config, mesh, rows, length):
   return step, state, batch
 
 
+def _slow(*case):
+  return pytest.param(*case, marks=pytest.mark.slow('as its neighbours'))
+
+
 @pytest.mark.parametrize(
     ('shape', 'change'),
     [
         ((2, 64), {}),
-        ((1, 130), {'num_kv_heads': 2}),
-        ((1, 7), {'num_layers': 2, 'scan_layers': True, 'remat': 'full'}),
+        _slow((1, 130), {'num_kv_heads': 2}),
+        _slow((1, 7), {'num_layers': 2, 'scan_layers': True, 'remat': 'full'}),
         ((1, 7), {'remat': 'dots', 'tie_embeddings': False, 'lora_rank': 2}),
-        ((1, 7), {'num_heads': 1, 'qkv_bias': True, 'qk_norm': True}),
+        _slow((1, 7), {'num_heads': 1, 'qkv_bias': True, 'qk_norm': True}),
     ],
     ids=str,
 )

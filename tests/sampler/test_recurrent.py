@@ -132,6 +132,7 @@ def test_a_prompt_given_anew_goes_on_from_the_last_memory(sampler):
     np.testing.assert_allclose(other.logprobs, fresh.logprobs, atol=5e-5)
 
 
+@pytest.mark.slow('the host part is in test_memories')
 def test_few_memories_cost_reading_not_rightness(mesh, params, logprobs_of):
   few = Sampler(POLICY, dataclasses.replace(SAMPLER, num_memories=2), mesh)
   few.load(params, 1)

@@ -161,7 +161,9 @@ def test_it_is_distilled_exported_and_served(newcomer, distilled):
   assert not _same(out, newcomer.checkpoint)
 
 
-@pytest.mark.parametrize('quantize', ['none', 'nf4'])
+@pytest.mark.parametrize('quantize', [
+    pytest.param('none', marks=pytest.mark.slow('as nf4')), 'nf4',
+])
 def test_adapters_are_distilled_exported_and_served(
     newcomer, distilled, quantize
 ):

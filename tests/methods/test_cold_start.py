@@ -152,17 +152,17 @@ def test_files_of_conversations_teach_without_a_script(checkpoint, tmp_path):
   row = {'messages': [
       {'role': 'user', 'content': 'which way?'}, {'role': 'assistant', 'content': 'up'},
   ]}  # fmt: skip
-  data.write_text(f'{json.dumps(row)}\n' * 3)
+  data.write_text(f'{json.dumps(row)}\n' * 40)
   warm_start = dataclasses.replace(TAUGHT, num_demonstrations=0, data=(str(data),))
   config = make_config(checkpoint, warm_start)
   run = teach(config, tmp_path / 'run')
   result = run.directory.phase(BASE).result()
-  assert (result['examples'], result['examples_cut']) == (3, 0)
+  assert (result['examples'], result['examples_cut']) == (40, 0)
   # The examples are lost and the file is another one: nothing is made up.
   phase = run.directory.phase(BASE)
   (phase.dir / 'DONE.json').unlink()
   shutil.rmtree(phase.dir / 'data')
-  data.write_text(f'{json.dumps(row)}\n' * 4)
+  data.write_text(f'{json.dumps(row)}\n' * 41)
   with pytest.raises(RunStopped, match='not those that the cold start began with'):
     teach(config, tmp_path / 'run')
 

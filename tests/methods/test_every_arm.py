@@ -32,6 +32,7 @@ def _finished(tmp_path_factory):
       '--config.evaluate.num_tasks=2', '--config.evaluate.num_samples=4',
       '--config.distill.steps=6', '--config.distill.checkpoint_every=6',
       '--config.grpo.checkpoint_every=9', '--config.ace.num_tasks=4',
+      '--config.explore.num_tasks=6',
       f'--config.policy.num_layers={LAYERS}', '--config.policy.max_length=256',
       '--config.sampler.prefill_buckets=(128,)',
       '--config.sampler.length_buckets=(256,)', f'--workdir={workdir}',

@@ -6,6 +6,7 @@ import ast
 import builtins
 import dis
 import functools
+import os
 import pathlib
 import re
 import types
@@ -231,3 +232,8 @@ def test_every_global_name_is_defined(source):
   defined = {step.argval for step in steps if step.opname.startswith('STORE_')}
   used = {step.argval for step in steps if step.opname == 'LOAD_GLOBAL'}
   assert used <= defined | {*dir(builtins), '__file__', '__name__'}
+
+
+def test_every_flag_of_the_compiler_is_read():
+  """XLA stops at a word without dashes, and is silent about the flags behind it."""
+  assert all(word.startswith('--') for word in os.environ['XLA_FLAGS'].split())

@@ -218,8 +218,8 @@ def token_scores(
   the same.
 
   Args:
-    weights: of tokens in a loss; scores of those with 0 are not wanted, and cost
-      little with a large vocabulary. None: all are wanted.
+    weights: of tokens in a loss; scores of those with 0 are not wanted, and where
+      rows are scored in chunks most of them cost nothing. None: all are wanted.
   """
   x, noted = hidden(params, config, tokens, positions, segment_ids)
   asked = None if weights is None else scores.next_tokens(weights) != 0

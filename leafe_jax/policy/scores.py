@@ -3,9 +3,8 @@
 The logits of a batch, [B, T, V] in float32, are its largest array by far when
 the vocabulary is large: 5 GB for one row of 8192 tokens and 151k words. Here
 they exist for a few tokens at a time and are recomputed in the backward pass,
-unless those of the whole batch are small. In the rows of an agent two tokens of three
-are what the environment said: no loss reads their scores, and their logits are left
-out.
+unless those of the whole batch are small. In the rows of an agent many tokens are what
+the environment said: no loss reads their scores, and their logits are left out.
 """
 
 from __future__ import annotations

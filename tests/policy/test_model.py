@@ -150,3 +150,10 @@ def test_angles_are_computed_once_not_for_every_head_and_layer(params):
       params, CONFIG, tokens, positions, jnp.ones_like(tokens)
   ).compile()
   assert compiled.as_text().count(' cosine(') == 1
+
+
+def test_a_weight_drawn_as_a_list_has_the_numbers_of_its_own_shape(monkeypatch):
+  weight = weights.Weight((3, 5, 7), ('layers', 'embed', 'mlp'), 0.3)
+  listed = weight.initial(jax.random.key(1), 'float32')
+  monkeypatch.setattr(weights, '_LIST', 0)
+  np.testing.assert_array_equal(listed, weight.initial(jax.random.key(1), 'float32'))
